@@ -1,0 +1,25 @@
+"""The generated demo set: CREMA-D's format and code paths, minutes on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dataset.cremad import Dataset as Cremad
+
+
+class Dataset(Cremad):
+    """Generated on first use; what is in it: dataset/prepare/demo.py."""
+
+    name = "demo"
+    defaults = dict(image_size=48, epochs=8, batch_size=32, learning_rate=0.01)
+
+    def __init__(self, root: Path):
+        if not Path(root).exists():
+            from dataset.prepare import demo  # only here: it needs the media libraries
+
+            demo.prepare(Path(root))
+        super().__init__(root)
+
+    @classmethod
+    def how_to_prepare(cls) -> str:
+        return "Delete the folder: it is generated again by the next run."

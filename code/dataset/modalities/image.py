@@ -1,0 +1,54 @@
+"""One grey picture, saved as `<id>.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms import v2
+
+from utils.errors import BadInput
+
+
+class Modality:
+    """Reads `<folder>/<id>.png` as (1, S, S) in [-1, 1], S = `--image_size`. No augmentation."""
+
+    channels = 1
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--image_size",
+            type=int,
+            default=28,
+            metavar="PIXELS",
+            help="height and width of a picture",
+        )
+
+    def __init__(self, folder: Path, train: bool, options):
+        del train
+        self.folder = Path(folder)
+        if options.image_size < 1:
+            raise BadInput(f"--image_size {options.image_size}: must be at least 1")
+        self.transform = v2.Compose(
+            [
+                v2.Resize((options.image_size, options.image_size)),
+                v2.ToImage(),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(mean=[0.5], std=[0.5]),
+            ]
+        )
+
+    def ids(self) -> set[str]:
+        """The ids that have a file."""
+        return {path.stem for path in self.folder.glob("*.png")}
+
+    def read(self, sample_id: str) -> Tensor:
+        path = self.folder / f"{sample_id}.png"
+        try:
+            with Image.open(path) as image:
+                return self.transform(image.convert("L"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error

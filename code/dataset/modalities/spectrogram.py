@@ -1,0 +1,35 @@
+"""A time-frequency picture saved as `<id>.pt`: a filter bank or a spectrogram."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.errors import BadInput
+
+
+class Modality:
+    """Reads `<folder>/<id>.pt`, a tensor (T, F), as (1, T, F) float32, as the published code does."""
+
+    channels = 1
+
+    def __init__(self, folder: Path, train: bool, options):
+        del train, options  # no augmentation of sound, as published
+        self.folder = Path(folder)
+
+    def ids(self) -> set[str]:
+        """The ids that have a file."""
+        return {path.stem for path in self.folder.glob("*.pt")}
+
+    def read(self, sample_id: str) -> Tensor:
+        path = self.folder / f"{sample_id}.pt"
+        try:
+            picture = torch.load(path, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+        if not isinstance(picture, Tensor) or picture.ndim not in (2, 3):
+            raise BadInput(f"{path}: expected one tensor (time, frequency)")
+        return picture.float().view(1, *picture.shape[-2:])

@@ -1,0 +1,235 @@
+"""AV-MNIST: MNIST pictures and Free Spoken Digit recordings of the same digit -> dataset/avmnist.py.
+
+    python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
+    python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
+
+Run inside code/. Splits are disjoint in both sources: training pictures come from MNIST's training
+part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al. 2018
+(CentralNet) the pictures lose their leading principal components, so that neither modality is trivial.
+
+The default holds out the speakers theo and yweweler, so that sound does not generalise easily. The
+easy variant of the same digits, which every method solves:
+    --split index --output ../data/avmnist-easy
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import os
+import shutil
+import struct
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from utils.atomic import write_text
+from utils.audio import filter_bank
+from utils.download import check_sha256, fetch
+from utils.errors import BadInput, run
+
+MNIST_HOMES = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+MNIST_SHA256 = {  # of the decompressed files
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+FSDD_HOMES = (
+    "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz",
+)
+FSDD_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # see recordings()
+HELD_OUT_SPEAKERS = ("theo", "yweweler")
+DIGITS = [str(d) for d in range(10)]
+AUDIO_FRAMES, MEL_BINS = 64, 40  # 0.64 s: nine in ten recordings are shorter
+
+
+def find(source: Path, name: str) -> Path:
+    """The one file of that name below `source`."""
+    found = sorted(source.rglob(name))
+    if not found:
+        raise BadInput(f"--source {source}: has no {name} in it or below it")
+    return found[0]
+
+
+def mnist(split: str, source: Path | None, downloads: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, 28, 28) uint8 and digits (N,) of "train" or "test"; content checked."""
+    part = {"train": "train", "test": "t10k"}[split]
+    arrays = []
+    for kind, header_bytes in (("images-idx3", 16), ("labels-idx1", 8)):
+        name = f"{part}-{kind}-ubyte"
+        urls = tuple(f"{home}{name}.gz" for home in MNIST_HOMES)
+        path = find(source, f"{name}.gz") if source else fetch(urls, downloads / f"{name}.gz")
+        try:
+            content = gzip.decompress(path.read_bytes())
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput(f"{path}: unreadable ({error}); delete it and try again") from error
+        check_sha256(str(path), content, MNIST_SHA256[name])
+        shape = struct.unpack(f">{header_bytes // 4 - 1}I", content[4:header_bytes])
+        arrays.append(np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape))
+    return arrays[0], arrays[1]
+
+
+def recordings(source: Path | None, downloads: Path) -> dict[str, bytes]:
+    """{"3_theo_17": WAV file}, 3,000 of them; SHA-256 over names and contents, sorted, is checked."""
+    archive = "recordings.tar.gz"
+    path = find(source, archive) if source else fetch(FSDD_HOMES, downloads / archive)
+    try:
+        with tarfile.open(path) as tar:  # read in memory: nothing is unpacked, no path can escape
+            files = {
+                Path(member.name).stem: tar.extractfile(member).read()
+                for member in tar
+                if member.isfile() and member.name.endswith(".wav")
+            }
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise BadInput(f"{path}: unreadable ({error}); delete it and try again") from error
+    content = b"".join(f"{name}.wav".encode() + files[name] for name in sorted(files))
+    check_sha256(str(path), content, FSDD_SHA256)
+    return files
+
+
+def is_test_recording(name: str, split: str) -> bool:
+    """By "speaker": the held-out ones. By "index": FSDD's own split, 0 to 4 of every speaker."""
+    _, speaker, index = name.split("_")
+    return speaker in HELD_OUT_SPEAKERS if split == "speaker" else int(index) < 5
+
+
+class Weaken:
+    """Removes the leading principal components that hold `energy` of the variance of the pictures.
+
+    Fitted to `pictures` (N, 28, 28) uint8; applied to (M, 28, 28) uint8 it gives uint8, 127.5 + 127.5 r
+    for the remainder r in [-1, 1] (grey is nothing left). energy 0 changes nothing.
+    """
+
+    def __init__(self, pictures: np.ndarray, energy: float):
+        flat = torch.from_numpy(pictures.reshape(len(pictures), -1) / np.float32(255))
+        self.mean = flat.mean(0)
+        variances, vectors = torch.linalg.eigh((flat - self.mean).T.double().cov())  # ascending
+        kept = variances.cumsum(0) <= (1 - energy) * variances.sum()
+        self.energy, self.rest = energy, vectors[:, kept].float()
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        if self.energy == 0:
+            return pictures
+        flat = torch.from_numpy(pictures.reshape(len(pictures), -1) / np.float32(255)) - self.mean
+        remainder = (flat @ self.rest @ self.rest.T).clamp(-1, 1)
+        return (127.5 + 127.5 * remainder).round().byte().numpy().reshape(pictures.shape)
+
+
+def pair(digits: np.ndarray, names: list[str], size: int, rng) -> list[tuple[int, str]]:
+    """`size` pairs (index of the picture, name of the recording) of the same digit.
+
+    Pictures are drawn without repetition; the recordings of a digit take turns in random order.
+    """
+    chosen = rng.permutation(len(digits))[:size]
+    turns: dict[int, list[str]] = {digit: [] for digit in range(10)}
+    pairs = []
+    for index in chosen:
+        digit = int(digits[index])
+        if not turns[digit]:
+            own = [name for name in names if name.startswith(f"{digit}_")]
+            turns[digit] = [own[i] for i in rng.permutation(len(own))]
+        pairs.append((int(index), turns[digit].pop()))
+    return pairs
+
+
+def prepare(
+    source: Path | None,
+    output: Path,
+    split: str = "speaker",
+    energy_removed: float = 0.75,
+    train_size: int = 12000,
+    test_size: int = 2000,
+    seed: int = 0,
+) -> None:
+    """Writes the tree; `output` appears only when it is complete."""
+    if output.exists():
+        raise BadInput(f"--output {output}: exists already; delete it, or name another")
+    if source is not None and not source.is_dir():
+        raise BadInput(f"--source {source}: no such folder")
+    if not 0 <= energy_removed < 1:
+        raise BadInput(f"--energy_removed {energy_removed}: must be at least 0 and below 1")
+    for flag, size, most in (("train", train_size, 60000), ("test", test_size, 10000)):
+        if not 10 <= size <= most:
+            raise BadInput(f"--{flag}_size {size}: must be between 10 and {most}")
+    downloads = output.parent / ".download"
+    sounds = recordings(source, downloads)
+    banks = {}
+    for name, content in tqdm(sounds.items(), desc="filter banks", disable=None):
+        waveform, sample_rate_hz = soundfile.read(io.BytesIO(content), dtype="float32")
+        banks[name] = filter_bank(waveform, sample_rate_hz, MEL_BINS, AUDIO_FRAMES)
+
+    rng = np.random.default_rng(seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+    try:
+        (scratch / "audio").mkdir()
+        (scratch / "visual").mkdir()
+        for part, size in (("train", train_size), ("test", test_size)):
+            pictures, digits = mnist(part, source, downloads)
+            if part == "train":
+                weaken = Weaken(pictures, energy_removed)
+            names = [n for n in sorted(banks) if is_test_recording(n, split) == (part == "test")]
+            lines = []
+            pairs = pair(digits, names, size, rng)
+            weakened = weaken(pictures[[index for index, _ in pairs]])
+            for number, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
+                sample = f"{part}_{number:05d}"
+                torch.save(banks[name], scratch / "audio" / f"{sample}.pt")
+                Image.fromarray(weakened[number]).save(scratch / "visual" / f"{sample}.png")
+                lines.append((sample, digits[index], index, name))
+            rows = [f"{sample},{digit}" for sample, digit, _, _ in lines]
+            write_text(scratch / f"{part}.csv", "\n".join(rows) + "\n")
+            origins = [f"{sample},{index},{name}" for sample, _, index, name in lines]
+            write_text(scratch / f"{part}_origin.csv", "\n".join(origins) + "\n")
+        write_text(scratch / "stat.csv", "\n".join(DIGITS) + "\n")
+        settings = dict(split=split, energy_removed=energy_removed, seed=seed)
+        write_text(scratch / "settings.json", json.dumps(settings))
+        os.replace(scratch, output)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(f"{output}: {train_size} training and {test_size} test pairs")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.prepare.avmnist",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--source", type=Path, help="folder with the archives, instead of a download"
+    )
+    parser.add_argument("--output", type=Path, default=Path("../data/avmnist"))
+    parser.add_argument(
+        "--split", choices=("speaker", "index"), default="speaker", help="how recordings are split"
+    )
+    parser.add_argument(
+        "--energy_removed",
+        type=float,
+        default=0.75,
+        metavar="SHARE",
+        help="share of the pictures' variance that is removed, leading components first; 0 to below 1",
+    )
+    parser.add_argument("--train_size", type=int, default=12000, metavar="N", help="at most 60000")
+    parser.add_argument("--test_size", type=int, default=2000, metavar="N", help="at most 10000")
+    parser.add_argument("--seed", type=int, default=0, help="of the pairing")
+    options = parser.parse_args()
+    prepare(**vars(options))
+
+
+if __name__ == "__main__":
+    run(main)

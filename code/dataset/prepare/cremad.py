@@ -1,0 +1,285 @@
+"""Raw CREMA-D (VideoFlash/*.flv, AudioWAV/*.wav) -> the tree of dataset/cremad.py.
+
+    python -m dataset.prepare.cremad --source DIR
+
+Run inside code/. Skips what is done already, so it can be interrupted and run again. Media that cannot
+be used are named at the end and in <output>/report.json; training then says how many clips it found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import torch
+from tqdm import tqdm
+
+from utils.atomic import replacing, write_text
+from utils.audio import filter_bank, ogm_spectrogram, read_waveform
+from utils.download import check_sha256, fetch
+from utils.errors import BadInput, run
+from utils.samples import read_split
+from utils.video import read_frames
+
+CODES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
+VIDEO_SUFFIXES = (".flv", ".mp4", ".avi")
+JPEG_QUALITY = 95
+SPLIT_URL = (
+    "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
+    "65a8324464207f5efd41533cb362648c0cdee8a8/data/CREMAD/"
+)
+# Facts of the published split: clips per class in the order of CODES, and the SHA-256 of test.csv.
+SPLIT_COUNTS = {
+    "train": [1166, 1142, 1138, 1148, 973, 1131],
+    "test": [105, 129, 133, 123, 114, 140],
+}
+SPLIT_SHA256 = {"test": "SHA_TEST"}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frames_per_second",
+        type=float,
+        default=3,
+        metavar="RATE",
+        help="frames taken per second of video; the shortest clips last 1.3 s and two segments want 4",
+    )
+    parser.add_argument(
+        "--audio",
+        choices=("fbank", "spectrogram"),
+        default="fbank",
+        help="Kaldi filter bank 1024 x 128, or the spectrogram 257 x 188 of OGM-GE",
+    )
+    parser.add_argument(
+        "--audio_frames",
+        type=int,
+        default=1024,
+        metavar="T",
+        help="length of the filter bank, 10 ms each",
+    )
+    parser.add_argument(
+        "--mel_bins", type=int, default=128, metavar="F", help="width of the filter bank"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes")
+
+
+def prepare_clip(job: tuple[str, Path, Path, Path, dict]) -> tuple[str, str | None]:
+    """Both files of one clip; (clip, None) when they stand complete, else (clip, what is wrong)."""
+    clip, video, sound, output, settings = job
+    picture, folder = output / "audio" / f"{clip}.pt", output / "visual" / clip
+    try:
+        if not picture.is_file():
+            refuse_pointer(sound)
+            tensor = audio_features(sound, settings)
+            with replacing(picture) as temporary:
+                torch.save(tensor, temporary)
+        if not folder.is_dir():
+            refuse_pointer(video)
+            frames = read_frames(video, settings["frames_per_second"])
+            partial = folder.with_name(f".{clip}.{os.getpid()}.tmp")
+            partial.mkdir(parents=True)
+            for number, frame in enumerate(frames, start=1):
+                file = partial / f"frame_{number:05d}.jpg"
+                if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+                    raise OSError(f"cannot write {file}")
+            os.replace(partial, folder)
+    except BadInput as problem:
+        return clip, str(problem)
+    return clip, None
+
+
+def audio_features(sound: Path, settings: dict) -> torch.Tensor:
+    waveform, sample_rate_hz = read_waveform(sound)
+    if settings["audio"] == "spectrogram":
+        return ogm_spectrogram(waveform, sample_rate_hz)
+    return filter_bank(waveform, sample_rate_hz, settings["mel_bins"], settings["audio_frames"])
+
+
+def refuse_pointer(path: Path) -> None:
+    if not path.is_file():
+        raise BadInput(f"{path}: missing")
+    if is_pointer(path):
+        raise BadInput(f"{path}: a Git-LFS pointer, not the file; run `git lfs pull` in its clone")
+
+
+def is_pointer(path: Path) -> bool:
+    if path.stat().st_size > 1024:
+        return False
+    return path.read_bytes().startswith(b"version https://git-lfs")
+
+
+def raw_clips(source: Path) -> dict[str, tuple[Path, Path]]:
+    """{clip: (video, sound)} of everything named in either folder. Raises BadInput if a folder lacks."""
+    for folder in ("VideoFlash", "AudioWAV"):
+        if not (source / folder).is_dir():
+            raise BadInput(
+                f"--source {source}: has no folder {folder}. It should be a clone of the public "
+                "CREMA-D repository with its Git-LFS files (`git lfs pull`)"
+            )
+    videos = {p.stem: p for p in (source / "VideoFlash").iterdir() if p.suffix in VIDEO_SUFFIXES}
+    sounds = {p.stem: p for p in (source / "AudioWAV").glob("*.wav")}
+    clips = {}
+    for clip in sorted(videos | sounds):
+        parts = clip.split("_")
+        if len(parts) != 4 or parts[2] not in CODES:
+            raise BadInput(f"{source}: {clip!r} is not named like a CREMA-D clip, 1001_DFA_ANG_XX")
+        missing = source / "VideoFlash" / f"{clip}.flv", source / "AudioWAV" / f"{clip}.wav"
+        clips[clip] = videos.get(clip, missing[0]), sounds.get(clip, missing[1])
+    if not clips:
+        raise BadInput(f"--source {source}: VideoFlash and AudioWAV are empty")
+    if all(file.is_file() and is_pointer(file) for files in clips.values() for file in files):
+        raise BadInput(f"--source {source}: holds Git-LFS pointers only; run `git lfs pull` there")
+    return clips
+
+
+def published_split(folder: Path | None, output: Path) -> dict[str, list[str]]:
+    """{"train" | "test": lines `clip,code`} of the split that MMPareto and OGM-GE use."""
+    lines = {}
+    for split, counts in SPLIT_COUNTS.items():
+        path = folder / f"{split}.csv" if folder else output / ".download" / f"{split}.csv"
+        if folder is None:
+            fetch((f"{SPLIT_URL}{split}.csv",), path)
+        elif not path.is_file():
+            raise BadInput(f"--split_dir {folder}: has no {split}.csv")
+        if split in SPLIT_SHA256:
+            check_sha256(str(path), path.read_bytes(), SPLIT_SHA256[split])
+        samples = read_split(path, CODES)
+        found = [sum(s.target == k for s in samples) for k in range(len(CODES))]
+        if found != counts:
+            raise BadInput(f"{path}: clips per class are {found}, the published split has {counts}")
+        lines[split] = [f"{s.id},{CODES[s.target]}" for s in samples]
+    if both := set(lines["train"]) & set(lines["test"]):
+        raise BadInput(f"train.csv and test.csv share {len(both)} clips, such as {min(both)}")
+    return lines
+
+
+def random_split(clips: list[str], seed: int, test_fraction=0.1) -> dict[str, list[str]]:
+    """A seeded split in which every class has the same share of test clips."""
+    split: dict[str, list[str]] = {"train": [], "test": []}
+    for code in CODES:
+        own = sorted(clip for clip in clips if clip.split("_")[2] == code)
+        random.Random(f"{seed} {code}").shuffle(own)
+        cut = round(len(own) * test_fraction)
+        split["test"] += own[:cut]
+        split["train"] += own[cut:]
+    return {name: [f"{c},{c.split('_')[2]}" for c in sorted(own)] for name, own in split.items()}
+
+
+def speaker_split(clips: list[str], seed: int, test_fraction=0.1) -> dict[str, list[str]]:
+    """A seeded split in which no actor of the test clips speaks in training."""
+    actors = sorted({clip.split("_")[0] for clip in clips})
+    random.Random(seed).shuffle(actors)
+    held_out = set(actors[: max(1, round(len(actors) * test_fraction))])
+    split: dict[str, list[str]] = {"train": [], "test": []}
+    for clip in sorted(clips):
+        name = "test" if clip.split("_")[0] in held_out else "train"
+        split[name].append(f"{clip},{clip.split('_')[2]}")
+    return split
+
+
+def prepare(
+    source: Path, output: Path, split: dict[str, list[str]], settings: dict, jobs: int
+) -> dict[str, str]:
+    """Writes the whole tree. Returns {clip: what is wrong with it}.
+
+    split: {"train" | "test": lines `clip,code`}; settings: {flag of `add_options`: value}.
+    """
+    clips = raw_clips(source)
+    for flag, value in (settings | {"jobs": jobs}).items():
+        if flag != "audio" and not value > 0:
+            raise BadInput(f"--{flag} {value}: must be > 0")
+    begun = output / "settings.json"
+    if begun.is_file() and json.loads(begun.read_text()) != settings:
+        raise BadInput(
+            f"--output {output}: was begun with {begun.read_text()}; use the same flags, or delete it"
+        )
+    write_text(begun, json.dumps(settings))
+    (output / "visual").mkdir(exist_ok=True)
+    for leftover in (output / "visual").glob(".*.tmp"):
+        shutil.rmtree(leftover)
+
+    started = time.monotonic()
+    work = [(clip, *files, output, settings) for clip, files in clips.items()]
+    with ExitStack() as stack:
+        apply = map
+        if jobs > 1:
+            # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
+            workers = get_context("spawn")
+            pool = ProcessPoolExecutor(jobs, workers, initializer=single_threaded)
+            apply = partial(stack.enter_context(pool).map, chunksize=8)
+        results = apply(prepare_clip, work)
+        results = dict(tqdm(results, total=len(work), desc=f"{output.name}: clips", disable=None))
+    problems = {clip: problem for clip, problem in results.items() if problem}
+    if len(problems) == len(clips):
+        raise BadInput(f"no clip of {source} is usable; the first: {next(iter(problems.values()))}")
+
+    for name, lines in split.items():
+        write_text(output / f"{name}.csv", "\n".join(lines) + "\n")
+    write_text(
+        output / "stat.csv", "\ufeff" + "\n".join(CODES) + "\n"
+    )  # BOM as in the published file
+    seconds = time.monotonic() - started
+    report = {"clips": len(clips), "usable": len(clips) - len(problems), "problems": problems}
+    write_text(output / "report.json", json.dumps(report | {"seconds": round(seconds)}, indent=1))
+    for problem in problems.values():
+        print(f"skipped  {problem}")
+    print(
+        f"{output}: {report['usable']} of {len(clips)} clips usable, {seconds:.0f} s, "
+        f"{len(clips) / seconds / jobs:.1f} clips per second and process"
+    )
+    return problems
+
+
+def single_threaded() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset.prepare.cremad",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--source", type=Path, required=True, help="folder of VideoFlash and AudioWAV"
+    )
+    parser.add_argument("--output", type=Path, default=Path("../data/cremad"))
+    add_options(parser)
+    parser.add_argument(
+        "--split",
+        choices=("published", "random", "speaker"),
+        default="published",
+        help="6,698 / 744 clips as published (downloaded); a seeded tenth of the clips, or of the "
+        "actors, as test set",
+    )
+    parser.add_argument(
+        "--split_dir", type=Path, help="take train.csv and test.csv of `published` here"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random and speaker split")
+    options = parser.parse_args()
+    clips = list(raw_clips(options.source))
+    if options.split == "published":
+        split = published_split(options.split_dir, options.output)
+    else:
+        split = {"random": random_split, "speaker": speaker_split}[options.split](
+            clips, options.seed
+        )
+    flags = ("frames_per_second", "audio", "audio_frames", "mel_bins")
+    settings = {flag: getattr(options, flag) for flag in flags}
+    prepare(options.source, options.output, split, settings, options.jobs)
+
+
+if __name__ == "__main__":
+    run(main)

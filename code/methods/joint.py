@@ -1,0 +1,25 @@
+"""One joint loss: the cross-entropy of the fused branch alone, plain backward (PAPER's first baseline).
+
+Source: Wei & Hu 2024, Sec. 4.1, published `one_joint_loss.py`. One backward pass: 3 F per step.
+"""
+
+from torch.nn.utils import get_total_norm
+
+
+class Method:
+    remark = (
+        "joint trains no unimodal head: for its unimodal accuracies run "
+        "`python evaluate.py <run> --probe linear`."
+    )
+
+    def __init__(self, options):
+        del options
+
+    def backward(self, forward_pass, model):
+        next(iter(forward_pass.losses.values())).backward()  # the multimodal loss comes first
+        return {
+            f"norm/{modality}/multimodal": get_total_norm(
+                [p.grad for p in parameters if p.grad is not None]
+            )
+            for modality, parameters in model.encoder_parameters().items()
+        }

@@ -1,0 +1,20 @@
+"""Conventional Pareto integration (MGDA): least-norm weights in every step, magnitude left as it is.
+
+    .grad of an encoder = n sum_i alpha_i g_i      alpha = least-norm weights, conflict or not
+
+The factor n keeps the unit of the summed loss: equal weights give the uniform baseline.
+
+Source: Wei & Hu 2024, Sec. 3.2 and Figure 1(c); Sener & Koltun 2018. Departs: exact weights, where
+the published solver stops at 0.001 and 0.999. One backward pass per loss: 5 F per step.
+"""
+
+from methods.mmpareto import mmpareto_backward
+
+
+class Method:
+    def __init__(self, options):
+        del options
+
+    def backward(self, forward_pass, model):
+        groups, losses = model.encoder_parameters(), forward_pass.losses
+        return mmpareto_backward(losses, groups, 1.0, "none", "always", check_finite=False)

@@ -1,0 +1,49 @@
+"""Uniform baseline: the multimodal and all unimodal losses summed with weight 1, plain backward.
+
+`--encoder_grad_scale 1.5` is the control for MMPareto's gamma: without conflict MMPareto is exactly
+this, so the difference between the two is what the Pareto direction brings.
+
+Source: Wei & Hu 2024, Sec. 3.1, published `uniform_baseline.py`. One backward pass: 3 F per step.
+"""
+
+import torch
+from torch.nn.utils import get_total_norm
+
+from methods.mmpareto import mmpareto_backward
+
+
+class Method:
+    def __init__(self, options):
+        if not options.encoder_grad_scale > 0:
+            raise ValueError(f"--encoder_grad_scale {options.encoder_grad_scale}: must be > 0")
+        self.scale, self.measure_conflict = options.encoder_grad_scale, options.measure_conflict
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--encoder_grad_scale",
+            type=float,
+            default=1.0,
+            help="factor on the encoders' gradient, > 0",
+        )
+        parser.add_argument(
+            "--measure_conflict",
+            action="store_true",
+            help="also log the cosine and norm of each loss's gradient; same result, one backward "
+            "pass per loss instead of one",
+        )
+
+    def backward(self, forward_pass, model):
+        groups, losses = model.encoder_parameters(), forward_pass.losses
+        if self.measure_conflict and len(losses) > 1:
+            return mmpareto_backward(
+                losses, groups, self.scale, "none", "never", check_finite=False
+            )
+        sum(losses.values()).backward()
+        diagnostics = {}
+        for modality, parameters in groups.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            diagnostics[f"norm/{modality}/sum"] = get_total_norm(gradients)
+            if self.scale != 1:
+                torch._foreach_mul_(gradients, self.scale)
+        return diagnostics

@@ -1,0 +1,22 @@
+"""Late fusion by concatenation, as published."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Fusion(nn.Module):
+    """logits = W [feature_1; feature_2; ...] + b, with PyTorch's default initialisation.
+
+    Source: published code, joint head Linear(1024, 6).
+
+    feature_dims: {modality: D}; num_classes: K.
+    Input: {modality: (B, D)}; output: (B, K).
+    """
+
+    def __init__(self, feature_dims: dict[str, int], num_classes: int):
+        super().__init__()
+        self.modalities = list(feature_dims)
+        self.linear = nn.Linear(sum(feature_dims.values()), num_classes)
+
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        return self.linear(torch.cat([features[m] for m in self.modalities], dim=1))

@@ -1,0 +1,96 @@
+"""The run folder: created once, never overwritten, resumed only with the options it began with."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from utils.atomic import replacing, write_text
+from utils.errors import BadInput
+
+# They change how a run is computed or watched, not what comes out
+FREE_ON_RESUME = ("resume", "num_workers", "tensorboard", "run_name", "data_root", "gpu_ids")
+
+
+def environment() -> dict[str, str]:
+    """Versions, commit and hardware, for options.json."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        commit = ""
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit or "unknown",
+        "cpu": f"{processor()}, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name(0) if cuda else "none",
+    }
+
+
+def processor() -> str:
+    """Model name of the CPU."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def open_run(options: Namespace) -> tuple[Path, dict | None]:
+    """The run's folder, and its last checkpoint when `--resume` finds one.
+
+    Raises BadInput where the folder holds another run, there is nothing to resume, or an option
+    differs from the run's; nothing is changed then.
+    """
+    folder = Path(options.ckpt_path) / options.run_name
+    stored = folder / "options.json"
+    wanted = jsonable(options)
+    if not options.resume:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise BadInput(
+                f"--run_name {options.run_name}: {folder} exists; add --resume to continue it, or "
+                "choose another name"
+            ) from None
+        content = {"options": wanted, "environment": environment()}
+        write_text(stored, json.dumps(content, indent=1))
+        return folder, None
+    if not stored.is_file():
+        raise BadInput(f"--resume: {folder} holds no run to continue")
+    begun = json.loads(stored.read_text())["options"]
+    for name in sorted(begun.keys() | wanted.keys()):
+        if name not in FREE_ON_RESUME and begun.get(name) != wanted.get(name):
+            raise BadInput(
+                f"--resume: {folder} was begun with --{name} {begun.get(name)}, "
+                f"not {wanted.get(name)}; give the same options, or another --run_name"
+            )
+    last = folder / "last.pt"
+    return folder, load(last) if last.is_file() else None
+
+
+def jsonable(options: Namespace) -> dict:
+    """The options as options.json stores them."""
+    return json.loads(json.dumps(vars(options), default=str))
+
+
+def save(state: dict, path: Path) -> None:
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load(path: Path) -> dict:
+    """A checkpoint on the CPU; code in it is never run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such checkpoint") from None

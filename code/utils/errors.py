@@ -1,0 +1,20 @@
+"""How bad input and interruptions end a command: one clear line and a non-zero exit status."""
+
+import sys
+from collections.abc import Callable
+
+
+class BadInput(ValueError):
+    """What the user gave cannot be used. The message names argument, rule, value and what mends it."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a command's main(); exit status 2 for bad input, 130 for Ctrl-C."""
+    try:
+        main()
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print(f"\n{stop or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,171 @@
+"""The command line of train.py: flags shared by all runs, and those of what they choose."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from utils import registry
+from utils.errors import BadInput
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+def shared_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every run. Defaults: the published CREMA-D run."""
+    add = parser.add_argument
+    add("--dataset", default="auto", metavar="NAME", type=str.lower, help="a file of dataset/: "
+        f"{', '.join(registry.names('dataset'))}; auto = cremad if it is prepared, else demo")  # fmt: skip
+    add("--method", default="mmpareto", metavar="NAME", help="a file of methods/: "
+        f"{', '.join(registry.names('methods'))}")  # fmt: skip
+    add("--modalities", default=None, metavar="A,B", help="the data set's modalities to use, comma "
+        "separated; one alone trains the unimodal baseline (default: all)")  # fmt: skip
+    add("--encoder", default="resnet18", metavar="NAME", help="a file of models/encoders/: "
+        f"{', '.join(registry.names('models/encoders'))}")  # fmt: skip
+    add("--fusion", default="concat", metavar="NAME", help="a file of models/fusion/: "
+        f"{', '.join(registry.names('models/fusion'))}")  # fmt: skip
+    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
+    add("--batch_size", type=int, default=64, help="samples per step; the short last batch is kept")
+    add("--epochs", type=int, default=50, help="passes over the training split")
+    add("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="sgd has momentum 0.9 "
+        "and weight decay 1e-4; the others have PyTorch's defaults")  # fmt: skip
+    add("--learning_rate", type=float, default=0.002, help="of the first epoch")
+    add("--lr_decay_step", type=int, default=0, metavar="EPOCHS", help="multiply the rate by "
+        "--lr_decay_ratio every so many epochs; 0 = constant, as the published code in effect")  # fmt: skip
+    add("--lr_decay_ratio", type=float, default=0.1, help="see --lr_decay_step")
+    add("--clip_grad", type=float, default=0, metavar="NORM", help="clip the norm of the whole "
+        "gradient, after the method; 0 = off")  # fmt: skip
+    add("--val_fraction", type=float, default=0, metavar="SHARE", help="share of the training split "
+        "held out to choose best.pt; 0 chooses on the test split, as published")  # fmt: skip
+    add("--random_seed", type=int, default=0, help="of weights, order, augmentation and validation")
+    add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
+    add("--run_name", metavar="NAME", help="the run's folder (default: DATASET-METHOD-seedN, "
+        "numbered on when it exists)")  # fmt: skip
+    add("--resume", action="store_true", help="continue the run of this name from its last epoch")
+    add(
+        "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if any"
+    )
+    add("--gpu_ids", metavar="ID", help="which GPU to use, as CUDA_VISIBLE_DEVICES")
+    add("--num_workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)), metavar="N",
+        help="processes that read data; results do not depend on it")  # fmt: skip
+    add("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write events")
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of one run, with defaults of the data set filled in and everything checked.
+
+    The flags of the method and of the modalities' readers are added once both are known, so a flag
+    that the chosen ones do not use is refused instead of ignored.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    shared_flags(first)
+    chosen, _ = first.parse_known_args(argv)
+    dataset_name, notice = choose_dataset(chosen)
+    dataset = registry.load("dataset", dataset_name, "--dataset").Dataset
+    method = registry.load("methods", chosen.method, "--method").Method
+    modalities = choose_modalities(chosen.modalities, dataset)
+
+    parser = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train encoders and a fusion head with a method for multimodal learning. "
+        f"Flags and defaults below are those of --dataset {dataset_name} --method {chosen.method}.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared_flags(parser)
+    rooms = {f"method {chosen.method}": method}
+    for reader in dict.fromkeys(dataset.modalities[m] for m in modalities):
+        module = registry.load("dataset/modalities", reader, "--modalities")
+        rooms[f"modality file {reader}"] = module.Modality
+    for title, owner in rooms.items():
+        if hasattr(owner, "add_options"):
+            owner.add_options(parser.add_argument_group(f"flags of {title}"))
+    known = {action.dest for action in parser._actions}
+    parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
+    options = parser.parse_args(argv)
+    options.dataset, options.modalities = dataset_name, modalities
+    options.demo_notice = notice
+    options.data_root = options.data_root or DATA / dataset_name
+    check(options)
+    options.device = choose_device(options)
+    options.run_name = choose_name(options)
+    return options
+
+
+def choose_dataset(chosen: argparse.Namespace) -> tuple[str, str]:
+    """The data set's name, and what must be said about the choice ("" if the user made it)."""
+    if chosen.dataset != "auto":
+        return chosen.dataset, ""
+    if (DATA / "cremad" / "train.csv").is_file():
+        return "cremad", ""
+    return "demo", (
+        "NOTE: CREMA-D is not prepared under data/cremad, so this run uses the GENERATED DEMO SET. "
+        "Its numbers say nothing about CREMA-D; to prepare that see data/README.md."
+    )
+
+
+def choose_modalities(wanted: str | None, dataset) -> list[str]:
+    if wanted is None:
+        return list(dataset.modalities)
+    modalities = [m.strip() for m in wanted.split(",") if m.strip()]
+    unknown = [m for m in modalities if m not in dataset.modalities]
+    if unknown or not modalities or len(set(modalities)) < len(modalities):
+        raise BadInput(
+            f"--modalities {wanted}: choose from {','.join(dataset.modalities)}, each at most once"
+        )
+    return modalities
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises BadInput for a number outside its range."""
+    for name, low in (("batch_size", 1), ("epochs", 1), ("lr_decay_step", 0), ("num_workers", 0)):
+        if getattr(options, name) < low:
+            raise BadInput(f"--{name} {getattr(options, name)}: must be at least {low}")
+    for name in ("learning_rate", "lr_decay_ratio"):
+        value = getattr(options, name)
+        if not 0 < value < float("inf"):
+            raise BadInput(f"--{name} {value}: must be a positive number")
+    if not options.clip_grad >= 0:
+        raise BadInput(f"--clip_grad {options.clip_grad}: must be at least 0")
+    if not 0 <= options.val_fraction < 1:
+        raise BadInput(f"--val_fraction {options.val_fraction}: must be at least 0 and below 1")
+    if options.random_seed < 0:
+        raise BadInput(f"--random_seed {options.random_seed}: must be at least 0")
+    if options.run_name is not None and Path(options.run_name).name != options.run_name:
+        raise BadInput(f"--run_name {options.run_name}: must be a plain folder name")
+
+
+def choose_device(options: argparse.Namespace) -> str:
+    """ "cpu", "cuda" or "mps". Raises BadInput for one that is not there."""
+    if options.gpu_ids is not None:
+        if not options.gpu_ids.isdecimal():
+            raise BadInput(f"--gpu_ids {options.gpu_ids}: give one GPU, such as 0")
+        if options.device not in ("auto", "cuda"):
+            raise BadInput(
+                f"--gpu_ids {options.gpu_ids}: means nothing with --device {options.device}"
+            )
+        os.environ["CUDA_VISIBLE_DEVICES"] = options.gpu_ids
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if options.device == "auto" and options.gpu_ids is None:
+        return "cuda" if there["cuda"] else "cpu"
+    wanted = "cuda" if options.device == "auto" else options.device
+    if not there[wanted]:
+        raise BadInput(f"--device {wanted}: not available here; use --device cpu")
+    return wanted
+
+
+def choose_name(options: argparse.Namespace) -> str:
+    """The given name, or DATASET-METHOD-seedN with the first free number (on resume: the last used)."""
+    if options.run_name is not None:
+        return options.run_name
+    what = options.dataset
+    if len(options.modalities) == 1:
+        what += f"-{options.modalities[0]}"
+    base = f"{what}-{options.method}-seed{options.random_seed}"
+    taken = [base]
+    while (Path(options.ckpt_path) / taken[-1]).exists():
+        taken.append(f"{base}-{len(taken) + 1}")
+    return taken[max(-2, -len(taken))] if options.resume else taken[-1]

@@ -1,0 +1,92 @@
+"""What a run writes down while it trains: steps.jsonl, metrics.jsonl and TensorBoard events."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.atomic import write_text
+from utils.errors import BadInput
+
+FLUSH_EVERY = 50  # steps between two waits for the device
+
+
+class NonFinite(BadInput):
+    """A loss or gradient became inf or nan."""
+
+
+class Recorder:
+    """Appends a line per step and per epoch; on resume it drops what lies after `first_epoch`.
+
+    Step diagnostics stay on the device until FLUSH_EVERY steps have gathered: one copy for all.
+    """
+
+    def __init__(self, folder: Path, first_epoch: int, first_step: int, tensorboard: bool):
+        self.folder, self.step, self.pending = folder, first_step, []
+        for name in ("steps.jsonl", "metrics.jsonl"):
+            kept = [r for r in read_jsonl(folder / name) if r["epoch"] < first_epoch]
+            write_text(folder / name, "".join(json.dumps(r) + "\n" for r in kept))
+        self.writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
+
+            self.writer = SummaryWriter(folder, purge_step=first_step if first_epoch else None)
+
+    def add_step(self, epoch: int, values: dict[str, Tensor]) -> None:
+        """`values`: 0-d tensors, losses first."""
+        stacked = torch.stack([v.detach().float() for v in values.values()])
+        self.pending.append((epoch, self.step, list(values), stacked))
+        self.step += 1
+        if len(self.pending) >= FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is pending. Raises NonFinite naming epoch, step and the first bad value."""
+        if not self.pending:
+            return
+        numbers = torch.cat([stacked for *_, stacked in self.pending]).tolist()
+        lines, bad = [], None
+        for epoch, step, names, stacked in self.pending:
+            values = dict(zip(names, numbers[: len(stacked)]))
+            numbers = numbers[len(stacked) :]
+            lines.append(json.dumps({"epoch": epoch, "step": step} | values) + "\n")
+            for name, value in values.items():
+                if self.writer:
+                    self.writer.add_scalar(name, value, step)
+                if bad is None and not math.isfinite(value):
+                    bad = f"{name} is {value} at epoch {epoch}, step {step}"
+        self.pending = []
+        with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as file:
+            file.writelines(lines)
+        if bad:
+            raise NonFinite(
+                f"{bad}: the run stops here; last.pt holds the epoch before. Try a smaller "
+                "--learning_rate or --clip_grad"
+            )
+
+    def add_epoch(self, epoch: int, values: dict[str, float]) -> None:
+        """One line of metrics.jsonl; keys such as "test/accuracy/multimodal"."""
+        self.flush()
+        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, "step": self.step} | values) + "\n")
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, self.step)
+            self.writer.flush()
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The records of a file, without a last line that a killed process left incomplete."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

@@ -1,0 +1,54 @@
+"""The numbers of a run as text: a line per epoch and the table at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.record import read_jsonl
+
+
+def epoch_line(epoch: int, scores: dict[str, float]) -> str:
+    """`scores`: {"test/accuracy/multimodal": 0.71, ...}; accuracies are shown in percent."""
+    cells = []
+    for name, value in scores.items():
+        split, metric, branch = name.split("/")
+        if metric == "accuracy":
+            cells.append(
+                f"{branch} {100 * value:.1f}" if split == "test" else f"{split} {100 * value:.1f}"
+            )
+    return f"epoch {epoch}: test accuracy % " + " | ".join(cells)
+
+
+def selections(records: list[dict], main_branch: str) -> dict[str, dict]:
+    """{how it was chosen: record} of metrics.jsonl: last epoch, best on test, best on validation."""
+    chosen = {"last epoch": records[-1]}
+    for split, label in (("test", "best on test, as published"), ("val", "best on validation")):
+        key = f"{split}/accuracy/{main_branch}"
+        if key in records[-1]:
+            chosen[label] = max(records, key=lambda r: r[key])  # the first of equals, as best.pt
+    return chosen
+
+
+def table(folder: Path, main_branch: str, remark: str = "") -> str:
+    """Test accuracy and macro F1 in percent, one row per selection, one column per branch."""
+    records = read_jsonl(folder / "metrics.jsonl")
+    branches = [k.split("/")[2] for k in records[-1] if k.startswith("test/accuracy/")]
+    rows = [["test split, %", "epoch", *(f"{b} acc (F1)" for b in branches)]]
+    for label, record in selections(records, main_branch).items():
+        cells = [
+            f"{100 * record[f'test/accuracy/{b}']:.2f} ({100 * record[f'test/macro_f1/{b}']:.2f})"
+            for b in branches
+        ]
+        rows.append([label, str(record["epoch"]), *cells])
+    text = align(rows)
+    return f"{text}\n{remark}" if remark else text
+
+
+def align(rows: list[list[str]]) -> str:
+    """Rows of cells as columns of equal width, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
