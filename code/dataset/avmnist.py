@@ -13,4 +13,4 @@ class Dataset(CsvDataset):
 
     name = "avmnist"
     modalities = {"audio": "spectrogram", "visual": "image"}
-    defaults = dict(image_size=28, epochs=10, batch_size=64, learning_rate=0.01)
+    defaults = dict(image_size=28, epochs=6, batch_size=64, learning_rate=0.01)

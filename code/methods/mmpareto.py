@@ -112,7 +112,8 @@ def integrate(
     if check_finite and not peaks.isfinite().all():
         bad = peaks.isfinite().tolist().index(False)
         raise FloatingPointError(f"gradient of {names[bad] if names else bad}: holds inf or nan")
-    units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-126, 126).exp2()  # (n,)
+    limit = 126 if work == torch.float32 else 1022
+    units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()  # (n,)
     ratios = units / units.amax()
 
     def inner_products(tensors: Sequence[Tensor]) -> Tensor:

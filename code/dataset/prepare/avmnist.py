@@ -149,8 +149,8 @@ def prepare(
     source: Path | None,
     output: Path,
     split: str = "speaker",
-    energy_removed: float = 0.75,
-    train_size: int = 12000,
+    energy_removed: float = 0.92,
+    train_size: int = 4000,
     test_size: int = 2000,
     seed: int = 0,
 ) -> None:
@@ -220,11 +220,11 @@ def main() -> None:
     parser.add_argument(
         "--energy_removed",
         type=float,
-        default=0.75,
+        default=0.92,
         metavar="SHARE",
         help="share of the pictures' variance that is removed, leading components first; 0 to below 1",
     )
-    parser.add_argument("--train_size", type=int, default=12000, metavar="N", help="at most 60000")
+    parser.add_argument("--train_size", type=int, default=4000, metavar="N", help="at most 60000")
     parser.add_argument("--test_size", type=int, default=2000, metavar="N", help="at most 10000")
     parser.add_argument("--seed", type=int, default=0, help="of the pairing")
     options = parser.parse_args()

@@ -1,0 +1,201 @@
+"""Contracts: every file of every room, so a new file is tested by being there."""
+
+import argparse
+import inspect
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from methods import ForwardPass
+from models.multimodal import MultimodalModel
+from utils import options, registry
+from utils.errors import BadInput
+from utils.samples import Sample
+
+ROOMS = {
+    "methods": "Method",
+    "models/encoders": "Encoder",
+    "models/fusion": "Fusion",
+    "dataset": "Dataset",
+    "dataset/modalities": "Modality",
+}
+
+
+def every(room):
+    return pytest.mark.parametrize("name", registry.names(room))
+
+
+def load(room, name):
+    return getattr(registry.load(room, name, "--flag"), ROOMS[room])
+
+
+@pytest.mark.parametrize("room, name", [(r, n) for r in ROOMS for n in registry.names(r)])
+def test_every_file_exports_its_class_and_says_what_it_is(room, name):
+    module = registry.load(room, name, "--flag")
+    assert inspect.getdoc(module)
+    assert inspect.isclass(getattr(module, ROOMS[room]))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_typo_is_answered_with_the_choices(room):
+    with pytest.raises(BadInput, match=rf"--flag nothing: no file {room}/nothing.py; choose from \w+"):
+        registry.load(room, "nothing", "--flag")
+
+
+def method_options(method, argv=()):
+    parser = argparse.ArgumentParser()
+    if hasattr(method, "add_options"):
+        method.add_options(parser)
+    return parser.parse_args(list(argv))
+
+
+def forward(model, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(model.parameters()).dtype
+    inputs = {m: torch.randn(4, 1, 32, 32, generator=generator).to(dtype) for m in model.encoders}
+    target = torch.randint(3, (4,), generator=generator)
+    logits, features = model(inputs)
+    losses = {name: cross_entropy(x, target) for name, x in logits.items()}
+    return ForwardPass(losses, logits, features, target, epoch=0)
+
+
+@pytest.mark.parametrize("modalities", [("audio",), ("audio", "visual"), ("audio", "visual", "flow")])
+@every("methods")
+def test_methods_fill_gradients_and_report(name, modalities):
+    torch.manual_seed(0)
+    model = MultimodalModel(dict.fromkeys(modalities, 1), 3)
+    build = load("methods", name)
+    method = build(method_options(build))
+    if hasattr(method, "start_epoch"):
+        method.start_epoch(0)
+    diagnostics = method.backward(forward(model), model)
+    for parameters in model.encoder_parameters().values():
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in parameters)
+        assert any((p.grad != 0).any() for p in parameters)
+    assert all(isinstance(v, torch.Tensor) and v.ndim == 0 for v in diagnostics.values())
+    assert all(torch.isfinite(v) and not v.requires_grad for v in diagnostics.values())
+    if hasattr(method, "state_dict"):
+        method.load_state_dict(method.state_dict())
+
+
+@every("methods")
+def test_with_one_modality_every_method_is_the_unimodal_baseline(name):
+    torch.manual_seed(0)
+    model = MultimodalModel({"audio": 1}, 3)
+    plain = forward(model).losses["audio"]
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+    build = load("methods", name)
+    build(method_options(build)).backward(forward(model), model)
+    for parameter, gradient in zip(model.parameters(), expected):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def gradients_of(name, *argv):
+    torch.manual_seed(0)
+    model = MultimodalModel({"audio": 1, "visual": 1}, 3).double()
+    build = load("methods", name)
+    build(method_options(build, argv)).backward(forward(model), model)
+    return {n: p.grad for n, p in model.named_parameters()}
+
+
+def test_joint_leaves_unimodal_heads_alone():
+    gradients = gradients_of("joint")
+    assert all((g is None) == n.startswith("heads") for n, g in gradients.items())
+
+
+def test_uniform_scales_encoders_only():
+    one, scaled = gradients_of("uniform"), gradients_of("uniform", "--encoder_grad_scale", "1.5")
+    for name, gradient in one.items():
+        factor = 1.5 if name.startswith("encoders") else 1.0
+        torch.testing.assert_close(scaled[name], factor * gradient)
+
+
+def test_measuring_conflict_does_not_change_uniform():
+    one, measured = gradients_of("uniform"), gradients_of("uniform", "--measure_conflict")
+    for name, gradient in one.items():
+        torch.testing.assert_close(measured[name], gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_uniform_with_a_larger_encoder_gradient_is_mmpareto_without_conflict():
+    """The control of the paper's facts: gamma without direction."""
+    torch.manual_seed(0)
+    model = MultimodalModel({"audio": 1, "visual": 1}, 3).double()
+    build = load("methods", "mmpareto")
+    found = build(method_options(build)).backward(forward(model), model)
+    ours = {n: p.grad for n, p in model.named_parameters()}
+    control = gradients_of("uniform", "--encoder_grad_scale", "1.5")
+    agreeing = [m for m in ("audio", "visual") if found[f"cosine/{m}"] > 0]
+    for name, gradient in ours.items():
+        if not name.startswith("encoders") or name.split(".")[1] in agreeing:
+            torch.testing.assert_close(gradient, control[name], rtol=1e-9, atol=1e-9)
+
+
+@every("models/encoders")
+def test_encoders(name):
+    encoder = load("models/encoders", name)(2).eval()
+    pictures = torch.randn(3, 2, 32, 40)
+    assert encoder(pictures).shape == (3, encoder.feature_dim)
+    clips = torch.randn(3, 4, 2, 32, 40)
+    mean_over_frames = torch.stack([encoder(clips[:, t]) for t in range(4)]).mean(0)
+    torch.testing.assert_close(encoder(clips), mean_over_frames, rtol=1e-4, atol=1e-4)
+
+
+def test_resnet18_has_the_published_initialisation():
+    torch.manual_seed(0)
+    encoder = load("models/encoders", "resnet18")(1)
+    norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    weights = torch.cat([m.weight.detach() for m in norms])
+    assert abs(weights.mean() - 1) < 0.002 and abs(weights.std() - 0.02) < 0.001
+    assert all((m.bias == 0).all() for m in norms)
+    layer = encoder.trunk.layer4[1].conv2.weight
+    assert abs(layer.std() / (2 / (512 * 9)) ** 0.5 - 1) < 0.01  # Kaiming, fan-out
+    assert sum(p.numel() for p in encoder.parameters()) == 11_170_240
+
+
+@every("models/fusion")
+def test_fusions(name):
+    fusion = load("models/fusion", name)({"audio": 5, "visual": 7}, 3)
+    features = {"audio": torch.randn(4, 5), "visual": torch.randn(4, 7)}
+    assert fusion(features).shape == (4, 3)
+    first = fusion(features)
+    torch.testing.assert_close(fusion(dict(reversed(features.items()))), first)
+
+
+def test_model_branches():
+    model = MultimodalModel({"audio": 1, "visual": 3}, 6)
+    inputs = {"audio": torch.randn(2, 1, 64, 32), "visual": torch.randn(2, 2, 3, 32, 32)}
+    logits, features = model(inputs)
+    assert list(logits) == ["multimodal", "audio", "visual"]
+    assert {f.shape for f in features.values()} == {(2, 512)}
+    assert {x.shape for x in logits.values()} == {(2, 6)}
+    alone, _ = MultimodalModel({"audio": 1}, 6)({"audio": inputs["audio"]})
+    assert list(alone) == ["audio"]
+
+
+@every("dataset")
+def test_datasets_and_their_readers(name, request):
+    if name == "avmnist":
+        root = request.getfixturevalue("avmnist_root")
+    else:
+        root = request.getfixturevalue("demo_root")  # cremad reads the same tree
+    build = load("dataset", name)
+    dataset = build(root)
+    assert dataset.name == name and len(dataset.classes) == len(set(dataset.classes)) > 1
+    opt = options.parse(["--dataset", name, "--data_root", str(root)])
+    for split in ("train", "test"):
+        samples = dataset.samples(split)
+        assert all(isinstance(s, Sample) and 0 <= s.target < len(dataset.classes) for s in samples)
+        for modality, reader_name in dataset.modalities.items():
+            reader = load("dataset/modalities", reader_name)(root / modality, split == "train", opt)
+            assert {s.id for s in samples} <= reader.ids()
+            value = reader.read(samples[0].id)
+            assert value.dtype == torch.float32 and value.ndim in (3, 4)
+            assert value.shape[-3] == reader.channels and torch.isfinite(value).all()
+
+
+@every("dataset")
+def test_a_data_set_that_is_not_prepared_names_the_command(name, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="stat.csv, train.csv, test.csv. (Prepare it with|Delete)"):
+        load("dataset", name)(tmp_path / "empty")
