@@ -54,8 +54,8 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
 def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
     """Test logits (N, K) of a linear classifier fitted to frozen features.
 
-    Standardised features, L2-regularised logistic regression (C = 1): the same for every encoder, so
-    that heads trained with little or no weight do not hide what an encoder knows.
+    Standardised features, L2-regularised logistic regression (C = 1): the same for every encoder,
+    so that heads trained with little or no weight do not hide what an encoder knows.
 
     train, test: features (N, D) and targets (N,).
     """

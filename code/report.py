@@ -28,7 +28,7 @@ VARIES = {
 
 
 def read_run(folder: Path) -> dict:
-    """Options, environment, epochs, steps and probe of a run. Raises BadInput unless it is complete."""
+    """Options, environment, epochs and probe of a run. Raises BadInput unless complete."""
     stored = folder / "options.json"
     if not stored.is_file():
         raise BadInput(f"{folder}: no run folder, it has no options.json")
@@ -43,8 +43,11 @@ def read_run(folder: Path) -> dict:
 
 
 def group(runs: list[dict]) -> dict[str, list[dict]]:
-    """{label: runs that differ in their seed only}. Raises BadInput for a seed that occurs twice, or
-    for runs that differ in more than their method's own flags, naming the difference."""
+    """{label: runs that differ in their seed only}.
+
+    Raises BadInput for a seed that occurs twice, or for runs that differ in more than their
+    method's own flags, naming the difference.
+    """
     groups: dict[str, list[dict]] = {}
     first = runs[0]["options"]
     shared = (
@@ -121,8 +124,8 @@ def table(groups: dict[str, list[dict]]) -> str:
     hardware = env["gpu"] if opt["device"] == "cuda" else env["cpu"]
     lines.append("")
     lines.append(
-        f"Test accuracy in %, mean ± std over n seeds, last of {opt['epochs']} epochs (* best epoch "
-        f"picked on the test split, as published). conflict: % of steps with cosine <= 0. "
+        f"Test accuracy in %, mean ± std over n seeds, last of {opt['epochs']} epochs (* best "
+        f"epoch, picked on the test split as published). conflict: % of steps with cosine <= 0. "
         f"{opt['dataset']}, {hardware}, torch {env['torch']}, commit {commits}."
     )
     return "\n".join(lines)

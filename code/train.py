@@ -11,7 +11,7 @@ from tqdm import tqdm
 from methods import ForwardPass
 from models.multimodal import MultimodalModel
 from utils import checkpoint, options, registry, summary
-from utils.errors import BadInput, run
+from utils.errors import run
 from utils.figures import draw_run
 from utils.loading import build_loaders
 from utils.metrics import predict, score
@@ -117,7 +117,8 @@ def main(argv=None) -> None:
                 checkpoint.save(state | {"progress": progress}, folder / "best.pt")
             checkpoint.save(state | {"progress": progress}, folder / "last.pt")
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted; continue with --resume --run_name {opt.run_name}")
+        note = f"interrupted; continue with --resume --run_name {opt.run_name}"
+        raise KeyboardInterrupt(note) from None
 
     print(summary.table(folder, main_branch, getattr(method, "remark", "")))
     print(f"figure: {draw_run(folder)}")

@@ -1,4 +1,4 @@
-"""AV-MNIST: a handwritten digit (MNIST) and a spoken one (Free Spoken Digit Dataset) of the same class."""
+"""AV-MNIST: a handwritten digit (MNIST) and a spoken one (FSDD) of the same class."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class Dataset(CsvDataset):
 
     name = "avmnist"
     modalities = {"audio": "spectrogram", "visual": "image"}
-    defaults = dict(image_size=28, epochs=6, batch_size=64, learning_rate=0.01)
+    defaults = dict(image_size=28, epochs=8, batch_size=64, learning_rate=0.01)

@@ -26,13 +26,15 @@ class Dataset:
         ]
         if missing:
             raise BadInput(
-                f"--dataset {self.name}: {self.root} has no {', '.join(missing)}. {self.how_to_prepare()}"
+                f"--dataset {self.name}: {self.root} has no {', '.join(missing)}. "
+                f"{self.how_to_prepare()}"
             )
         self.classes = sorted(row[0] for row in read_csv(self.root / "stat.csv"))
 
     @classmethod
     def how_to_prepare(cls) -> str:
-        return f"Prepare it with: python -m dataset.prepare.{cls.name} --source DIR (see data/README.md)"
+        command = f"python -m dataset.prepare.{cls.name} --source DIR"
+        return f"Prepare it with: {command} (see data/README.md)"
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of "train" or "test" in the order of the file."""

@@ -2,9 +2,11 @@
 
 A file `methods/X.py` exports `class Method` with
 
-    Method(options)                          options: the parsed command line
+    Method(options)                          options: the parsed command line;
+                                             raises ValueError for a flag out of range
     backward(forward_pass, model) -> dict    fills `.grad` of every parameter the losses reach and
-                                             returns diagnostics {name: 0-d tensor}, left on the device
+                                             returns diagnostics {name: 0-d tensor}, not copied
+                                             to the host
 
 and, where it needs them, `add_options(parser)` (static: its own flags), `start_epoch(epoch)`,
 `state_dict()` / `load_state_dict(state)` (whatever it must remember across a `--resume`) and

@@ -1,4 +1,4 @@
-"""One joint loss: the cross-entropy of the fused branch alone, plain backward (PAPER's first baseline).
+"""One joint loss: the cross-entropy of the fused branch alone, plain backward.
 
 Source: Wei & Hu 2024, Sec. 4.1, published `one_joint_loss.py`. One backward pass: 3 F per step.
 """

@@ -22,11 +22,11 @@ def least_norm_weights(norms: Tensor, cosines: Tensor) -> Tensor:
 
         alpha = argmin |sum_i alpha_i g_i|^2  subject to  alpha_i >= 0, sum_i alpha_i = 1
 
-    For two, alpha_1 = (|g_2|^2 - <g_1, g_2>) / |g_1 - g_2|^2 clipped to [0, 1], and alpha_2 likewise:
-    as one minus the other, the small weight would have no correct digit left.
+    For two, alpha_1 = (|g_2|^2 - <g_1, g_2>) / |g_1 - g_2|^2 clipped to [0, 1], and alpha_2
+    likewise: as one minus the other, the small weight would have no correct digit left.
 
-    Source: Sener & Koltun 2018, Eq. 3 (MGDA). Departs: a weight may reach 0 or 1, where the published
-    solver stops at 0.001 and 0.999; in conflict between two gradients neither happens.
+    Source: Sener & Koltun 2018, Eq. 3 (MGDA). Departs: a weight may reach 0 or 1, where the
+    published solver stops at 0.001 and 0.999; in conflict between two gradients neither happens.
 
     norms:   (n,) |g_i| in any common unit. A zero gradient gets no weight beside one that is not.
     cosines: (n, n) cos(g_i, g_j), ones on the diagonal.
@@ -73,9 +73,10 @@ def integrate(
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """One gradient out of n, one per loss, for one group of parameters (an encoder).
 
-    Formula: head of this file. Without conflict the result is gamma times the sum. In conflict, with
-    `rescale="encoder"`, it descends every loss, <h, g_i> > 0; "tensor" breaks that now and then, which
-    `descent` shows. Finite gradients of any size give a finite result, unless h itself overflows.
+    Formula: head of this file. Without conflict the result is gamma times the sum. In conflict,
+    with `rescale="encoder"`, it descends every loss, <h, g_i> > 0; "tensor" breaks that now and
+    then, which `descent` shows. Finite gradients of any size give a finite result, unless h itself
+    overflows.
 
     Source: Algorithm 1; lambda per parameter tensor as in the published code. Departs: where a
     gradient or h is zero the published code makes nan; here the other gradient, or zero, remains.
@@ -114,16 +115,21 @@ def integrate(
         raise FloatingPointError(f"gradient of {names[bad] if names else bad}: holds inf or nan")
     limit = 126 if work == torch.float32 else 1022
     units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()  # (n,)
+    in_range = like.device.type == "cpu" and bool(((2**-30 < units) & (units < 2**30)).all())
+    if in_range:  # the same result without a copy; elsewhere the question would cost a wait
+        units = torch.ones_like(units)
     ratios = units / units.amax()
 
     def inner_products(tensors: Sequence[Tensor]) -> Tensor:
         """(n * n,) of one parameter tensor's gradients, each in the unit of its loss."""
-        rows = [(g.to(work) / unit.to(work)).flatten() for g, unit in zip(tensors, units)]
+        rows = [g.to(work).flatten() for g in tensors]
+        if not in_range:
+            rows = [g / unit for g, unit in zip(rows, units.to(work))]
         upper = {(i, j): rows[i].dot(rows[j]) for i in range(n) for j in range(i, n)}
         return torch.stack([upper[min(i, j), max(i, j)] for i in range(n) for j in range(n)])
 
     def combine(tensors: Sequence[Tensor], factors: Tensor) -> Tensor:
-        """sum_i factors_i g_i of one parameter tensor; the factors are 0-d and stay on the device."""
+        """sum_i factors_i g_i of one parameter tensor; the factors stay on the device."""
         combined = tensors[0].to(work) * factors[0]
         for g, factor in zip(tensors[1:], factors[1:]):
             combined.addcmul_(g.to(work), factor)
@@ -182,12 +188,13 @@ def mmpareto_backward(
 ) -> dict[str, Tensor]:
     """Stands where `sum(losses.values()).backward()` stood: one backward pass per loss, no more.
 
-    Like `backward()` it adds to a `.grad` that is there. A parameter that one of its group's losses
-    does not reach counts as zero for it; a group that a single loss reaches gets the plain gradient.
+    Like `backward()` it adds to a `.grad` that is there. A parameter that one of its group's
+    losses does not reach counts as zero for it; a group that a single loss reaches gets the plain
+    gradient.
 
     losses: {"multimodal": 0-d, modality: 0-d, ...}, the multimodal loss first.
-    groups: {name: parameters}, disjoint, usually one per encoder. Parameters in no group (the heads)
-            get the gradient of the summed loss.
+    groups: {name: parameters}, disjoint, usually one per encoder. Parameters in no group (the
+            heads) get the gradient of the summed loss.
     gamma, rescale, solve, check_finite: see `integrate`.
     Returns {"cosine/<group>", "scale/<group>" (mean over tensors), "weight/<group>/<loss>",
         "norm/<group>/<loss>", "descent/<group>/<loss>": 0-d}, see `integrate`.

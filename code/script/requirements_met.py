@@ -17,7 +17,7 @@ def met(line: str) -> bool:
 
 
 def main() -> int:
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036, the interpreter is not chosen yet
         return 1
     lines = []
     for path in sys.argv[1:]:

@@ -129,7 +129,7 @@ def test_inputs_are_left_alone():
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 @pytest.mark.parametrize("seed", range(10))
 def test_least_norm_weights_are_optimal(n, seed):
-    """First-order optimality, which for a convex problem is all: <h, g_i> >= |h|^2, = where alpha_i > 0."""
+    """Optimality of a convex problem: <h, g_i> >= |h|^2, with equality where alpha_i > 0."""
     generator = torch.Generator().manual_seed(seed)
     g = torch.randn(n, 6, generator=generator, dtype=torch.float64)
     g *= 10 ** torch.randn(n, 1, generator=generator, dtype=torch.float64)
@@ -164,7 +164,9 @@ def test_rank_deficient_gradients():
         norms = stacked.norm(dim=1)
         weights = least_norm_weights(norms, (stacked @ stacked.T / norms.outer(norms)).clamp(-1, 1))
         shortest = 0 if any(torch.equal(a, -b) for a in rows for b in rows) else norms.min()
-        torch.testing.assert_close((weights @ stacked).norm(), double(float(shortest)), atol=1e-7, rtol=0)
+        torch.testing.assert_close(
+            (weights @ stacked).norm(), double(float(shortest)), atol=1e-7, rtol=0
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -311,7 +313,8 @@ def test_backward_fills_encoders_and_heads(modalities):
     expected = {}
     for name, parameters in groups.items():
         per_loss = [
-            torch.autograd.grad(losses[x], parameters, retain_graph=True) for x in ("multimodal", name)
+            torch.autograd.grad(losses[x], parameters, retain_graph=True)
+            for x in ("multimodal", name)
         ]
         expected[name], _ = integrate(per_loss)
     heads = [p for n, p in model.named_parameters() if not n.startswith("encoders")]
@@ -321,13 +324,15 @@ def test_backward_fills_encoders_and_heads(modalities):
     for name, parameters in groups.items():
         for parameter, gradient in zip(parameters, expected[name]):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-13, atol=1e-15)
-        assert {f"cosine/{name}", f"norm/{name}/multimodal", f"weight/{name}/{name}"} <= set(diagnostics)
+        assert {f"cosine/{name}", f"norm/{name}/multimodal", f"weight/{name}/{name}"} <= set(
+            diagnostics
+        )
     for parameter, gradient in zip(heads, plain):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_backward_costs_one_pass_per_loss():
-    """Counted where it matters: how often gradient flows into an encoder. The published step: 3 each."""
+    """How often gradient flows into an encoder; the published step needs 3 each."""
     model = TwoEncoders()
     passes = dict.fromkeys(model.encoders, 0)
 
@@ -393,6 +398,8 @@ def test_three_objectives_in_conflict_by_exhaustive_search():
     gradients = conflicting(3, 7)
     _, found = integrate(gradients)
     rows = torch.stack([flat(g) for g in gradients])
-    grid = [w for w in itertools.product(torch.linspace(0, 1, 51).tolist(), repeat=2) if sum(w) <= 1]
+    grid = [
+        w for w in itertools.product(torch.linspace(0, 1, 51).tolist(), repeat=2) if sum(w) <= 1
+    ]
     points = torch.tensor([[a, b, 1 - a - b] for a, b in grid], dtype=torch.float64) @ rows
     assert (found["weights"] @ rows).norm() <= points.norm(dim=1).min() + 1e-12

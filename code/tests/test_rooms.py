@@ -39,7 +39,9 @@ def test_every_file_exports_its_class_and_says_what_it_is(room, name):
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_typo_is_answered_with_the_choices(room):
-    with pytest.raises(BadInput, match=rf"--flag nothing: no file {room}/nothing.py; choose from \w+"):
+    with pytest.raises(
+        BadInput, match=rf"--flag nothing: no file {room}/nothing.py; choose from \w+"
+    ):
         registry.load(room, "nothing", "--flag")
 
 
@@ -60,7 +62,9 @@ def forward(model, seed=0):
     return ForwardPass(losses, logits, features, target, epoch=0)
 
 
-@pytest.mark.parametrize("modalities", [("audio",), ("audio", "visual"), ("audio", "visual", "flow")])
+@pytest.mark.parametrize(
+    "modalities", [("audio",), ("audio", "visual"), ("audio", "visual", "flow")]
+)
 @every("methods")
 def test_methods_fill_gradients_and_report(name, modalities):
     torch.manual_seed(0)

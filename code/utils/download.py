@@ -17,8 +17,8 @@ from utils.errors import BadInput
 def fetch(urls: tuple[str, ...], path: Path) -> Path:
     """Downloads the first of `urls` that answers to `path`, unless `path` is there already.
 
-    The caller checks the content (`check_sha256`), since archives are packed anew now and then while
-    what is in them stays. Raises BadInput naming every address tried.
+    The caller checks the content (`check_sha256`), since archives are packed anew now and then
+    while what is in them stays. Raises BadInput naming every address tried.
     """
     if path.is_file():
         return path

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class BadInput(ValueError):
-    """What the user gave cannot be used. The message names argument, rule, value and what mends it."""
+    """The user's input cannot be used. The message: argument, rule, value, what mends it."""
 
 
 def run(main: Callable[[], None]) -> None:

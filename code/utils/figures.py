@@ -24,7 +24,7 @@ def colour(branch: str, position: int) -> str:
 
 
 def draw_run(folder: Path) -> Path:
-    """Accuracy per epoch, and the cosine of every step per encoder, to `folder`/overview.png."""
+    """Accuracy per epoch and cosine per step and encoder, to `folder`/overview.png."""
     epochs, steps = read_jsonl(folder / "metrics.jsonl"), read_jsonl(folder / "steps.jsonl")
     encoders = [k.split("/", 1)[1] for k in steps[-1] if k.startswith("cosine/")]
     figure, axes = plt.subplots(1, 1 + len(encoders), figsize=(5 * (1 + len(encoders)), 3.6))
@@ -60,7 +60,7 @@ def draw_accuracy(axis, epochs: list[dict]) -> None:
 
 
 def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
-    """As Figure 1(a) of the paper; conflict also has another marker, for readers without colours."""
+    """As Figure 1(a) of the paper; conflict has its own marker too, for prints in grey."""
     step = np.array([r["step"] for r in steps])
     cosine = np.array([r[f"cosine/{encoder}"] for r in steps])
     conflict = cosine <= 0

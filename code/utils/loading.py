@@ -36,7 +36,8 @@ class SampleDataset(Dataset):
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, index) for every index once; in a seeded order of its own per `epoch`, or in order.
+    """Yields (epoch, index) for every index once; in a seeded order of its own per `epoch`, or in
+    order.
 
     The epoch travels with the index, so workers that live longer than an epoch know it too.
     """
@@ -70,7 +71,7 @@ def split_validation(
 
 
 def collate(items: list[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tensor], Tensor]:
-    """({modality: (B, ...)}, target (B,)). Raises BadInput where shapes within a modality differ."""
+    """({modality: (B, ...)}, target (B,)). Raises BadInput where a modality's shapes differ."""
     batch = {}
     for modality in items[0][0]:
         tensors = [inputs[modality] for inputs, _ in items]
@@ -122,7 +123,7 @@ def available(dataset, split: str, readers: dict) -> list[Sample]:
 def build_loader(
     samples: list[Sample], readers: dict, options, seed: int, shuffle: bool
 ) -> DataLoader:
-    """Batches of `--batch_size`, the short last one kept, as published; workers stay between epochs."""
+    """Batches of `--batch_size`, the short last one kept as published; workers stay alive."""
     return DataLoader(
         SampleDataset(samples, readers, seed),
         batch_size=options.batch_size,

@@ -33,7 +33,7 @@ def predict(
 
 
 def score(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:
-    """{"accuracy/<branch>", "macro_f1/<branch>"} in [0, 1]; macro F1 over the classes in `target`."""
+    """{"accuracy/<branch>", "macro_f1/<branch>"} in [0, 1]; F1 over the classes in `target`."""
     scores = {}
     present = target.unique().numpy()
     for branch, values in logits.items():

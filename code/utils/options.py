@@ -16,41 +16,78 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 
 def shared_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every run. Defaults: the published CREMA-D run."""
+
+    def files(room: str) -> str:
+        return f"a file of {room}/: " + ", ".join(registry.names(room))
+
     add = parser.add_argument
-    add("--dataset", default="auto", metavar="NAME", type=str.lower, help="a file of dataset/: "
-        f"{', '.join(registry.names('dataset'))}; auto = cremad if it is prepared, else demo")  # fmt: skip
-    add("--method", default="mmpareto", metavar="NAME", help="a file of methods/: "
-        f"{', '.join(registry.names('methods'))}")  # fmt: skip
-    add("--modalities", default=None, metavar="A,B", help="the data set's modalities to use, comma "
-        "separated; one alone trains the unimodal baseline (default: all)")  # fmt: skip
-    add("--encoder", default="resnet18", metavar="NAME", help="a file of models/encoders/: "
-        f"{', '.join(registry.names('models/encoders'))}")  # fmt: skip
-    add("--fusion", default="concat", metavar="NAME", help="a file of models/fusion/: "
-        f"{', '.join(registry.names('models/fusion'))}")  # fmt: skip
+    add(
+        "--dataset",
+        default="auto",
+        metavar="NAME",
+        type=str.lower,
+        help=files("dataset") + "; auto = cremad if it is prepared, else demo",
+    )
+    add("--method", default="mmpareto", metavar="NAME", help=files("methods"))
+    add(
+        "--modalities",
+        metavar="A,B",
+        help="which of the data set's modalities; one alone = unimodal baseline (default: all)",
+    )
+    add("--encoder", default="resnet18", metavar="NAME", help=files("models/encoders"))
+    add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
     add("--batch_size", type=int, default=64, help="samples per step; the short last batch is kept")
     add("--epochs", type=int, default=50, help="passes over the training split")
-    add("--optimizer", choices=("sgd", "adam", "adamw"), default="sgd", help="sgd has momentum 0.9 "
-        "and weight decay 1e-4; the others have PyTorch's defaults")  # fmt: skip
+    add(
+        "--optimizer",
+        choices=("sgd", "adam", "adamw"),
+        default="sgd",
+        help="sgd has momentum 0.9 and weight decay 1e-4; the others have PyTorch's defaults",
+    )
     add("--learning_rate", type=float, default=0.002, help="of the first epoch")
-    add("--lr_decay_step", type=int, default=0, metavar="EPOCHS", help="multiply the rate by "
-        "--lr_decay_ratio every so many epochs; 0 = constant, as the published code in effect")  # fmt: skip
+    add(
+        "--lr_decay_step",
+        type=int,
+        default=0,
+        metavar="EPOCHS",
+        help="multiply the rate by --lr_decay_ratio every so many epochs; 0 = never, as published",
+    )
     add("--lr_decay_ratio", type=float, default=0.1, help="see --lr_decay_step")
-    add("--clip_grad", type=float, default=0, metavar="NORM", help="clip the norm of the whole "
-        "gradient, after the method; 0 = off")  # fmt: skip
-    add("--val_fraction", type=float, default=0, metavar="SHARE", help="share of the training split "
-        "held out to choose best.pt; 0 chooses on the test split, as published")  # fmt: skip
-    add("--random_seed", type=int, default=0, help="of weights, order, augmentation and validation")
+    add(
+        "--clip_grad",
+        type=float,
+        default=0,
+        metavar="NORM",
+        help="clip the norm of the whole gradient, after the method; 0 = off",
+    )
+    add(
+        "--val_fraction",
+        type=float,
+        default=0,
+        metavar="SHARE",
+        help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
+        "as published",
+    )
+    add("--random_seed", type=int, default=0, help="of weights, order, augmentation, validation")
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
-    add("--run_name", metavar="NAME", help="the run's folder (default: DATASET-METHOD-seedN, "
-        "numbered on when it exists)")  # fmt: skip
+    add(
+        "--run_name",
+        metavar="NAME",
+        help="the run's folder (default: DATASET-METHOD-seedN, numbered on when it exists)",
+    )
     add("--resume", action="store_true", help="continue the run of this name from its last epoch")
     add(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if any"
     )
     add("--gpu_ids", metavar="ID", help="which GPU to use, as CUDA_VISIBLE_DEVICES")
-    add("--num_workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)), metavar="N",
-        help="processes that read data; results do not depend on it")  # fmt: skip
+    add(
+        "--num_workers",
+        type=int,
+        default=max(1, min(8, (os.cpu_count() or 1) - 1)),
+        metavar="N",
+        help="processes that read data; results do not depend on it",
+    )
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write events")
 
 
@@ -90,6 +127,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options.demo_notice = notice
     options.data_root = options.data_root or DATA / dataset_name
     check(options)
+    try:
+        method(options)
+    except ValueError as error:  # methods need torch only, so they do not know BadInput
+        raise BadInput(str(error)) from None
     options.device = choose_device(options)
     options.run_name = choose_name(options)
     return options
@@ -158,7 +199,7 @@ def choose_device(options: argparse.Namespace) -> str:
 
 
 def choose_name(options: argparse.Namespace) -> str:
-    """The given name, or DATASET-METHOD-seedN with the first free number (on resume: the last used)."""
+    """The given name, or DATASET-METHOD-seedN and the first free number (resume: last used)."""
     if options.run_name is not None:
         return options.run_name
     what = options.dataset

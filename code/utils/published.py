@@ -1,8 +1,9 @@
 """The published procedure, step by step: what tests and measurements hold our step against.
 
 Written from the description of its behaviour, without any of methods/mmpareto.py: four backward
-passes, gradients copied by parameter name, a search for the least-norm weights, decisions on the host.
-Kept slow on purpose. It fails where the published code fails (PAPER facts: opposed gradients, inf).
+passes, gradients copied by parameter name, a search for the least-norm weights, decisions on the
+host. Kept slow on purpose. It fails where the published code fails (PAPER facts: opposed
+gradients, inf).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A room is a folder of code/; what is in it is chosen by file name. No decorator, no list to edit."""
+"""A room is a folder of code/; what is in it is chosen by file name. No list to edit."""
 
 from importlib import import_module
 from pathlib import Path

@@ -17,13 +17,13 @@ class Sample(NamedTuple):
 
 
 def read_csv(path: Path) -> list[list[str]]:
-    """Rows of a CSV file without header, stripped, empty lines left out; a BOM is no part of them."""
+    """Rows of a CSV file without header, stripped, without empty lines and BOM."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         return [[cell.strip() for cell in row] for row in csv.reader(file) if any(row)]
 
 
 def read_split(path: Path, classes: list[str] | tuple[str, ...]) -> list[Sample]:
-    """Samples of a file with lines `id,label`. Raises BadInput with the line number for a bad line."""
+    """Samples of a file with lines `id,label`. Raises BadInput naming a bad line's number."""
     samples, seen = [], set()
     for number, row in enumerate(read_csv(path), start=1):
         if len(row) != 2:

@@ -20,7 +20,7 @@ def epoch_line(epoch: int, scores: dict[str, float]) -> str:
 
 
 def selections(records: list[dict], main_branch: str) -> dict[str, dict]:
-    """{how it was chosen: record} of metrics.jsonl: last epoch, best on test, best on validation."""
+    """{how chosen: record} of metrics.jsonl: last epoch, best on test, best on validation."""
     chosen = {"last epoch": records[-1]}
     for split, label in (("test", "best on test, as published"), ("val", "best on validation")):
         key = f"{split}/accuracy/{main_branch}"

@@ -13,7 +13,8 @@ COMPLETE = 0.8  # share of the announced frames that must decode; containers rou
 
 
 def read_frames(path: Path, frames_per_second: float) -> list[np.ndarray]:
-    """Frames (H, W, 3), blue-green-red as OpenCV has them, at `frames_per_second` from the start on.
+    """Frames (H, W, 3), blue-green-red as OpenCV has them, at `frames_per_second` from the start
+    on.
 
     Takes the first frame at or after each multiple of 1 / frames_per_second, so a rate above the
     video's own gives every frame once. Raises BadInput where the file is unreadable, cut short, or

@@ -15,10 +15,10 @@ from utils.errors import BadInput
 def pick(available: int, wanted: int, train: bool) -> list[int]:
     """0-based positions of `wanted` frames among `available` >= 1, one from each equal segment.
 
-    Segments have s = available // wanted frames; the remainder at the end is not used. Training takes
-    a random frame of each segment, testing the (s // 2)-th, as the published code. Departs: with
-    s = 1 testing takes that frame (the published index 0 names a file that does not exist), and a
-    clip shorter than `wanted` repeats frames.
+    Segments have s = available // wanted frames; the remainder at the end is not used. Training
+    takes a random frame of each segment, testing the (s // 2)-th, as the published code. Departs:
+    with s = 1 testing takes that frame (the published index 0 names a file that does not exist),
+    and a clip shorter than `wanted` repeats frames.
     """
     segment = available // wanted
     if segment == 0:

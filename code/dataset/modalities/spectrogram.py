@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from utils.errors import BadInput
 
 
 class Modality:
-    """Reads `<folder>/<id>.pt`, a tensor (T, F), as (1, T, F) float32, as the published code does."""
+    """Reads `<folder>/<id>.pt`, a tensor (T, F), as (1, T, F) float32, as published."""
 
     channels = 1
 
@@ -28,7 +27,7 @@ class Modality:
         path = self.folder / f"{sample_id}.pt"
         try:
             picture = torch.load(path, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # a damaged pickle can fail in any way
             raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
         if not isinstance(picture, Tensor) or picture.ndim not in (2, 3):
             raise BadInput(f"{path}: expected one tensor (time, frequency)")

@@ -1,11 +1,12 @@
-"""AV-MNIST: MNIST pictures and Free Spoken Digit recordings of the same digit -> dataset/avmnist.py.
+"""MNIST pictures and Free Spoken Digit recordings of the same digit -> dataset/avmnist.py.
 
     python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
     python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
 
 Run inside code/. Splits are disjoint in both sources: training pictures come from MNIST's training
-part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al. 2018
-(CentralNet) the pictures lose their leading principal components, so that neither modality is trivial.
+part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al.
+2018 (CentralNet) the pictures lose their leading principal components, so that neither modality is
+trivial.
 
 The default holds out the speakers theo and yweweler, so that sound does not generalise easily. The
 easy variant of the same digits, which every method solves:
@@ -53,7 +54,7 @@ FSDD_HOMES = (
 FSDD_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # see recordings()
 HELD_OUT_SPEAKERS = ("theo", "yweweler")
 DIGITS = [str(d) for d in range(10)]
-AUDIO_FRAMES, MEL_BINS = 64, 40  # 0.64 s: nine in ten recordings are shorter
+AUDIO_FRAMES, MEL_BINS = 48, 32  # 0.48 s: half of the recordings are shorter, the rest is cut
 
 
 def find(source: Path, name: str) -> Path:
@@ -83,7 +84,7 @@ def mnist(split: str, source: Path | None, downloads: Path) -> tuple[np.ndarray,
 
 
 def recordings(source: Path | None, downloads: Path) -> dict[str, bytes]:
-    """{"3_theo_17": WAV file}, 3,000 of them; SHA-256 over names and contents, sorted, is checked."""
+    """{"3_theo_17": WAV file}, 3,000 of them; SHA-256 over sorted names and contents checked."""
     archive = "recordings.tar.gz"
     path = find(source, archive) if source else fetch(FSDD_HOMES, downloads / archive)
     try:
@@ -109,8 +110,8 @@ def is_test_recording(name: str, split: str) -> bool:
 class Weaken:
     """Removes the leading principal components that hold `energy` of the variance of the pictures.
 
-    Fitted to `pictures` (N, 28, 28) uint8; applied to (M, 28, 28) uint8 it gives uint8, 127.5 + 127.5 r
-    for the remainder r in [-1, 1] (grey is nothing left). energy 0 changes nothing.
+    Fitted to `pictures` (N, 28, 28) uint8; applied to (M, 28, 28) uint8 it gives uint8, 127.5 +
+    127.5 r for the remainder r in [-1, 1] (grey is nothing left). energy 0 changes nothing.
     """
 
     def __init__(self, pictures: np.ndarray, energy: float):
@@ -150,7 +151,7 @@ def prepare(
     output: Path,
     split: str = "speaker",
     energy_removed: float = 0.92,
-    train_size: int = 4000,
+    train_size: int = 2000,
     test_size: int = 2000,
     seed: int = 0,
 ) -> None:
@@ -222,9 +223,9 @@ def main() -> None:
         type=float,
         default=0.92,
         metavar="SHARE",
-        help="share of the pictures' variance that is removed, leading components first; 0 to below 1",
+        help="share of the pictures' variance removed, leading components first; 0 to below 1",
     )
-    parser.add_argument("--train_size", type=int, default=4000, metavar="N", help="at most 60000")
+    parser.add_argument("--train_size", type=int, default=2000, metavar="N", help="at most 60000")
     parser.add_argument("--test_size", type=int, default=2000, metavar="N", help="at most 10000")
     parser.add_argument("--seed", type=int, default=0, help="of the pairing")
     options = parser.parse_args()

@@ -2,8 +2,9 @@
 
     python -m dataset.prepare.cremad --source DIR
 
-Run inside code/. Skips what is done already, so it can be interrupted and run again. Media that cannot
-be used are named at the end and in <output>/report.json; training then says how many clips it found.
+Run inside code/. Skips what is done already, so it can be interrupted and run again. Media that
+cannot be used are named at the end and in <output>/report.json; training then says how many clips
+it found.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3,
         metavar="RATE",
-        help="frames taken per second of video; the shortest clips last 1.3 s and two segments want 4",
+        help="frames taken per second of video; the shortest clips last 1.3 s, two segments want 4",
     )
     parser.add_argument(
         "--audio",
@@ -119,7 +120,7 @@ def is_pointer(path: Path) -> bool:
 
 
 def raw_clips(source: Path) -> dict[str, tuple[Path, Path]]:
-    """{clip: (video, sound)} of everything named in either folder. Raises BadInput if a folder lacks."""
+    """{clip: (video, sound)} of all that either folder names. Raises BadInput if one lacks."""
     for folder in ("VideoFlash", "AudioWAV"):
         if not (source / folder).is_dir():
             raise BadInput(
@@ -201,7 +202,8 @@ def prepare(
     begun = output / "settings.json"
     if begun.is_file() and json.loads(begun.read_text()) != settings:
         raise BadInput(
-            f"--output {output}: was begun with {begun.read_text()}; use the same flags, or delete it"
+            f"--output {output}: was begun with {begun.read_text()}; "
+            "use the same flags, or delete it"
         )
     write_text(begun, json.dumps(settings))
     (output / "visual").mkdir(exist_ok=True)

@@ -1,11 +1,12 @@
-"""The demo set: generated audio-visual clips in the raw format of CREMA-D, prepared by its own code.
+"""The demo set: generated clips in the raw format of CREMA-D, prepared by its own code.
 
-    python -m dataset.prepare.demo            (train.py does this by itself where the set is missing)
+    python -m dataset.prepare.demo        (train.py does this by itself where the set is missing)
 
-A drawn face speaks with one of six expressions. The expression is always in the picture, but small and
-at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody, which is
-learnt in a few steps, but in a share of the clips it is another expression's: sound alone ends at that
-ceiling, and a network that only listens never finds the face. That imbalance is what MMPareto is about.
+A drawn face speaks with one of six expressions. The expression is always in the picture, but small
+and at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody,
+which is learnt in a few steps, but in a share of the clips it is another expression's: sound alone
+ends at that ceiling, and a network that only listens never finds the face. That imbalance is what
+MMPareto is about.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MISLEADING_VOICES = 0.3  # share of clips whose voice has another expression's m
 TEST_FRACTION = 0.25
 FLV1_TAG = 2  # how the FLV container names Sorenson H.263
 
-# mouth curvature (+ smiles), mouth opening, slant of the brows (+ angry), height of the brows, eye size
+# mouth curvature (+ smiles), mouth opening, slant (+ angry) and height of the brows, eye size
 FACES = {
     "ANG": (-0.3, 0.1, 0.9, -0.3, 0.8),
     "DIS": (-0.8, 0.3, 0.5, 0.0, 0.5),

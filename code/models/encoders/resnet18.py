@@ -7,8 +7,8 @@ from torchvision.models import resnet18
 class Encoder(nn.Module):
     """Picture or spectrogram -> feature vector, averaged over space and over frames.
 
-    torchvision's ResNet-18 trunk; first convolution with `in_channels` inputs. Convolutions: Kaiming
-    normal, fan-out. BatchNorm: weight N(1, 0.02), bias 0.
+    torchvision's ResNet-18 trunk; first convolution with `in_channels` inputs. Convolutions:
+    Kaiming normal, fan-out. BatchNorm: weight N(1, 0.02), bias 0.
 
     Source: He et al. 2016; initialisation of the published MMPareto code.
 
