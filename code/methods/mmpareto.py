@@ -58,9 +58,8 @@ def least_norm_weights(norms: Tensor, cosines: Tensor) -> Tensor:
         best = torch.where(feasible, squared, torch.inf).argmin(keepdim=True)
         weights = weights.index_select(0, best)[0]
     total = weights.sum()
-    return torch.where(
-        total > 0, weights / total, 1 / n
-    )  # two equal gradients: any weights will do
+    # equal gradients have no single solution: any weights will do
+    return torch.where(total > 0, weights / total, 1 / n)
 
 
 def integrate(
@@ -146,9 +145,8 @@ def integrate(
     cosines = torch.where(opposable, cosines, 1)  # a zero gradient opposes nothing
 
     in_conflict = cosines.amin() <= 0
-    solved = {"conflict": in_conflict, "always": in_conflict | True, "never": in_conflict & False}[
-        solve
-    ]
+    always = torch.full_like(in_conflict, solve == "always")
+    solved = in_conflict if solve == "conflict" else always
     weights = torch.where(solved, least_norm_weights(lengths * ratios, cosines), 1 / n)
     shares = torch.where(solved, nonzero.sum() * weights, 1) * ratios  # of each row in h
     largest = shares.amax()
@@ -165,17 +163,18 @@ def integrate(
     raised = solved & (size > 0) & (restored > largest) & (rescale != "none")
     magnitude = torch.where(raised, restored, largest)  # (T,)
     factors = (gamma * magnitude * units.amax()).to(work)
-    results = [h.mul_(f).to(like.dtype) for h, f in zip(results, factors)]
+    results = [h.mul_(f).to(g.dtype) for h, f, g in zip(results, factors, gradients[0])]
 
     descent = torch.einsum("t,tij,j->i", magnitude, products, shares / largest)  # <h, g_i>
     whole = safe_lengths * (magnitude * size).norm()
     descent = torch.where(whole > 0, descent / whole, 0)
-    scale = magnitude / largest
-    norms = lengths * units
-    diagnostics = dict(
-        cosine=cosines.amin(), weights=weights, norms=norms, scale=scale, descent=descent
-    )
-    return results, diagnostics
+    return results, {
+        "cosine": cosines.amin(),
+        "weights": weights,
+        "norms": lengths * units,
+        "scale": magnitude / largest,
+        "descent": descent,
+    }
 
 
 def mmpareto_backward(

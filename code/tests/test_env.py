@@ -63,7 +63,9 @@ def test_otherwise_an_environment_is_made_once(repository, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "creating .venv with Python 3.12"
     assert done.stdout.splitlines()[-1] == "uses ../.venv/bin/python"
-    assert calls(tmp_path, "pip install") == ["python -m pip install --quiet -r ../requirements.txt"]
+    assert calls(tmp_path, "pip install") == [
+        "python -m pip install --quiet -r ../requirements.txt"
+    ]
     (tmp_path / "log").unlink()
     again = repository()
     assert again.stdout == "uses ../.venv/bin/python\n"
