@@ -35,7 +35,7 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
     if not stored.is_file():
         raise BadInput(f"{folder}: no run folder, it has no options.json")
     opt = argparse.Namespace(**json.loads(stored.read_text())["options"])
-    opt.device, opt.gpu_ids, opt.num_workers = device, None, 0
+    opt.device, opt.gpu_ids = device, None
     opt.device = choose_device(opt)
     opt.data_root = data_root or Path(opt.data_root)
     dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)

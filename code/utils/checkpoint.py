@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shutil
 import subprocess
 from argparse import Namespace
 from pathlib import Path
@@ -55,15 +57,17 @@ def open_run(options: Namespace) -> tuple[Path, dict | None]:
     stored = folder / "options.json"
     wanted = jsonable(options)
     if not options.resume:
+        content = {"options": wanted, "environment": environment()}
+        begun = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        write_text(begun / stored.name, json.dumps(content, indent=1))
         try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
+            os.rename(begun, folder)  # so a run's folder is never there without its options
+        except OSError:
+            shutil.rmtree(begun)
             raise BadInput(
                 f"--run_name {options.run_name}: {folder} exists; add --resume to continue it, or "
                 "choose another name"
             ) from None
-        content = {"options": wanted, "environment": environment()}
-        write_text(stored, json.dumps(content, indent=1))
         return folder, None
     if not stored.is_file():
         raise BadInput(f"--resume: {folder} holds no run to continue")

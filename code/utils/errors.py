@@ -13,7 +13,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
+        print(f"error: {message.strip()}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted'}", file=sys.stderr)

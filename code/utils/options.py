@@ -14,6 +14,15 @@ from utils.errors import BadInput
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, but not those that are None or False: their help texts say what happens."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def shared_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of every run. Defaults: the published CREMA-D run."""
 
@@ -109,7 +118,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         prog="train.py",
         description="Train encoders and a fusion head with a method for multimodal learning. "
         f"Flags and defaults below are those of --dataset {dataset_name} --method {chosen.method}.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpWithDefaults,
         allow_abbrev=False,
     )
     shared_flags(parser)

@@ -34,7 +34,7 @@ class Recorder:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
 
-            self.writer = SummaryWriter(folder, purge_step=first_step if first_epoch else None)
+            self.writer = SummaryWriter(folder, purge_step=first_step)
 
     def add_step(self, epoch: int, values: dict[str, Tensor]) -> None:
         """`values`: 0-d tensors, losses first."""

@@ -153,7 +153,12 @@ def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None 
         clips = sorted(path.stem for path in (raw / "AudioWAV").iterdir())
         split = cremad.random_split(clips, seed, TEST_FRACTION)
         cremad.prepare(raw, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
-        os.replace(tree, output)
+        try:
+            os.replace(tree, output)
+        except OSError:
+            if not output.exists():
+                raise
+            print(f"{output}: another process was first; its set, the same one, is used")
 
 
 # 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
