@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from models.multimodal import MultimodalModel
+from train import build_model
 from utils import checkpoint, registry
 from utils.atomic import write_text
 from utils.errors import BadInput, run
@@ -30,7 +30,7 @@ from utils.summary import align
 
 
 def load_run(folder: Path, which: str, device: str, data_root: Path | None = None):
-    """(options, data set, model) of a run folder; the model has the weights of `which`.pt."""
+    """(options, data set, loaders, model) of a run folder, with the weights of `which`.pt."""
     stored = folder / "options.json"
     if not stored.is_file():
         raise BadInput(f"{folder}: no run folder, it has no options.json")
@@ -40,15 +40,10 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
     opt.data_root = data_root or Path(opt.data_root)
     dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)
     state = checkpoint.load(folder / f"{which}.pt")
-    channels = {
-        m: registry.load(
-            "dataset/modalities", dataset.modalities[m], "--modalities"
-        ).Modality.channels
-        for m in opt.modalities
-    }
-    model = MultimodalModel(channels, len(dataset.classes), opt.encoder, opt.fusion)
+    loaders = build_loaders(dataset, opt)
+    model = build_model(opt, dataset, loaders["test"].dataset.readers)
     model.load_state_dict(state["model"])
-    return opt, dataset, model.to(opt.device)
+    return opt, dataset, loaders, model.to(opt.device)
 
 
 def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
@@ -104,8 +99,7 @@ def main(argv=None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     args = parser.parse_args(argv)
 
-    opt, dataset, model = load_run(args.run, args.checkpoint, args.device, args.data_root)
-    loaders = build_loaders(dataset, opt)
+    opt, dataset, loaders, model = load_run(args.run, args.checkpoint, args.device, args.data_root)
     loaders["train"] = loaders["train_plain"]
     if args.split not in loaders:
         raise BadInput(f"--split {args.split}: this run held out nothing (--val_fraction 0)")
