@@ -203,16 +203,22 @@ def published_like(folder, train_counts, test_counts):
 def test_published_split_is_checked(tmp_path, monkeypatch):
     counts = cremad.SPLIT_COUNTS
     assert [sum(c) for c in counts.values()] == [6698, 744]
+    assert all(len(digest) == 64 for digest in cremad.SPLIT_SHA256.values())
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
     published_like(tmp_path, counts["train"], counts["test"])
-    split = cremad.published_split(tmp_path, tmp_path)
+    split = cremad.published_split(["1001_DFA_ANG_XX"], tmp_path, tmp_path)
     assert [len(lines) for lines in split.values()] == [6698, 744]
+    with pytest.raises(BadInput, match="1 clips are in neither train.csv nor test.csv, such as x"):
+        cremad.published_split(["x"], tmp_path, tmp_path)
+    monkeypatch.setattr(cremad, "SPLIT_SHA256", {"test": "0" * 64})
+    with pytest.raises(BadInput, match="test.csv: SHA-256 of its content is"):
+        cremad.published_split([], tmp_path, tmp_path)
     published_like(tmp_path, counts["train"], [n + 1 for n in counts["test"]])
     with pytest.raises(BadInput, match="test.csv: clips per class are .* the published split has"):
-        cremad.published_split(tmp_path, tmp_path)
+        cremad.published_split([], tmp_path, tmp_path)
     (tmp_path / "test.csv").unlink()
     with pytest.raises(BadInput, match="has no test.csv"):
-        cremad.published_split(tmp_path, tmp_path)
+        cremad.published_split([], tmp_path, tmp_path)
 
 
 def test_bad_split_files(tmp_path):

@@ -39,12 +39,14 @@ SPLIT_URL = (
     "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
     "65a8324464207f5efd41533cb362648c0cdee8a8/data/CREMAD/"
 )
-# Facts of the published split: clips per class in the order of CODES, and the SHA-256 of test.csv.
+# Facts of the published split: clips per class in the order of CODES, and the SHA-256 of test.csv's
+# lines `clip,code` (each ended by a line feed, whatever the file has). With the test clips fixed,
+# train.csv holds all others of the 7,442: it is checked as their complement.
 SPLIT_COUNTS = {
     "train": [1166, 1142, 1138, 1148, 973, 1131],
     "test": [105, 129, 133, 123, 114, 140],
 }
-SPLIT_SHA256 = {"test": "SHA_TEST"}
+SPLIT_SHA256 = {"test": "959a667af66a01dc439b12d6ec9dc57b36a88e947f48ad63531a4b91f769394f"}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -143,8 +145,12 @@ def raw_clips(source: Path) -> dict[str, tuple[Path, Path]]:
     return clips
 
 
-def published_split(folder: Path | None, output: Path) -> dict[str, list[str]]:
-    """{"train" | "test": lines `clip,code`} of the split that MMPareto and OGM-GE use."""
+def published_split(clips: list[str], folder: Path | None, output: Path) -> dict[str, list[str]]:
+    """{"train" | "test": lines `clip,code`} of the split that MMPareto and OGM-GE use.
+
+    clips: all raw clips; each must be in one of the two files. folder: where train.csv and test.csv
+    lie, None to download them.
+    """
     lines = {}
     for split, counts in SPLIT_COUNTS.items():
         path = folder / f"{split}.csv" if folder else output / ".download" / f"{split}.csv"
@@ -152,15 +158,22 @@ def published_split(folder: Path | None, output: Path) -> dict[str, list[str]]:
             fetch((f"{SPLIT_URL}{split}.csv",), path)
         elif not path.is_file():
             raise BadInput(f"--split_dir {folder}: has no {split}.csv")
-        if split in SPLIT_SHA256:
-            check_sha256(str(path), path.read_bytes(), SPLIT_SHA256[split])
         samples = read_split(path, CODES)
         found = [sum(s.target == k for s in samples) for k in range(len(CODES))]
         if found != counts:
             raise BadInput(f"{path}: clips per class are {found}, the published split has {counts}")
         lines[split] = [f"{s.id},{CODES[s.target]}" for s in samples]
+        if split in SPLIT_SHA256:
+            content = "".join(f"{line}\n" for line in lines[split]).encode()
+            check_sha256(str(path), content, SPLIT_SHA256[split])
     if both := set(lines["train"]) & set(lines["test"]):
         raise BadInput(f"train.csv and test.csv share {len(both)} clips, such as {min(both)}")
+    named = {line.split(",")[0] for own in lines.values() for line in own}
+    if unnamed := set(clips) - named:
+        raise BadInput(
+            f"{len(unnamed)} clips are in neither train.csv nor test.csv, such as {min(unnamed)}; "
+            "use --split random or --split speaker for other clips"
+        )
     return lines
 
 
@@ -273,7 +286,7 @@ def main() -> None:
     options = parser.parse_args()
     clips = list(raw_clips(options.source))
     if options.split == "published":
-        split = published_split(options.split_dir, options.output)
+        split = published_split(clips, options.split_dir, options.output)
     else:
         split = {"random": random_split, "speaker": speaker_split}[options.split](
             clips, options.seed
