@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from utils import registry
 from utils.errors import BadInput, run
 from utils.figures import draw_comparison
 from utils.record import read_jsonl
@@ -42,36 +43,45 @@ def read_run(folder: Path) -> dict:
     return content | {"folder": folder, "epochs": epochs}
 
 
+def own_flags(method: str) -> dict:
+    """{flag: default} of what the method's file adds to the command line."""
+    parser = argparse.ArgumentParser()
+    build = registry.load("methods", method, "--method").Method
+    if hasattr(build, "add_options"):
+        build.add_options(parser)
+    return vars(parser.parse_args([]))
+
+
+def label_of(options: dict) -> str:
+    """The method, with those of its own flags that are not at their default."""
+    if len(options["modalities"]) == 1:
+        return f"{options['modalities'][0]} alone"
+    changed = {k: options[k] for k, v in own_flags(options["method"]).items() if options[k] != v}
+    return " ".join([options["method"], *(f"--{k} {v}" for k, v in changed.items())])
+
+
 def group(runs: list[dict]) -> dict[str, list[dict]]:
     """{label: runs that differ in their seed only}.
 
-    Raises BadInput for a seed that occurs twice, or for runs that differ in more than their
-    method's own flags, naming the difference.
+    Raises BadInput for a seed that occurs twice, or for runs that differ in more than their method
+    and its own flags, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
-    first = runs[0]["options"]
-    shared = (
-        set.intersection(*(set(r["options"]) for r in runs)) - VARIES - {"method", "modalities"}
+    free = VARIES.union(
+        {"method", "modalities"}, *(own_flags(r["options"]["method"]) for r in runs)
     )
-    own = [key for r in runs for key in r["options"] if key not in shared | VARIES]
+    first = runs[0]
     for r in runs:
-        opt = r["options"]
-        for key in sorted(shared):
-            if opt[key] != first[key]:
+        opt, label = r["options"], label_of(r["options"])
+        for key in sorted((opt.keys() | first["options"].keys()) - free):
+            if opt.get(key) != first["options"].get(key):
                 raise BadInput(
-                    f"{r['folder']}: --{key} {opt[key]}, but {runs[0]['folder']} has {first[key]}; "
-                    "only runs with the same options can share a table"
+                    f"{r['folder']}: --{key} {opt.get(key)}, but {first['folder']} has "
+                    f"{first['options'].get(key)}; only runs with the same options share a table"
                 )
-        extra = sorted(
-            {k for k in own if k in opt and k not in ("method", "modalities", "demo_notice")}
-        )
-        label = " ".join([opt["method"], *(f"{k}={opt[k]}" for k in extra)])
-        if len(opt["modalities"]) == 1:
-            label = f"{opt['modalities'][0]} alone"
-        seeds = [o["options"]["random_seed"] for o in groups.setdefault(label, [])]
-        if opt["random_seed"] in seeds:
+        if opt["random_seed"] in [o["options"]["random_seed"] for o in groups.get(label, [])]:
             raise BadInput(f"{r['folder']}: seed {opt['random_seed']} of {label} is there twice")
-        groups[label].append(r)
+        groups.setdefault(label, []).append(r)
     return groups
 
 
