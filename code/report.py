@@ -116,7 +116,11 @@ def table(groups: dict[str, list[dict]]) -> str:
         for modality in modalities:
             key = f"test/accuracy/{modality}"
             values = [c["last epoch"][key] for c in chosen if key in c["last epoch"]]
-            cells.append(mean_std(values) if values else "-")
+            method = registry.load("methods", runs[0]["options"]["method"], "--method").Method
+            if values and getattr(method, "trains_unimodal_heads", True):
+                cells.append(mean_std(values))
+            else:
+                cells.append("untrained" if values else "-")
         for modality in modalities:
             key = f"accuracy/{modality} probe"
             values = [

@@ -120,7 +120,7 @@ def main(argv=None) -> None:
         note = f"interrupted; continue with --resume --run_name {opt.run_name}"
         raise KeyboardInterrupt(note) from None
 
-    print(summary.table(folder, main_branch, getattr(method, "remark", "")))
+    print(summary.table(folder, main_branch, getattr(method, "trains_unimodal_heads", True)))
     print(f"figure: {draw_run(folder)}")
     if opt.demo_notice:
         print(opt.demo_notice)

@@ -10,7 +10,7 @@ A file `methods/X.py` exports `class Method` with
 
 and, where it needs them, `add_options(parser)` (static: its own flags), `start_epoch(epoch)`,
 `state_dict()` / `load_state_dict(state)` (whatever it must remember across a `--resume`) and
-`remark` (one sentence printed under the summary of a run).
+`trains_unimodal_heads = False` (their accuracy is then not shown as if it meant something).
 """
 
 from __future__ import annotations

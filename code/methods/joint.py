@@ -7,18 +7,16 @@ from torch.nn.utils import get_total_norm
 
 
 class Method:
-    remark = (
-        "joint trains no unimodal head: for its unimodal accuracies run "
-        "`python evaluate.py <run> --probe linear`."
-    )
+    trains_unimodal_heads = False
 
     def __init__(self, options):
         del options
 
     def backward(self, forward_pass, model):
-        next(iter(forward_pass.losses.values())).backward()  # the multimodal loss comes first
+        name, loss = next(iter(forward_pass.losses.items()))  # the multimodal loss comes first
+        loss.backward()
         return {
-            f"norm/{modality}/multimodal": get_total_norm(
+            f"norm/{modality}/{name}": get_total_norm(
                 [p.grad for p in parameters if p.grad is not None]
             )
             for modality, parameters in model.encoder_parameters().items()

@@ -29,7 +29,7 @@ def selections(records: list[dict], main_branch: str) -> dict[str, dict]:
     return chosen
 
 
-def table(folder: Path, main_branch: str, remark: str = "") -> str:
+def table(folder: Path, main_branch: str, heads_trained: bool = True) -> str:
     """Test accuracy and macro F1 in percent, one row per selection, one column per branch."""
     records = read_jsonl(folder / "metrics.jsonl")
     branches = [k.split("/")[2] for k in records[-1] if k.startswith("test/accuracy/")]
@@ -41,7 +41,12 @@ def table(folder: Path, main_branch: str, remark: str = "") -> str:
         ]
         rows.append([label, str(record["epoch"]), *cells])
     text = align(rows)
-    return f"{text}\n{remark}" if remark else text
+    if not heads_trained and len(branches) > 1:
+        text += (
+            "\nThis method trains no unimodal head; for the accuracy of the encoders: "
+            f"python evaluate.py {folder} --probe linear"
+        )
+    return text
 
 
 def align(rows: list[list[str]]) -> str:
