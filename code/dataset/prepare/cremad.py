@@ -249,7 +249,7 @@ def prepare(
     for problem in problems.values():
         print(f"skipped  {problem}")
     print(
-        f"{output}: {report['usable']} of {len(clips)} clips usable, {seconds:.0f} s, "
+        f"{output.name}: {report['usable']} of {len(clips)} clips usable, {seconds:.0f} s, "
         f"{len(clips) / seconds / jobs:.1f} clips per second and process"
     )
     return problems
