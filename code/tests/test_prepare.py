@@ -399,6 +399,17 @@ def test_downloads(server, tmp_path):
         check_sha256("a.bin", b"content", "0" * 64)
 
 
+def test_published_split_is_downloaded_from_either_home(server, tmp_path, monkeypatch):
+    first, second = tmp_path / "served" / "CREMAD", tmp_path / "served"
+    first.mkdir()
+    published_like(second, *cremad.SPLIT_COUNTS.values())
+    (second / "test.csv").rename(first / "test.csv")
+    monkeypatch.setattr(cremad, "SPLIT_HOMES", (f"{server}CREMAD/", server))
+    monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
+    split = cremad.published_split([], None, tmp_path / "out")
+    assert [len(lines) for lines in split.values()] == [6698, 744]
+
+
 def test_avmnist_downloads_from_its_homes(server, tmp_path, real_digits, monkeypatch):
     for name in avmnist.MNIST_SHA256:
         shutil.copy(real_digits / "mnist" / f"{name}.gz", tmp_path / "served")

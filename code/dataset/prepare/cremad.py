@@ -35,9 +35,12 @@ from utils.video import read_frames
 CODES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 VIDEO_SUFFIXES = (".flv", ".mp4", ".avi")
 JPEG_QUALITY = 95
-SPLIT_URL = (
+# Both places in OGM-GE's history where the lists stood, tried in turn; what arrives is checked.
+SPLIT_HOMES = (
     "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
-    "65a8324464207f5efd41533cb362648c0cdee8a8/data/CREMAD/"
+    "65a8324464207f5efd41533cb362648c0cdee8a8/data/CREMAD/",
+    "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
+    "9e2e21a30e6b037cedb2d5cf46cab0662a19818e/data/",
 )
 # Facts of the published split: clips per class in the order of CODES, and the SHA-256 of test.csv's
 # lines `clip,code` (each ended by a line feed, whatever the file has). With the test clips fixed,
@@ -155,7 +158,7 @@ def published_split(clips: list[str], folder: Path | None, output: Path) -> dict
     for split, counts in SPLIT_COUNTS.items():
         path = folder / f"{split}.csv" if folder else output / ".download" / f"{split}.csv"
         if folder is None:
-            fetch((f"{SPLIT_URL}{split}.csv",), path)
+            fetch(tuple(f"{home}{split}.csv" for home in SPLIT_HOMES), path)
         elif not path.is_file():
             raise BadInput(f"--split_dir {folder}: has no {split}.csv")
         samples = read_split(path, CODES)
