@@ -103,9 +103,9 @@ def main(argv=None) -> None:
     loaders["train"] = loaders["train_plain"]
     if args.split not in loaders:
         raise BadInput(f"--split {args.split}: this run held out nothing (--val_fraction 0)")
-    logits, features, target = predict(model, loaders[args.split], opt.device)
+    logits, features, target = predict(model, loaders[args.split])
     if args.probe == "linear":
-        _, train_features, train_target = predict(model, loaders["train"], opt.device)
+        _, train_features, train_target = predict(model, loaders["train"])
         for modality in opt.modalities:
             logits[f"{modality} probe"] = linear_probe(
                 (train_features[modality], train_target), (features[modality], target)

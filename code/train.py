@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from methods import ForwardPass
 from models.multimodal import MultimodalModel
-from utils import checkpoint, options, registry, summary
+from utils import checkpoint, distributed, options, precision, registry, summary
 from utils.errors import run
 from utils.figures import draw_run
 from utils.loading import build_loaders
@@ -33,39 +33,66 @@ def build_optimizer(opt, model) -> torch.optim.Optimizer:
     return build(model.parameters(), lr=opt.learning_rate)
 
 
-def train_epoch(opt, epoch, model, method, loader, optimizer, recorder) -> None:
+def split(batch, parts: int) -> list:
+    """A batch (inputs, target) in `parts` nearly equal parts, fewer where it is too short."""
+    inputs, target = batch
+    pieces = {modality: x.tensor_split(min(parts, len(target))) for modality, x in inputs.items()}
+    targets = target.tensor_split(min(parts, len(target)))
+    return [({m: x[i] for m, x in pieces.items()}, t) for i, t in enumerate(targets)]
+
+
+def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) -> None:
     model.train()
     loader.sampler.epoch = epoch
-    for inputs, target in tqdm(loader, desc=f"epoch {epoch}", leave=False, disable=None):
-        inputs = {m: x.to(opt.device, non_blocking=True) for m, x in inputs.items()}
-        target = target.to(opt.device, non_blocking=True)
-
-        logits, features = model(inputs)
-        losses = {branch: cross_entropy(values, target) for branch, values in logits.items()}
-
+    hide_bar = None if distributed.is_main() else True  # None: where there is no terminal
+    for step, batch in enumerate(tqdm(loader, f"epoch {epoch}", leave=False, disable=hide_bar)):
         optimizer.zero_grad()
-        diagnostics = method.backward(ForwardPass(losses, logits, features, target, epoch), model)
+        batch_size = loader.sampler.whole(step)  # of all processes and parts
+        parts = split(batch, opt.accumulate)
+        totals = {}
+        for number, (inputs, target) in enumerate(parts, start=1):
+            with precision.autocast(opt):
+                logits, features = model(inputs)
+                losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
+            losses = {b: loss * (len(target) / batch_size) for b, loss in losses.items()}
+            totals = {b: loss.detach() + totals.get(b, 0) for b, loss in losses.items()}
+            scaled = {b: scaler.scale(loss) for b, loss in losses.items()}
+            ends_step, reduce = number == len(parts), distributed.reduce
+            forward = ForwardPass(scaled, logits, features, target, epoch, ends_step, reduce)
+            diagnostics = method.backward(forward, model)
+
+        loss_scale = scaler.scale(torch.ones((), device=opt.device))
+        scaler.unscale_(optimizer)
         if opt.clip_grad > 0:
             nn.utils.clip_grad_norm_(model.parameters(), opt.clip_grad)
-        optimizer.step()
+        scaler.step(optimizer)  # plain optimizer.step() except with fp16
+        scaler.update()
 
-        named = {f"loss/{branch}": loss for branch, loss in losses.items()}
-        recorder.add_step(epoch, named | diagnostics)
+        distributed.reduce(list(totals.values()))()
+        norms = {k: v / loss_scale for k, v in diagnostics.items() if k.startswith("norm/")}
+        named = {f"loss/{branch}": total for branch, total in totals.items()}
+        recorder.add_step(epoch, named | diagnostics | norms)
+    distributed.average_buffers(model)
     recorder.flush()
 
 
 def main(argv=None) -> None:
     opt = options.parse(argv)
+    opt.run_name = distributed.start(opt.device, opt.run_name)
+    precision.prepare(opt)
     if opt.demo_notice:
         print(opt.demo_notice, flush=True)
 
     # What is trained on what
-    dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)
-    loaders = build_loaders(dataset, opt)
+    with distributed.main_first():  # it may generate the demo set and the cache
+        dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)
+        loaders = build_loaders(dataset, opt)
     method = registry.load("methods", opt.method, "--method").Method(opt)
     seed_everything(opt.random_seed)
     model = build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
+    model = precision.arrange(opt, model)
     optimizer = build_optimizer(opt, model)
+    scaler = precision.scaler(opt)
     scheduler = None
     if opt.lr_decay_step > 0:
         scheduler = torch.optim.lr_scheduler.StepLR(
@@ -73,37 +100,46 @@ def main(argv=None) -> None:
         )
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
-    folder, state = checkpoint.open_run(opt)
+    with distributed.main_first():
+        folder, state = checkpoint.open_run(opt)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "method": method}
     parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
+    parts["scaler"] = scaler
     progress = {"epoch": 0, "step": 0, "best": -1.0}
     if state is not None:
         progress = state["progress"]
         for name, part in parts.items():
             part.load_state_dict(state[name])
-    recorder = Recorder(folder, progress["epoch"], progress["step"], opt.tensorboard)
+    is_main = distributed.is_main()
+    recorder = Recorder(
+        folder, progress["epoch"], progress["step"], opt.tensorboard, opt.amp == "fp16", is_main
+    )
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
     main_branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    where = opt.device if distributed.world_size() == 1 else f"{opt.processes} x {opt.device}"
     print(
         f"run {folder}: {opt.method} on {opt.dataset}, {len(loaders['train'].dataset)} training "
-        f"samples, {opt.device}, epochs {progress['epoch']} to {opt.epochs - 1}",
+        f"samples, {where}, epochs {progress['epoch']} to {opt.epochs - 1}",
         flush=True,
     )
 
+    how_to_continue = f"continue with --resume --run_name {opt.run_name}"
+    distributed.advice.append(f"last.pt holds the last complete epoch; {how_to_continue}")
     try:
         for epoch in range(progress["epoch"], opt.epochs):
-            seed_everything(opt.random_seed, epoch)  # dropout and the like, the same after a resume
+            # dropout and the like: the same after a resume, different in every process
+            seed_everything(opt.random_seed, epoch, *([distributed.rank()] * (not is_main)))
             if hasattr(method, "start_epoch"):
                 method.start_epoch(epoch)
-            train_epoch(opt, epoch, model, method, loaders["train"], optimizer, recorder)
+            train_epoch(opt, epoch, model, method, loaders["train"], optimizer, scaler, recorder)
             if scheduler:
                 scheduler.step()
 
             scores = {}
-            for split in ("test", "val"):
-                if split in loaders:
-                    logits, _, target = predict(model, loaders[split], opt.device)
-                    scores |= {f"{split}/{name}": v for name, v in score(logits, target).items()}
+            for split_name in ("test", "val"):
+                if split_name in loaders:
+                    logits, _, target = predict(model, loaders[split_name])
+                    scores |= {f"{split_name}/{k}": v for k, v in score(logits, target).items()}
             recorder.add_epoch(epoch, scores)
             print(summary.epoch_line(epoch, scores), flush=True)
 
@@ -112,14 +148,18 @@ def main(argv=None) -> None:
             if better:
                 progress["best"] = scores[f"{judged_on}/accuracy/{main_branch}"]
             progress |= {"epoch": epoch + 1, "step": recorder.step}
-            state = {name: part.state_dict() for name, part in parts.items()}
-            if better:
-                checkpoint.save(state | {"progress": progress}, folder / "best.pt")
-            checkpoint.save(state | {"progress": progress}, folder / "last.pt")
+            if is_main:
+                state = {name: part.state_dict() for name, part in parts.items()}
+                state["progress"] = progress
+                if better:
+                    checkpoint.save(state, folder / "best.pt")
+                checkpoint.save(state, folder / "last.pt")
     except KeyboardInterrupt:
-        note = f"interrupted; continue with --resume --run_name {opt.run_name}"
-        raise KeyboardInterrupt(note) from None
+        raise KeyboardInterrupt(f"interrupted; {how_to_continue}") from None
 
+    distributed.end()
+    if not is_main:
+        return
     print(summary.table(folder, main_branch, getattr(method, "trains_unimodal_heads", True)))
     print(f"figure: {draw_run(folder)}")
     if opt.demo_notice:

@@ -6,7 +6,7 @@ A file `methods/X.py` exports `class Method` with
                                              raises ValueError for a flag out of range
     backward(forward_pass, model) -> dict    fills `.grad` of every parameter the losses reach and
                                              returns diagnostics {name: 0-d tensor}, not copied
-                                             to the host
+                                             to the host; "norm/..." = norm of a gradient
 
 and, where it needs them, `add_options(parser)` (static: its own flags), `start_epoch(epoch)`,
 `state_dict()` / `load_state_dict(state)` (whatever it must remember across a `--resume`) and
@@ -15,20 +15,32 @@ and, where it needs them, `add_options(parser)` (static: its own flags), `start_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
+
+
+def no_reduction(tensors: list[Tensor]) -> Callable[[], None]:
+    """`ForwardPass.reduce` of a run with one process."""
+    del tensors
+    return lambda: None
 
 
 @dataclass
 class ForwardPass:
     """One mini-batch after the forward pass: all that a method may look at.
 
-    losses:   {"multimodal" | modality: 0-d tensor}, the multimodal loss first
+    losses:   {"multimodal" | modality: 0-d tensor}, the multimodal loss first; each times this
+              part's share of the batch, so that gradients of parts and processes add up
     logits:   {"multimodal" | modality: (B, K)}
     features: {modality: (B, D)}
     target:   (B,) class indices
     epoch:    0-based
+    ends_step: False while further parts of the same batch follow (`--accumulate`): gradients are
+              gathered, and `.grad` is complete after the part with True
+    reduce:   begins to sum tensors over the processes of the run, in place, and returns what waits
+              for it; a method calls it in the part that ends the step, once for every gradient
     """
 
     losses: dict[str, Tensor]
@@ -36,3 +48,13 @@ class ForwardPass:
     features: dict[str, Tensor]
     target: Tensor
     epoch: int
+    ends_step: bool = True
+    reduce: Callable[[list[Tensor]], Callable[[], None]] = no_reduction
+
+
+def reduced(model, forward_pass: ForwardPass) -> bool:
+    """For methods that are linear in the gradients: at the end of a step sums every `.grad` over
+    the processes. Returns False before the end."""
+    if forward_pass.ends_step:
+        forward_pass.reduce([p.grad for p in model.parameters() if p.grad is not None])()
+    return forward_pass.ends_step

@@ -5,6 +5,8 @@ Source: Wei & Hu 2024, Sec. 4.1, published `one_joint_loss.py`. One backward pas
 
 from torch.nn.utils import get_total_norm
 
+from methods import reduced
+
 
 class Method:
     trains_unimodal_heads = False
@@ -15,6 +17,8 @@ class Method:
     def backward(self, forward_pass, model):
         name, loss = next(iter(forward_pass.losses.items()))  # the multimodal loss comes first
         loss.backward()
+        if not reduced(model, forward_pass):
+            return {}
         return {
             f"norm/{modality}/{name}": get_total_norm(
                 [p.grad for p in parameters if p.grad is not None]

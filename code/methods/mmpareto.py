@@ -11,7 +11,7 @@ Source: Wei & Hu, "MMPareto", ICML 2024, Algorithm 1; its published code where t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,6 +62,11 @@ def least_norm_weights(norms: Tensor, cosines: Tensor) -> Tensor:
     return torch.where(total > 0, weights / total, 1 / n)
 
 
+def answers_at_once(tensor: Tensor) -> bool:
+    """Is asking for a value free? On an accelerator it would wait for all the work queued."""
+    return tensor.device.type == "cpu"
+
+
 def integrate(
     gradients: Sequence[Sequence[Tensor]],
     gamma: float = 1.5,
@@ -69,13 +74,14 @@ def integrate(
     solve: str = "conflict",
     names: Sequence[str] | None = None,
     check_finite: bool = True,
+    in_place: bool = False,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """One gradient out of n, one per loss, for one group of parameters (an encoder).
 
     Formula: head of this file. Without conflict the result is gamma times the sum. In conflict,
     with `rescale="encoder"`, it descends every loss, <h, g_i> > 0; "tensor" breaks that now and
     then, which `descent` shows. Finite gradients of any size give a finite result, unless h itself
-    overflows.
+    overflows. A power of two in all gradients (a loss scale) comes through to the last digit.
 
     Source: Algorithm 1; lambda per parameter tensor as in the published code. Departs: where a
     gradient or h is zero the published code makes nan; here the other gradient, or zero, remains.
@@ -86,6 +92,7 @@ def integrate(
     solve:     least-norm weights in "conflict" only, "always" (MGDA), or "never" (plain sum).
     names:     of the losses, for the error message.
     check_finite: refuse inf and nan; one host synchronisation on an accelerator.
+    in_place:  the result may take the memory of gradients[0].
     Returns: T tensors, and diagnostics: `cosine` 0-d, the smallest of all pairs (1 beside a zero
         gradient); `weights` (n,); `norms` (n,); `scale` (T,) = max(1, lambda); `descent` (n,) =
         cos(result, g_i).
@@ -105,76 +112,186 @@ def integrate(
     n, like = len(gradients), gradients[0][0]
     work = torch.promote_types(like.dtype, torch.float32)  # half precision is summed in float32
     exact = torch.float32 if like.device.type == "mps" else torch.float64  # for the few numbers
+    on_cpu = answers_at_once(like)
 
-    # Dividing by a power of two is exact and keeps every inner product within range.
-    peaks = torch.stack([torch.stack([x for g in gs for x in g.aminmax()]) for gs in gradients])
-    peaks = peaks.abs().amax(1).to(exact)  # (n,)
-    if check_finite and not peaks.isfinite().all():
-        bad = peaks.isfinite().tolist().index(False)
-        raise FloatingPointError(f"gradient of {names[bad] if names else bad}: holds inf or nan")
-    limit = 126 if work == torch.float32 else 1022
-    units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()  # (n,)
-    in_range = like.device.type == "cpu" and bool(((2**-30 < units) & (units < 2**30)).all())
-    if in_range:  # the same result without a copy; elsewhere the question would cost a wait
-        units = torch.ones_like(units)
+    # Blocks of n vectors. On a CPU one per tensor, views of it, as copying is what costs there; on
+    # an accelerator all tensors in one, as launching is. Elements in the first loss's memory order.
+    orders = [sorted(range(g.ndim), key=lambda d, g=g: -g.stride(d)) for g in gradients[0]]
+    rows = [
+        [g.permute(order).flatten().to(work) for g, order in zip(tensors, orders)]
+        for tensors in gradients
+    ]
+    blocks = list(zip(*rows)) if on_cpu else [[torch.cat(tensors) for tensors in rows]]
+    lengths = [[len(x)] for x in rows[0]] if on_cpu else [[len(x) for x in rows[0]]]
+
+    def inner_products() -> Tensor:
+        """(n, n) of the whole group, from which all that is decided follows."""
+        pairs = [(i, j) for i in range(n) for j in range(i, n)]
+        dots = [torch.stack([block[i].dot(block[j]) for i, j in pairs]) for block in blocks]
+        products = dict(zip(pairs, torch.stack(dots).to(exact).sum(0)))
+        flat = [products[min(i, j), max(i, j)] for i in range(n) for j in range(n)]
+        return torch.stack(flat).view(n, n)
+
+    # Dividing by a power of two is exact and keeps the products within range. A CPU does so only
+    # when they left it; an accelerator always.
+    units = torch.ones(n, dtype=exact, device=like.device)
+    low, high = torch.finfo(work).tiny ** 0.5, torch.finfo(work).max ** 0.5
+    gram = inner_products() if on_cpu else units.diag()
+    in_range = on_cpu and bool(((low < gram.diagonal()) & (gram.diagonal() < high)).all())
+    if not in_range:
+        peaks = torch.stack([torch.stack([x.abs().amax() for x in b]) for b in blocks])
+        peaks = peaks.amax(0).to(exact)  # (n,)
+        if check_finite and not peaks.isfinite().all():
+            bad = peaks.isfinite().tolist().index(False)
+            raise FloatingPointError(
+                f"gradient of {names[bad] if names else bad}: holds inf or nan"
+            )
+        limit = 126 if work == torch.float32 else 1022
+        units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()
+        blocks = [[x / unit for x, unit in zip(block, units.to(work))] for block in blocks]
+        gram = inner_products()
     ratios = units / units.amax()
 
-    def inner_products(tensors: Sequence[Tensor]) -> Tensor:
-        """(n * n,) of one parameter tensor's gradients, each in the unit of its loss."""
-        rows = [g.to(work).flatten() for g in tensors]
-        if not in_range:
-            rows = [g / unit for g, unit in zip(rows, units.to(work))]
-        upper = {(i, j): rows[i].dot(rows[j]) for i in range(n) for j in range(i, n)}
-        return torch.stack([upper[min(i, j), max(i, j)] for i in range(n) for j in range(n)])
-
-    def combine(tensors: Sequence[Tensor], factors: Tensor) -> Tensor:
-        """sum_i factors_i g_i of one parameter tensor; the factors stay on the device."""
-        combined = tensors[0].to(work) * factors[0]
-        for g, factor in zip(tensors[1:], factors[1:]):
-            combined.addcmul_(g.to(work), factor)
-        return combined
-
-    products = torch.stack([inner_products(tensors) for tensors in zip(*gradients)])
-    products = products.to(exact).view(-1, n, n)  # (T, n, n): all that is decided follows from it
-    gram = products.sum(0)  # (n, n), of (T, n, n)
-    lengths = gram.diagonal().sqrt()
-    nonzero = lengths > 0
-    safe_lengths = torch.where(nonzero, lengths, 1)
-    cosines = (gram / safe_lengths.outer(safe_lengths)).clamp(-1, 1)
+    norms = gram.diagonal().sqrt()  # (n,), each in its unit
+    nonzero = norms > 0
+    safe_norms = torch.where(nonzero, norms, 1)
+    cosines = (gram / safe_norms.outer(safe_norms)).clamp(-1, 1)
     opposable = nonzero.outer(nonzero).fill_diagonal_(False)
     cosines = torch.where(opposable, cosines, 1)  # a zero gradient opposes nothing
-
     in_conflict = cosines.amin() <= 0
     always = torch.full_like(in_conflict, solve == "always")
     solved = in_conflict if solve == "conflict" else always
-    weights = torch.where(solved, least_norm_weights(lengths * ratios, cosines), 1 / n)
+    weights = torch.where(solved, least_norm_weights(norms * ratios, cosines), 1 / n)
+    found = {"cosine": cosines.amin(), "weights": weights, "norms": norms * units}
+
+    if in_range and like.dtype == work and not solved:  # most steps: nothing to solve or restore
+        results = list(gradients[0]) if in_place else [g.clone() for g in gradients[0]]
+        for tensors in gradients[1:]:
+            torch._foreach_add_(results, list(tensors))
+        torch._foreach_mul_(results, gamma)
+        whole = norms * gram.sum().sqrt()
+        found["scale"] = torch.ones(len(results), dtype=exact)
+        found["descent"] = torch.where(whole > 0, gram.sum(1) / whole, 0)
+        return results, found
+
     shares = torch.where(solved, nonzero.sum() * weights, 1) * ratios  # of each row in h
     largest = shares.amax()
-    toward_h = (shares / largest / units).to(work)  # h / largest, so that it cannot underflow
-    toward_sum = (ratios / units).to(work)
-
-    results, sizes = [], []
-    for tensors in zip(*gradients):
-        results.append(combine(tensors, toward_h))
-        both = (results[-1].flatten(), combine(tensors, toward_sum).flatten())
-        sizes.append(torch.stack([x.dot(x) for x in both]))
-    size, size_of_sum = torch.stack(sizes).to(exact).sqrt().T  # (T,) each
+    mixtures = (shares / largest, ratios)  # h / largest, so that it cannot underflow, and the sum
+    vectors, sizes = [], []  # per block: h; (T, 2) |h|, |sum| per tensor
+    for block, parts in zip(blocks, lengths):
+        both = [block[0] * factors[0].to(work) for factors in mixtures]
+        for mixture, factors in zip(both, mixtures):
+            for x, factor in zip(block[1:], factors[1:].to(work)):
+                mixture.addcmul_(x, factor)
+        vectors.append(both[0])
+        sizes += zip(*(torch._foreach_norm(x.split(parts)) for x in both))
+    size, size_of_sum = torch.stack([torch.stack(pair) for pair in sizes]).to(exact).T  # (T,) each
     restored = size_of_sum.norm() / size.norm() if rescale == "encoder" else size_of_sum / size
     raised = solved & (size > 0) & (restored > largest) & (rescale != "none")
     magnitude = torch.where(raised, restored, largest)  # (T,)
-    factors = (gamma * magnitude * units.amax()).to(work)
-    results = [h.mul_(f).to(g.dtype) for h, f, g in zip(results, factors, gradients[0])]
 
-    descent = torch.einsum("t,tij,j->i", magnitude, products, shares / largest)  # <h, g_i>
-    whole = safe_lengths * (magnitude * size).norm()
-    descent = torch.where(whole > 0, descent / whole, 0)
-    return results, {
-        "cosine": cosines.amin(),
-        "weights": weights,
-        "norms": lengths * units,
-        "scale": magnitude / largest,
-        "descent": descent,
-    }
+    pieces = [piece for h, parts in zip(vectors, lengths) for piece in h.split(parts)]
+    for piece, factor in zip(pieces, magnitude.to(work)):
+        piece.mul_(factor)
+    downhill = [torch.stack([h.dot(x) for x in block]) for h, block in zip(vectors, blocks)]
+    whole = safe_norms * (magnitude * size).norm()
+    descent = torch.stack(downhill).to(exact).sum(0)
+    torch._foreach_mul_(vectors, (gamma * units.amax()).to(work))
+    results = []
+    for piece, g, order in zip(pieces, gradients[0], orders):
+        back = sorted(range(g.ndim), key=order.__getitem__)
+        results.append(piece.view([g.shape[d] for d in order]).permute(back).to(g.dtype))
+    found["scale"] = magnitude / largest
+    found["descent"] = torch.where(whole > 0, descent / whole, 0)
+    return results, found
+
+
+class LossGradients:
+    """The gradient of every loss on every group, summed over micro-batches.
+
+        gradients = LossGradients(groups)
+        for micro_batch in ...:
+            gradients.add(losses)       # of this micro-batch, each times its share of the batch
+        gradients.integrate(gamma=1.5)  # writes .grad: the weights are solved once per step
+
+    The rule is not linear, so this order, and not a sum of integrated gradients, equals the step on
+    the whole batch. Costs one copy of the groups' gradients per loss that reaches them.
+
+    groups: {name: parameters}, disjoint, usually one per encoder.
+    """
+
+    def __init__(self, groups: Mapping[str, Iterable[Tensor]]):
+        self.groups = {g: [p for p in ps if p.requires_grad] for g, ps in groups.items()}
+        self.sums: dict[str, dict[str, list[Tensor | None]]] = {g: {} for g in self.groups}
+
+    def add(
+        self,
+        losses: Mapping[str, Tensor],
+        reduce: Callable[[list[Tensor]], Callable[[], None]] | None = None,
+    ) -> None:
+        """One backward pass per loss. Parameters in no group get the plain gradient in `.grad`.
+
+        losses: {"multimodal": 0-d, modality: 0-d, ...}, the multimodal loss first.
+        reduce: with several processes, in the last micro-batch: begins to sum a list of tensors
+                over them, in place, and returns what waits for the end. The sum of one loss runs
+                while the next loss is back-propagated.
+        """
+        parameters = [p for ps in self.groups.values() for p in ps]
+        before, waits = [p.grad for p in parameters], []
+        for position, (name, loss) in enumerate(losses.items(), start=1):
+            for p in parameters:
+                p.grad = None
+            loss.backward(retain_graph=position < len(losses))
+            for group, ps in self.groups.items():
+                if any(p.grad is not None for p in ps):
+                    taken = [p.grad for p in ps]
+                    self.sums[group][name] = plus(self.sums[group].get(name), taken)
+            if reduce is not None:
+                lists = [by_loss.get(name, []) for by_loss in self.sums.values()]
+                waits.append(reduce([g for gs in lists for g in gs if g is not None]))
+        for p, gradient in zip(parameters, before):
+            p.grad = gradient
+        for wait in waits:
+            wait()
+
+    def integrate(
+        self,
+        gamma: float = 1.5,
+        rescale: str = "tensor",
+        solve: str = "conflict",
+        check_finite: bool = True,
+    ) -> dict[str, Tensor]:
+        """Adds the integrated gradients to `.grad`; see `integrate` and `mmpareto_backward`."""
+        report: dict[str, Tensor] = {}
+        for group, by_loss in self.sums.items():
+            parameters = self.groups[group]
+            filled = [
+                [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+                for gradients in by_loss.values()
+            ]
+            result = filled[0] if filled else []
+            if len(filled) > 1:
+                labels = [f"the {name} loss in {group}" for name in by_loss]
+                result, found = integrate(
+                    filled, gamma, rescale, solve, labels, check_finite, in_place=True
+                )
+                report[f"cosine/{group}"] = found["cosine"]
+                report[f"scale/{group}"] = found["scale"].mean()
+                for key in ("weight", "norm", "descent"):
+                    values = found.get(key, found.get(f"{key}s"))
+                    report |= {f"{key}/{group}/{name}": v for name, v in zip(by_loss, values)}
+            reached = [any(g is not None for g in gs) for gs in zip(*by_loss.values())]
+            for p, gradient, is_reached in zip(parameters, result, reached):
+                if is_reached:
+                    p.grad = gradient if p.grad is None else p.grad + gradient
+        return report
+
+
+def plus(first: list[Tensor | None] | None, second: list[Tensor | None]) -> list[Tensor | None]:
+    """Sum of two lists of gradients, None where neither has one."""
+    if first is None:
+        return second
+    return [b if a is None else a if b is None else a.add_(b) for a, b in zip(first, second)]
 
 
 def mmpareto_backward(
@@ -187,9 +304,9 @@ def mmpareto_backward(
 ) -> dict[str, Tensor]:
     """Stands where `sum(losses.values()).backward()` stood: one backward pass per loss, no more.
 
-    Like `backward()` it adds to a `.grad` that is there. A parameter that one of its group's
-    losses does not reach counts as zero for it; a group that a single loss reaches gets the plain
-    gradient.
+    Like `backward()` it adds to a `.grad` that is there; for gradient accumulation see
+    `LossGradients`. A parameter that one of its group's losses does not reach counts as zero for
+    it; a group that a single loss reaches gets the plain gradient.
 
     losses: {"multimodal": 0-d, modality: 0-d, ...}, the multimodal loss first.
     groups: {name: parameters}, disjoint, usually one per encoder. Parameters in no group (the
@@ -198,53 +315,20 @@ def mmpareto_backward(
     Returns {"cosine/<group>", "scale/<group>" (mean over tensors), "weight/<group>/<loss>",
         "norm/<group>/<loss>", "descent/<group>/<loss>": 0-d}, see `integrate`.
     """
-    groups = {
-        group: [p for p in parameters if p.requires_grad] for group, parameters in groups.items()
-    }
-    before = {group: [p.grad for p in parameters] for group, parameters in groups.items()}
-    gradients: dict[str, dict[str, list[Tensor | None]]] = {group: {} for group in groups}
-
-    def take(group: str) -> list[Tensor | None]:
-        taken = [p.grad for p in groups[group]]
-        for p in groups[group]:
-            p.grad = None
-        return taken
-
-    for group in groups:
-        take(group)
-    for position, (name, loss) in enumerate(losses.items(), start=1):
-        loss.backward(retain_graph=position < len(losses))
-        for group in groups:
-            taken = take(group)
-            if any(g is not None for g in taken):
-                gradients[group][name] = taken
-
-    report = {}
-    for group, by_loss in gradients.items():
-        filled = [
-            [torch.zeros_like(p) if g is None else g for p, g in zip(groups[group], taken)]
-            for taken in by_loss.values()
-        ]
-        result = filled[0] if filled else before[group]
-        if len(filled) > 1:
-            names = [f"the {name} loss in {group}" for name in by_loss]
-            result, found = integrate(filled, gamma, rescale, solve, names, check_finite)
-            report |= {f"cosine/{group}": found["cosine"], f"scale/{group}": found["scale"].mean()}
-            for key, values in (("weight", "weights"), ("norm", "norms"), ("descent", "descent")):
-                report |= {f"{key}/{group}/{name}": v for name, v in zip(by_loss, found[values])}
-        for i, (parameter, old) in enumerate(zip(groups[group], before[group])):
-            reached = any(taken[i] is not None for taken in by_loss.values())
-            parameter.grad = old if not reached else result[i] if old is None else old + result[i]
-    return report
+    gradients = LossGradients(groups)
+    gradients.add(losses)
+    return gradients.integrate(gamma, rescale, solve, check_finite)
 
 
 class Method:
     """`--method mmpareto`: the step above for every encoder of the model."""
 
+    rescale, solve = "tensor", "conflict"
+
     def __init__(self, options):
         if not options.gamma > 0:
             raise ValueError(f"--gamma {options.gamma}: must be > 0")
-        self.gamma, self.rescale = options.gamma, options.rescale
+        self.gamma, self.rescale, self.gradients = options.gamma, options.rescale, None
 
     @staticmethod
     def add_options(parser):
@@ -259,8 +343,16 @@ class Method:
         )
 
     def backward(self, forward_pass, model):
-        groups = model.encoder_parameters()
+        self.gradients = self.gradients or LossGradients(model.encoder_parameters())
+        if not forward_pass.ends_step:
+            self.gradients.add(forward_pass.losses)
+            return {}
+        self.gradients.add(forward_pass.losses, forward_pass.reduce)
+        in_a_group = {id(p) for ps in self.gradients.groups.values() for p in ps}
+        heads = [p.grad for p in model.parameters() if id(p) not in in_a_group]
+        finish = forward_pass.reduce([g for g in heads if g is not None])
         # No wait for the device here: the recorder sees inf and nan in the norms.
-        return mmpareto_backward(
-            forward_pass.losses, groups, self.gamma, self.rescale, check_finite=False
-        )
+        found = self.gradients.integrate(self.gamma, self.rescale, self.solve, check_finite=False)
+        self.gradients = None
+        finish()
+        return found

@@ -8,13 +8,16 @@ Source: Wei & Hu 2024, Sec. 3.2 and Figure 1(c); Sener & Koltun 2018. Departs: e
 the published solver stops at 0.001 and 0.999. One backward pass per loss: 5 F per step.
 """
 
-from methods.mmpareto import mmpareto_backward
+from methods import mmpareto
 
 
-class Method:
+class Method(mmpareto.Method):
+    gamma, rescale, solve = 1.0, "none", "always"
+    gradients = None
+
     def __init__(self, options):
         del options
 
-    def backward(self, forward_pass, model):
-        groups, losses = model.encoder_parameters(), forward_pass.losses
-        return mmpareto_backward(losses, groups, 1.0, "none", "always", check_finite=False)
+    @staticmethod
+    def add_options(parser):
+        del parser  # neither a gain nor a rescaling

@@ -6,17 +6,22 @@ this, so the difference between the two is what the Pareto direction brings.
 Source: Wei & Hu 2024, Sec. 3.1, published `uniform_baseline.py`. One backward pass: 3 F per step.
 """
 
+from argparse import Namespace
+
 import torch
 from torch.nn.utils import get_total_norm
 
-from methods.mmpareto import mmpareto_backward
+from methods import mmpareto, reduced
 
 
 class Method:
     def __init__(self, options):
         if not options.encoder_grad_scale > 0:
             raise ValueError(f"--encoder_grad_scale {options.encoder_grad_scale}: must be > 0")
-        self.scale, self.measure_conflict = options.encoder_grad_scale, options.measure_conflict
+        self.scale, self.measured = options.encoder_grad_scale, None
+        if options.measure_conflict:
+            self.measured = mmpareto.Method(Namespace(gamma=self.scale, rescale="none"))
+            self.measured.solve = "never"
 
     @staticmethod
     def add_options(parser):
@@ -34,14 +39,13 @@ class Method:
         )
 
     def backward(self, forward_pass, model):
-        groups, losses = model.encoder_parameters(), forward_pass.losses
-        if self.measure_conflict and len(losses) > 1:
-            return mmpareto_backward(
-                losses, groups, self.scale, "none", "never", check_finite=False
-            )
-        sum(losses.values()).backward()
+        if self.measured and len(forward_pass.losses) > 1:
+            return self.measured.backward(forward_pass, model)
+        sum(forward_pass.losses.values()).backward()
         diagnostics = {}
-        for modality, parameters in groups.items():
+        if not reduced(model, forward_pass):
+            return diagnostics
+        for modality, parameters in model.encoder_parameters().items():
             gradients = [p.grad for p in parameters if p.grad is not None]
             diagnostics[f"norm/{modality}/sum"] = get_total_norm(gradients)
             if self.scale != 1:

@@ -56,3 +56,10 @@ if [ -z "$PYTHON" ]; then
     fi
     meets "$PYTHON" || fail "installed, but .venv still lacks something; delete .venv and run this again"
 fi
+
+# NPROC=4 sh script/mmpareto.sh trains in 4 processes, one per GPU where there are GPUs
+case "${NPROC:=1}" in
+*[!0-9]* | 0) fail "NPROC $NPROC: must be the number of processes, 1 or more" ;;
+1) LAUNCH=$PYTHON ;;
+*) LAUNCH="$PYTHON script/launch.py --standalone --nproc_per_node $NPROC" ;;
+esac

@@ -2,4 +2,4 @@
 # MMPareto: sh script/mmpareto.sh [flags of train.py]
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
-exec "$PYTHON" train.py --method mmpareto "$@"
+exec $LAUNCH train.py --method mmpareto "$@"

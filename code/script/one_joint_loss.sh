@@ -2,4 +2,4 @@
 # One joint loss: sh script/one_joint_loss.sh [flags of train.py]
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
-exec "$PYTHON" train.py --method joint "$@"
+exec $LAUNCH train.py --method joint "$@"

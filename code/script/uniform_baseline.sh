@@ -2,4 +2,4 @@
 # The uniform baseline: sh script/uniform_baseline.sh [flags of train.py]
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
-exec "$PYTHON" train.py --method uniform "$@"
+exec $LAUNCH train.py --method uniform "$@"

@@ -8,10 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from methods.mmpareto import integrate, least_norm_weights, mmpareto_backward
+from methods import mmpareto
+from methods.mmpareto import LossGradients, integrate, least_norm_weights, mmpareto_backward
 
 GOLDEN = json.loads((Path(__file__).parent / "mmpareto_cases.json").read_text())["cases"]
 SHAPES = [(4, 3, 3), (4,), (5, 4), ()]
+
+
+@pytest.fixture(autouse=True, params=["cpu", "accelerator"])
+def path(request, monkeypatch):
+    """Everything holds on both ways through `integrate`: the one that may ask the numbers, and the
+    one that never does and joins all tensors, as on a GPU."""
+    if request.param == "accelerator":
+        monkeypatch.setattr(mmpareto, "answers_at_once", lambda tensor: False)
+    return request.param
 
 
 def random_gradients(n, seed, dtype=torch.float64, shapes=SHAPES):
@@ -290,11 +300,11 @@ class TwoEncoders(nn.Module):
         self.fusion = nn.Linear(4 * len(modalities), 5)
         self.double()
 
-    def losses(self, seed=0):
+    def losses(self, seed=0, dtype=torch.float64):
         generator = torch.Generator().manual_seed(seed)
         target = torch.randint(5, (8,), generator=generator)
         features = {
-            m: e(torch.randn(8, 3, generator=generator, dtype=torch.float64)).tanh()
+            m: e(torch.randn(8, 3, generator=generator, dtype=dtype)).tanh()
             for m, e in self.encoders.items()
         }
         logits = {"multimodal": self.fusion(torch.cat(list(features.values()), 1))}
@@ -362,6 +372,43 @@ def test_backward_adds_to_a_gradient_that_is_there():
         torch.testing.assert_close(p.grad, a + b)
 
 
+@pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
+def test_the_weights_are_solved_once_on_the_accumulated_gradients(modalities):
+    """Parts of a batch, each loss times its share: the step of the whole batch."""
+    model = TwoEncoders(modalities)
+    groups = model.encoder_parameters()
+
+    def parts():
+        for seed, share in enumerate([0.5, 0.375, 0.125]):
+            yield {name: share * loss for name, loss in model.losses(seed).items()}
+
+    sums = {name: sum(part[name] for part in parts()) for name in model.losses()}
+    whole = mmpareto_backward(sums, groups)
+    expected = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    gradients = LossGradients(groups)
+    for part in parts():
+        gradients.add(part)
+        assert all(p.grad is None for ps in groups.values() for p in ps)
+    found = gradients.integrate()
+    for p, gradient in zip(model.parameters(), expected):
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-12, atol=1e-15)
+    for name, value in whole.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [-20, 16, 24])
+def test_the_solution_does_not_change_with_the_loss_scale(exponent):
+    model = TwoEncoders().float()
+    gradients = {}
+    for scale in (1.0, 2.0**exponent):
+        model.zero_grad()
+        losses = {k: scale * v for k, v in model.losses(dtype=torch.float32).items()}
+        mmpareto_backward(losses, model.encoder_parameters())
+        gradients[scale] = [p.grad / scale for p in model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients.values()))
+
+
 def test_unreached_and_frozen_parameters():
     model = TwoEncoders()
     model.encoders["audio"].spare = nn.Parameter(torch.ones(3, dtype=torch.float64))
@@ -392,6 +439,53 @@ def test_backward_names_the_loss_that_is_not_finite():
     losses["visual"] = losses["visual"] * float("nan")
     with pytest.raises(FloatingPointError, match="the visual loss in visual: holds inf or nan"):
         mmpareto_backward(losses, model.encoder_parameters())
+
+
+def test_an_overflow_reaches_the_loss_scaler():
+    """With check_finite=False what is not finite must arrive in `.grad`, where GradScaler looks."""
+    for bad in (float("inf"), float("nan")):
+        gradients = random_gradients(2, 0)
+        gradients[0][2][1, 1] = bad
+        result, _ = integrate(gradients, check_finite=False)
+        assert not torch.isfinite(flat(result)).all()
+
+
+def test_memory_layout_is_kept():
+    """channels_last gradients: the same numbers, laid out like the parameters."""
+    gradients = conflicting(2, 6)
+    shape = (2, 3, 4, 5)
+    for i, tensors in enumerate(gradients):
+        tensors.append(torch.randn(shape, generator=torch.Generator().manual_seed(i)).double())
+    expected, _ = integrate(gradients)
+    last = [[*gs[:-1], gs[-1].to(memory_format=torch.channels_last)] for gs in gradients]
+    mixed = [last[0], gradients[1]]
+    for variant in (last, mixed):
+        result, _ = integrate(variant)
+        torch.testing.assert_close(flat(result), flat(expected), rtol=1e-13, atol=1e-15)
+        assert result[-1].stride() == last[0][-1].stride()
+
+
+def test_in_place_gives_the_same():
+    for gradients in (conflicting(2, 8), [[g + 1 for g in gs] for gs in random_gradients(2, 8)]):
+        expected, _ = integrate(gradients)
+        result, _ = integrate(gradients, in_place=True)
+        assert all(torch.equal(a, b) for a, b in zip(result, expected))
+
+
+def test_nothing_is_asked_on_an_accelerator(path, monkeypatch):
+    """Any question to a number would wait for the device; CUDA's own check is in test_cuda.py."""
+    if path == "cpu":
+        pytest.skip("a CPU may ask")
+    models = [TwoEncoders(), TwoEncoders(("audio", "visual", "flow"))]
+    losses = [model.losses() for model in models]
+
+    def refuse(*args):
+        raise AssertionError("asked for a value")
+
+    for question in ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "cpu"):
+        monkeypatch.setattr(torch.Tensor, question, refuse)
+    for model, each in zip(models, losses):
+        mmpareto_backward(each, model.encoder_parameters(), check_finite=False)
 
 
 def test_three_objectives_in_conflict_by_exhaustive_search():

@@ -11,6 +11,7 @@ from methods import ForwardPass
 from models.multimodal import MultimodalModel
 from utils import options, registry
 from utils.errors import BadInput
+from utils.loading import collate
 from utils.samples import Sample
 
 ROOMS = {
@@ -193,7 +194,12 @@ def test_datasets_and_their_readers(name, request):
         for modality, reader_name in dataset.modalities.items():
             reader = load("dataset/modalities", reader_name)(root / modality, split == "train", opt)
             assert {s.id for s in samples} <= reader.ids()
-            value = reader.read(samples[0].id)
+            batch, _ = collate([({modality: reader.read(samples[0].id)}, 0)])
+            value = (
+                reader.finish(batch[modality])[0]
+                if hasattr(reader, "finish")
+                else batch[modality][0]
+            )
             assert value.dtype == torch.float32 and value.ndim in (3, 4)
             assert value.shape[-3] == reader.channels and torch.isfinite(value).all()
 

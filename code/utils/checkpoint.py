@@ -12,11 +12,22 @@ from pathlib import Path
 
 import torch
 
+from utils import distributed
 from utils.atomic import replacing, write_text
 from utils.errors import BadInput
 
 # They change how a run is computed or watched, not what comes out
-FREE_ON_RESUME = ("resume", "num_workers", "tensorboard", "run_name", "data_root", "gpu_ids")
+FREE_ON_RESUME = (
+    "resume",
+    "num_workers",
+    "tensorboard",
+    "run_name",
+    "data_root",
+    "gpu_ids",
+    "cache",
+    "cache_dir",
+    "processes",
+)
 
 
 def environment() -> dict[str, str]:
@@ -57,6 +68,8 @@ def open_run(options: Namespace) -> tuple[Path, dict | None]:
     stored = folder / "options.json"
     wanted = jsonable(options)
     if not options.resume:
+        if not distributed.is_main():
+            return folder, None
         content = {"options": wanted, "environment": environment()}
         begun = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         write_text(begun / stored.name, json.dumps(content, indent=1))
@@ -78,6 +91,9 @@ def open_run(options: Namespace) -> tuple[Path, dict | None]:
                 f"--resume: {folder} was begun with --{name} {begun.get(name)}, "
                 f"not {wanted.get(name)}; give the same options, or another --run_name"
             )
+    if distributed.is_main():
+        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+            leftover.unlink()
     last = folder / "last.pt"
     return folder, load(last) if last.is_file() else None
 

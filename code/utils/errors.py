@@ -1,5 +1,6 @@
 """How bad input and interruptions end a command: one clear line and a non-zero exit status."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,16 @@ def run(main: Callable[[], None]) -> None:
     except BadInput as error:
         message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
         print(f"error: {message.strip()}", file=sys.stderr)
-        sys.exit(2)
+        leave(2)
     except KeyboardInterrupt as stop:
         print(f"\n{stop or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
+        leave(130)
+
+
+def leave(status: int) -> None:
+    """Ends this process; one of several without waiting for the others, which may wait for it."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

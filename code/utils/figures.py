@@ -23,10 +23,16 @@ def colour(branch: str, position: int) -> str:
     return COLOURS.get(branch, SPARE_COLOURS[position % len(SPARE_COLOURS)])
 
 
+def encoders_of(steps: list[dict]) -> list[str]:
+    """The encoders whose cosine was recorded, in order."""
+    keys = dict.fromkeys(k for r in steps for k in r if k.startswith("cosine/"))
+    return [key.split("/", 1)[1] for key in keys]
+
+
 def draw_run(folder: Path) -> Path:
     """Accuracy per epoch and cosine per step and encoder, to `folder`/overview.png."""
     epochs, steps = read_jsonl(folder / "metrics.jsonl"), read_jsonl(folder / "steps.jsonl")
-    encoders = [k.split("/", 1)[1] for k in steps[-1] if k.startswith("cosine/")]
+    encoders = encoders_of(steps)
     figure, axes = plt.subplots(1, 1 + len(encoders), figsize=(5 * (1 + len(encoders)), 3.6))
     axes = np.atleast_1d(axes)
     draw_accuracy(axes[0], epochs)
@@ -61,6 +67,7 @@ def draw_accuracy(axis, epochs: list[dict]) -> None:
 
 def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
     """As Figure 1(a) of the paper; conflict has its own marker too, for prints in grey."""
+    steps = [r for r in steps if f"cosine/{encoder}" in r]  # none where fp16 skipped the step
     step = np.array([r["step"] for r in steps])
     cosine = np.array([r[f"cosine/{encoder}"] for r in steps])
     conflict = cosine <= 0
@@ -101,7 +108,7 @@ def draw_comparison(groups: dict[str, list[Path]], path: Path) -> None:
     axes[0].legend(loc="lower right")
     shown = next((k for k in groups if k.startswith("mmpareto")), list(groups)[-1])
     steps = read_jsonl(groups[shown][0] / "steps.jsonl")
-    encoders = [k.split("/", 1)[1] for k in steps[-1] if k.startswith("cosine/")]
+    encoders = encoders_of(steps)
     for axis, encoder in zip(axes[1:], encoders):
         draw_cosine(axis, steps, encoder)
     figure.suptitle(f"right: {groups[shown][0].name}", fontsize=9)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import registry
+from utils import distributed, registry
+from utils.cache import open_cache
 from utils.errors import BadInput
 from utils.samples import Sample
 from utils.seed import generator, seeded
 
 
 class SampleDataset(Dataset):
-    """`samples` with all modalities of `readers`; indexed by (epoch, index), see `EpochSampler`.
+    """`samples` with all modalities of `readers`; indexed by (epoch, index), see `BatchSampler`.
 
     An item is ({modality: tensor}, target). Randomness of the readers is seeded per item and epoch.
     """
@@ -35,24 +36,59 @@ class SampleDataset(Dataset):
             return {m: reader.read(sample.id) for m, reader in self.readers.items()}, sample.target
 
 
-class EpochSampler(Sampler):
-    """Yields (epoch, index) for every index once; in a seeded order of its own per `epoch`, or in
-    order.
+class BatchSampler(Sampler):
+    """Yields lists of (epoch, index): every index once, in an order of its own per `epoch` if
+    `shuffle`, in batches of which each process gets its share, as equal as can be.
 
-    The epoch travels with the index, so workers that live longer than an epoch know it too.
+    The epoch travels with the index, so workers that live longer than an epoch know it too. The
+    order and the batches do not depend on the number of processes; an empty share is left out.
     """
 
-    def __init__(self, size: int, seed: int, shuffle: bool):
-        self.size, self.seed, self.shuffle, self.epoch = size, seed, shuffle, 0
+    def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool):
+        self.size, self.batch_size, self.seed, self.shuffle = size, batch_size, seed, shuffle
+        self.epoch = 0
 
     def __len__(self) -> int:
-        return self.size
+        return -(-self.size // self.batch_size)
+
+    def whole(self, step: int) -> int:
+        """Samples of batch `step`, over all processes."""
+        return min(self.batch_size, self.size - step * self.batch_size)
 
     def __iter__(self):
         order = range(self.size)
         if self.shuffle:
             order = torch.randperm(self.size, generator=generator(self.seed, self.epoch)).tolist()
-        return ((self.epoch, index) for index in order)
+        for first in range(0, self.size, self.batch_size):
+            batch = order[first : first + self.batch_size]
+            share = batch[distributed.rank() :: distributed.world_size()]
+            if share:
+                yield [(self.epoch, index) for index in share]
+
+
+class Batches:
+    """A loader whose batches are on the device and finished there: ({modality: input}, target)."""
+
+    def __init__(self, loader: DataLoader, readers: dict, device: str):
+        self.loader, self.readers, self.device = loader, readers, device
+        self.dataset, self.sampler = loader.dataset, loader.batch_sampler
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        for inputs, target in self.loader:
+            inputs = {m: self.move(x) for m, x in inputs.items()}
+            for modality, reader in self.readers.items():
+                if hasattr(reader, "finish"):
+                    inputs[modality] = reader.finish(inputs[modality])
+            yield inputs, self.move(target)
+
+    def move(self, x):
+        """A tensor or a tuple of them; the copy runs beside the work that is queued."""
+        if isinstance(x, Tensor):
+            return x.to(self.device, non_blocking=True)
+        return tuple(self.move(part) for part in x)
 
 
 def split_validation(
@@ -71,15 +107,25 @@ def split_validation(
 
 
 def collate(items: list[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tensor], Tensor]:
-    """({modality: (B, ...)}, target (B,)). Raises BadInput where a modality's shapes differ."""
-    batch = {}
-    for modality in items[0][0]:
-        tensors = [inputs[modality] for inputs, _ in items]
+    """({modality: (B, ...) or a tuple of such}, target (B,)).
+
+    Raises BadInput where a modality's shapes differ.
+    """
+
+    def stack(modality: str, tensors: list[Tensor]) -> Tensor:
         if len(shapes := {tuple(t.shape) for t in tensors}) > 1:
             raise BadInput(
                 f"{modality}: samples of different shapes, {sorted(shapes)}; prepare again"
             )
-        batch[modality] = torch.stack(tensors)
+        return torch.stack(tensors)
+
+    batch = {}
+    for modality, first in items[0][0].items():
+        values = [inputs[modality] for inputs, _ in items]
+        if isinstance(first, tuple):
+            batch[modality] = tuple(stack(modality, list(parts)) for parts in zip(*values))
+        else:
+            batch[modality] = stack(modality, values)
     return batch, torch.tensor([target for _, target in items])
 
 
@@ -122,21 +168,35 @@ def available(dataset, split: str, readers: dict) -> list[Sample]:
 
 def build_loader(
     samples: list[Sample], readers: dict, options, seed: int, shuffle: bool
-) -> DataLoader:
+) -> Batches:
     """Batches of `--batch_size`, the short last one kept as published; workers stay alive."""
-    return DataLoader(
+    loader = DataLoader(
         SampleDataset(samples, readers, seed),
-        batch_size=options.batch_size,
-        sampler=EpochSampler(len(samples), seed, shuffle),
+        batch_sampler=BatchSampler(len(samples), options.batch_size, seed, shuffle),
         num_workers=options.num_workers,
         collate_fn=collate,
         worker_init_fn=ignore_interrupts,
         persistent_workers=options.num_workers > 0,
         pin_memory=options.device == "cuda",
     )
+    return Batches(loader, readers, options.device)
 
 
-def build_loaders(dataset, options) -> dict[str, DataLoader]:
+def check_batches(size: int, options) -> None:
+    """Raises BadInput for a batch larger than the split, or too small for the processes."""
+    if options.batch_size > size:
+        raise BadInput(
+            f"--batch_size {options.batch_size}: larger than the training split; at most {size}"
+        )
+    processes, last = distributed.world_size(), size % options.batch_size or options.batch_size
+    if min(options.batch_size, last) < processes:
+        raise BadInput(
+            f"--batch_size {options.batch_size}: leaves a last batch of {last} of {size} samples "
+            f"for {processes} processes; choose another size, or fewer processes"
+        )
+
+
+def build_loaders(dataset, options) -> dict[str, Batches]:
     """Loaders "train", "test" and, with `--val_fraction`, "val".
 
     "train_plain" is the training split in order and without augmentation, for probes.
@@ -144,11 +204,19 @@ def build_loaders(dataset, options) -> dict[str, DataLoader]:
     augmented = build_readers(dataset, options.modalities, True, options)
     plain = build_readers(dataset, options.modalities, False, options)
     training, validation = available(dataset, "train", plain), []
+    test = available(dataset, "test", plain)
+    if options.cache == "on":
+        ids = list(dict.fromkeys(s.id for s in training + test))
+        folder = Path(options.cache_dir or Path(dataset.root) / "cache")
+        for modality, reader in plain.items():
+            if hasattr(reader, "pack"):
+                packed = open_cache(reader, modality, ids, folder, options.num_workers)
+                reader.packed = augmented[modality].packed = packed
     if options.val_fraction > 0:
         training, validation = split_validation(training, options.val_fraction, options.random_seed)
         if not validation:
             raise BadInput(f"--val_fraction {options.val_fraction}: leaves no validation sample")
-    test = available(dataset, "test", plain)
+    check_batches(len(training), options)
     seed = options.random_seed
     loaders = {
         "train": build_loader(training, augmented, options, seed, shuffle=True),

@@ -5,29 +5,31 @@ from __future__ import annotations
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
-from torch.utils.data import DataLoader
+
+from utils import distributed
 
 
 @torch.no_grad()
-def predict(
-    model, loader: DataLoader, device
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+def predict(model, loader) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
     """Logits {branch: (N, K)}, features {modality: (N, D)} and targets (N,) on the CPU.
 
-    The model is in evaluation mode afterwards.
+    Of all processes together, each sample once; the order is the split's in one process only. The
+    model is in evaluation mode afterwards.
     """
     model.eval()
-    logits: dict[str, list[Tensor]] = {}
-    features: dict[str, list[Tensor]] = {}
-    targets = []
+    found = []
     for inputs, target in loader:
-        inputs = {m: x.to(device, non_blocking=True) for m, x in inputs.items()}
-        for store, found in zip((logits, features), model(inputs)):
-            for name, value in found.items():
-                store.setdefault(name, []).append(value.cpu())
-        targets.append(target)
+        logits, features = model(inputs)
+        found.append(
+            (
+                {k: v.cpu() for k, v in logits.items()},
+                {k: v.cpu() for k, v in features.items()},
+                target.cpu(),
+            )
+        )
+    logits, features, targets = zip(*distributed.gather(found))
     joined = [
-        {name: torch.cat(parts) for name, parts in store.items()} for store in (logits, features)
+        {k: torch.cat([p[k] for p in parts]) for k in parts[0]} for parts in (logits, features)
     ]
     return joined[0], joined[1], torch.cat(targets)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from utils import registry
+from utils import distributed, precision, registry
 from utils.errors import BadInput
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -46,7 +46,20 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--encoder", default="resnet18", metavar="NAME", help=files("models/encoders"))
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
-    add("--batch_size", type=int, default=64, help="samples per step; the short last batch is kept")
+    add(
+        "--batch_size",
+        type=int,
+        default=64,
+        help="samples per step, over all processes; the short last batch is kept",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="PARTS",
+        help="compute a batch in so many parts, for memory; only the normalisation sees smaller "
+        "batches",
+    )
     add("--epochs", type=int, default=50, help="passes over the training split")
     add(
         "--optimizer",
@@ -89,13 +102,39 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if any"
     )
-    add("--gpu_ids", metavar="ID", help="which GPU to use, as CUDA_VISIBLE_DEVICES")
+    add(
+        "--gpu_ids",
+        metavar="IDS",
+        help="which GPUs to use, as CUDA_VISIBLE_DEVICES; several with NPROC=2 sh script/...",
+    )
+    add(
+        "--amp",
+        choices=("off", "bf16", "fp16"),
+        default="off",
+        help="forward pass in half precision; fp16 with loss scaling",
+    )
+    add("--tf32", action="store_true", help="on a GPU: 10-bit products, faster, less exact")
+    add("--compile", action="store_true", help="torch.compile every encoder; slow first step")
+    add("--channels_last", action="store_true", help="memory layout of the encoders' weights")
+    add(
+        "--sync_batchnorm",
+        action="store_true",
+        help="several GPUs: normalise over the whole batch instead of each process's share",
+    )
+    add(
+        "--cache",
+        choices=("on", "off"),
+        default="on",
+        help="pack decoded samples once into a file that is mapped to memory; off = read the "
+        "prepared files, as published",
+    )
+    add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")
     add(
         "--num_workers",
         type=int,
-        default=max(1, min(8, (os.cpu_count() or 1) - 1)),
+        default=max(1, min(8, ((os.cpu_count() or 1) - 1) // distributed.local_world_size())),
         metavar="N",
-        help="processes that read data; results do not depend on it",
+        help="processes that read data, for each that trains; results do not depend on it",
     )
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write events")
 
@@ -134,6 +173,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     options.dataset, options.modalities = dataset_name, modalities
     options.demo_notice = notice
+    options.processes = distributed.world_size()
     options.data_root = options.data_root or DATA / dataset_name
     check(options)
     try:
@@ -141,6 +181,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     except ValueError as error:  # methods need torch only, so they do not know BadInput
         raise BadInput(str(error)) from None
     options.device = choose_device(options)
+    precision.check(options)
     options.run_name = choose_name(options)
     return options
 
@@ -171,7 +212,8 @@ def choose_modalities(wanted: str | None, dataset) -> list[str]:
 
 def check(options: argparse.Namespace) -> None:
     """Raises BadInput for a number outside its range."""
-    for name, low in (("batch_size", 1), ("epochs", 1), ("lr_decay_step", 0), ("num_workers", 0)):
+    at_least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "lr_decay_step": 0, "num_workers": 0}
+    for name, low in at_least.items():
         if getattr(options, name) < low:
             raise BadInput(f"--{name} {getattr(options, name)}: must be at least {low}")
     for name in ("learning_rate", "lr_decay_ratio"):
@@ -191,8 +233,14 @@ def check(options: argparse.Namespace) -> None:
 def choose_device(options: argparse.Namespace) -> str:
     """ "cpu", "cuda" or "mps". Raises BadInput for one that is not there."""
     if options.gpu_ids is not None:
-        if not options.gpu_ids.isdecimal():
-            raise BadInput(f"--gpu_ids {options.gpu_ids}: give one GPU, such as 0")
+        if not all(part.strip().isdecimal() for part in options.gpu_ids.split(",")):
+            raise BadInput(f"--gpu_ids {options.gpu_ids}: give numbers of GPUs, such as 0 or 0,1")
+        several = len(options.gpu_ids.split(","))
+        if several != distributed.local_world_size():
+            raise BadInput(
+                f"--gpu_ids {options.gpu_ids}: one process per GPU, so start {several}: "
+                f"NPROC={several} sh script/... or torchrun --nproc_per_node={several} train.py ..."
+            )
         if options.device not in ("auto", "cuda"):
             raise BadInput(
                 f"--gpu_ids {options.gpu_ids}: means nothing with --device {options.device}"

@@ -23,14 +23,27 @@ class Recorder:
     """Appends a line per step and per epoch; on resume it drops what lies after `first_epoch`.
 
     Step diagnostics stay on the device until FLUSH_EVERY steps have gathered: one copy for all.
+
+    overflow: gradients may overflow now and then (a loss scale is being found); losses may not.
+    writes: False in all but one of several processes; nothing is recorded then.
     """
 
-    def __init__(self, folder: Path, first_epoch: int, first_step: int, tensorboard: bool):
+    def __init__(
+        self,
+        folder: Path,
+        first_epoch: int,
+        first_step: int,
+        tensorboard: bool,
+        overflow: bool = False,
+        writes: bool = True,
+    ):
         self.folder, self.step, self.pending = folder, first_step, []
+        self.overflow, self.writes, self.writer = overflow, writes, None
+        if not writes:
+            return
         for name in ("steps.jsonl", "metrics.jsonl"):
             kept = [r for r in read_jsonl(folder / name) if r["epoch"] < first_epoch]
             write_text(folder / name, "".join(json.dumps(r) + "\n" for r in kept))
-        self.writer = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
 
@@ -38,6 +51,8 @@ class Recorder:
 
     def add_step(self, epoch: int, values: dict[str, Tensor]) -> None:
         """`values`: 0-d tensors, losses first."""
+        if not self.writes:
+            return
         stacked = torch.stack([v.detach().float() for v in values.values()])
         self.pending.append((epoch, self.step, list(values), stacked))
         self.step += 1
@@ -53,6 +68,8 @@ class Recorder:
         for epoch, step, names, stacked in self.pending:
             values = dict(zip(names, numbers[: len(stacked)]))
             numbers = numbers[len(stacked) :]
+            if self.overflow and not all(map(math.isfinite, values.values())):
+                values = {k: v for k, v in values.items() if k.startswith("loss/")}
             lines.append(json.dumps({"epoch": epoch, "step": step} | values) + "\n")
             for name, value in values.items():
                 if self.writer:
@@ -70,6 +87,8 @@ class Recorder:
 
     def add_epoch(self, epoch: int, values: dict[str, float]) -> None:
         """One line of metrics.jsonl; keys such as "test/accuracy/multimodal"."""
+        if not self.writes:
+            return
         self.flush()
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "step": self.step} | values) + "\n")

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from utils.errors import BadInput
 
@@ -28,14 +29,68 @@ def pick(available: int, wanted: int, train: bool) -> list[int]:
     return [i * segment + max(segment // 2, 1) - 1 for i in range(wanted)]
 
 
+def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:
+    """(N, size, full): row i weighs the pixels of a line of `full` that make output pixel i.
+
+    Antialiased linear interpolation of the pixels start <= j < start + length, a triangle of
+    half-width max(1, length / size) around each output pixel's centre, as PIL and torchvision.
+
+    start, length: (N,) in pixels.
+    """
+    start, length = start.double()[:, None, None], length.double()[:, None, None]
+    step = length / size
+    centre = start + (torch.arange(size, device=start.device)[:, None] + 0.5) * step
+    pixel = torch.arange(full, device=start.device) + 0.5
+    weight = (1 - (pixel - centre).abs() / step.clamp(min=1)).clamp(min=0)
+    weight = weight * ((pixel > start) & (pixel < start + length))
+    return (weight / weight.sum(-1, keepdim=True)).float()
+
+
+def crop_resize_flip(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Every frame its own crop, resized to size x size, mirrored or not: two batched products.
+
+    frames: (B, T, C, H, W) uint8; boxes: (B, T, 5) top, left, height, width, 1 = mirrored.
+    Returns (B, T, C, size, size) float32 in [0, 255].
+    """
+    top, left, height, width, mirrored = boxes.flatten(0, 1).unbind(1)
+    rows = resize_matrix(top, height, size, frames.shape[-2])
+    columns = resize_matrix(left, width, size, frames.shape[-1])
+    columns = torch.where(mirrored[:, None, None] > 0, columns.flip(1), columns)
+    pictures = rows[:, None] @ frames.flatten(0, 1).float() @ columns[:, None].mT
+    return pictures.unflatten(0, frames.shape[:2])
+
+
+class FrameFiles:
+    """The frames of a clip in order, each decoded when it is asked for."""
+
+    def __init__(self, folder: Path):
+        self.paths = sorted(folder.glob("frame_*.jpg"))
+        if not self.paths:
+            raise BadInput(f"{folder}: no frame_*.jpg; prepare it again")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> Image.Image:
+        try:
+            with Image.open(self.paths[position]) as image:
+                return image.convert("RGB")
+        except (UnidentifiedImageError, OSError) as error:
+            path = self.paths[position]
+            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+
+
 class Modality:
     """Reads `--frames_per_clip` T frames as (T, 3, S, S), S = `--image_size`, ImageNet-normalised.
 
     Training: RandomResizedCrop and horizontal flip, drawn per frame; testing: resized to S x S.
-    Source: published code. All randomness comes from torch's generator.
+    Source: published code. All randomness comes from torch's generator. Departs: with the cache the
+    resize is torchvision's of uint8 tensors, without it PIL's, as published: a grey level apart.
+    With `--augment device` frames travel whole and the same crops are made on the device.
     """
 
     channels = 3
+    packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
@@ -49,42 +104,81 @@ class Modality:
         parser.add_argument(
             "--frames_per_clip", type=int, default=2, metavar="T", help="frames taken of each clip"
         )
+        parser.add_argument(
+            "--cache_pixels",
+            type=int,
+            default=0,
+            metavar="PIXELS",
+            help="shorter side of cached frames at most so; less disk, blurred small crops; "
+            "0 = as prepared",
+        )
+        parser.add_argument(
+            "--augment",
+            choices=("loader", "device"),
+            default="loader",
+            help="where crop, resize and flip happen; device needs the cache and frames of one "
+            "size, and spares the loader nearly all its work",
+        )
 
     def __init__(self, folder: Path, train: bool, options):
         self.folder, self.train, self.frames_per_clip = Path(folder), train, options.frames_per_clip
         for flag in ("image_size", "frames_per_clip"):
             if getattr(options, flag) < 1:
                 raise BadInput(f"--{flag} {getattr(options, flag)}: must be at least 1")
-        size = options.image_size
-        shape = (
-            [v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()]
-            if train
-            else [v2.Resize((size, size))]
-        )
+        if options.cache_pixels < 0:
+            raise BadInput(f"--cache_pixels {options.cache_pixels}: must be at least 0")
+        self.on_device = options.augment == "device"
+        if self.on_device and options.cache == "off":
+            raise BadInput("--augment device: needs the cache; leave out --cache off")
+        self.size, self.cache_pixels = options.image_size, options.cache_pixels
+        self.packed_as = f"frames, shorter side at most {self.cache_pixels or 'any'}"
+        crop = v2.RandomResizedCrop(self.size)
+        self.draw_crop = lambda frame: crop.get_params(frame, list(crop.scale), list(crop.ratio))
         self.transform = v2.Compose(
-            [
-                *shape,
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-            ]
+            [crop, v2.RandomHorizontalFlip(), v2.ToImage()]
+            if train
+            else [v2.Resize((self.size, self.size)), v2.ToImage()]
         )
+        self.normalise = v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
     def ids(self) -> set[str]:
         """The ids that have a folder with at least one frame."""
         return {path.parent.name for path in self.folder.glob("*/frame_00001.jpg")}
 
-    def read(self, sample_id: str) -> Tensor:
-        paths = sorted((self.folder / sample_id).glob("frame_*.jpg"))
-        if not paths:
-            raise BadInput(f"{self.folder / sample_id}: no frame_*.jpg; prepare it again")
-        return torch.stack(
-            [self.read_frame(paths[i]) for i in pick(len(paths), self.frames_per_clip, self.train)]
-        )
+    def pack(self, sample_id: str) -> Tensor:
+        """All frames of a clip, (N, H, W, 3) uint8, the layout that is resized fastest."""
+        frames = []
+        for image in FrameFiles(self.folder / sample_id):
+            if 0 < self.cache_pixels < min(image.size):
+                image = functional.resize(image, [self.cache_pixels])
+            frames.append(functional.pil_to_tensor(image).permute(1, 2, 0))
+        if len({frame.shape for frame in frames}) > 1:
+            raise BadInput(f"{self.folder / sample_id}: frames of different sizes; prepare again")
+        return torch.stack(frames)
 
-    def read_frame(self, path: Path) -> Tensor:
-        try:
-            with Image.open(path) as image:
-                return self.transform(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+    def read(self, sample_id: str) -> Tensor | tuple[Tensor, ...]:
+        """(T, 3, S, S) uint8; for the device T whole frames (H, W, 3) and their boxes (T, 5)."""
+        frames = self.packed(sample_id) if self.packed else FrameFiles(self.folder / sample_id)
+        chosen = [frames[i] for i in pick(len(frames), self.frames_per_clip, self.train)]
+        if self.on_device:
+            boxes = [self.box(*frame.shape[:2]) for frame in chosen]
+            return *chosen, torch.tensor(boxes, dtype=torch.int16)
+        if self.packed:
+            chosen = [frame.permute(2, 0, 1) for frame in chosen]
+        return torch.stack([self.transform(frame).as_subclass(Tensor) for frame in chosen])
+
+    def box(self, height: int, width: int) -> list[int]:
+        """Top, left, height, width, mirrored: drawn as `transform` draws them."""
+        if not self.train:
+            return [0, 0, height, width, 0]
+        frame = torch.empty(0, height, width)  # only its size is looked at
+        return [*self.draw_crop(frame), int(torch.rand(1) < 0.5)]
+
+    def finish(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """A batch of what `read` gives -> (B, T, 3, S, S) float32, on the batch's device."""
+        if self.on_device:
+            *frames, boxes = batch
+            whole = torch.stack(frames, dim=1).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
+            pictures = crop_resize_flip(whole, boxes, self.size)
+            return self.normalise(pictures / 255)
+        return self.normalise(functional.to_dtype(batch, torch.float32, scale=True))

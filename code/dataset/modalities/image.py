@@ -8,6 +8,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from utils.errors import BadInput
 
@@ -16,6 +17,7 @@ class Modality:
     """Reads `<folder>/<id>.png` as (1, S, S) in [-1, 1], S = `--image_size`. No augmentation."""
 
     channels = 1
+    packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
@@ -32,23 +34,28 @@ class Modality:
         self.folder = Path(folder)
         if options.image_size < 1:
             raise BadInput(f"--image_size {options.image_size}: must be at least 1")
-        self.transform = v2.Compose(
-            [
-                v2.Resize((options.image_size, options.image_size)),
-                v2.ToImage(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(mean=[0.5], std=[0.5]),
-            ]
-        )
+        self.size = options.image_size
+        self.packed_as = f"grey picture of {self.size} pixels"
+        self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
         return {path.stem for path in self.folder.glob("*.png")}
 
-    def read(self, sample_id: str) -> Tensor:
+    def pack(self, sample_id: str) -> Tensor:
+        """(1, S, S) uint8: what the cache holds."""
         path = self.folder / f"{sample_id}.png"
         try:
             with Image.open(path) as image:
-                return self.transform(image.convert("L"))
+                resized = functional.resize(image.convert("L"), [self.size, self.size])
         except (UnidentifiedImageError, OSError) as error:
             raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+        return functional.pil_to_tensor(resized)
+
+    def read(self, sample_id: str) -> Tensor:
+        """(1, S, S) uint8."""
+        return (self.packed or self.pack)(sample_id)
+
+    def finish(self, batch: Tensor) -> Tensor:
+        """(B, 1, S, S) uint8 -> float32 in [-1, 1]."""
+        return self.normalise(functional.to_dtype(batch, torch.float32, scale=True))

@@ -14,6 +14,8 @@ class Modality:
     """Reads `<folder>/<id>.pt`, a tensor (T, F), as (1, T, F) float32, as published."""
 
     channels = 1
+    packed = None  # with the cache: sample id -> what `pack` gives
+    packed_as = "spectrogram"
 
     def __init__(self, folder: Path, train: bool, options):
         del train, options  # no augmentation of sound, as published
@@ -23,7 +25,8 @@ class Modality:
         """The ids that have a file."""
         return {path.stem for path in self.folder.glob("*.pt")}
 
-    def read(self, sample_id: str) -> Tensor:
+    def pack(self, sample_id: str) -> Tensor:
+        """(1, T, F) float32: what the cache holds."""
         path = self.folder / f"{sample_id}.pt"
         try:
             picture = torch.load(path, weights_only=True)
@@ -32,3 +35,7 @@ class Modality:
         if not isinstance(picture, Tensor) or picture.ndim not in (2, 3):
             raise BadInput(f"{path}: expected one tensor (time, frequency)")
         return picture.float().view(1, *picture.shape[-2:])
+
+    def read(self, sample_id: str) -> Tensor:
+        """(1, T, F) float32."""
+        return (self.packed or self.pack)(sample_id)

@@ -1,0 +1,143 @@
+"""A prepared set packed into one memory-mapped file per modality, so that no run decodes twice."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from utils.errors import BadInput
+
+ALIGNMENT_BYTES = 64  # of every sample in the file, so that any dtype can be viewed in place
+
+
+class Packed:
+    """The samples of a finished cache folder: `packed(sample_id)` is a tensor in mapped memory.
+
+    Raises BadInput when the folder is incomplete.
+    """
+
+    def __init__(self, folder: Path):
+        index = torch.load(folder / "index.pt", weights_only=True)
+        self.dtype, self.where = index["dtype"], index["where"]  # id -> (first byte, shape)
+        self.path, self.size = folder / "data.bin", index["size"]
+        if self.path.stat().st_size != self.size:
+            raise BadInput(f"{folder}: damaged; delete it and start again")
+        self.data = torch.from_file(str(self.path), size=self.size, dtype=torch.uint8)
+
+    def __call__(self, sample_id: str) -> Tensor:
+        first, shape = self.where[sample_id]
+        length = torch.Size(shape).numel() * self.dtype.itemsize
+        return self.data[first : first + length].view(self.dtype).view(shape)
+
+
+def fingerprint(reader, ids: list[str]) -> tuple[str, str]:
+    """What is packed and how, and from which files: (options, content), both hexadecimal.
+
+    Content: names, sizes and times of change of all files, as `make` judges; not their bytes.
+    """
+    how = hashlib.sha256(f"1 {type(reader).__module__} {reader.packed_as}".encode())
+    content = hashlib.sha256("\n".join(ids).encode())
+    for folder, subfolders, files in os.walk(reader.folder):
+        subfolders.sort()
+        for name in sorted(files):
+            state = os.stat(os.path.join(folder, name))
+            relative = os.path.relpath(folder, reader.folder)
+            line = f"{relative}/{name} {state.st_size} {state.st_mtime_ns}\n"
+            content.update(line.encode("utf-8", "surrogateescape"))
+    return how.hexdigest()[:12], content.hexdigest()[:12]
+
+
+class Ids(torch.utils.data.Dataset):
+    """Packs one sample per item, for workers."""
+
+    def __init__(self, reader, ids: list[str]):
+        self.reader, self.ids = reader, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return self.reader.pack(self.ids[position])
+
+
+def open_cache(reader, modality: str, ids: list[str], cache_dir: Path, workers: int) -> Packed:
+    """The cache of `ids` as `reader.pack` gives them; built first where it is missing or stale.
+
+    It appears complete or not at all; a stale one of the same options is removed. Several runs may
+    ask at the same time: one builds, the others wait.
+
+    Raises BadInput where it cannot be written.
+    """
+    ids = sorted(ids)
+    how, content = fingerprint(reader, ids)
+    folder = cache_dir / f"{modality}-{how}-{content}"
+    mend = "choose another folder with --cache_dir, or read the files with --cache off"
+    try:
+        return Packed(folder)
+    except (OSError, BadInput):
+        pass
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with locked(cache_dir / f"{modality}-{how}.lock"):
+            try:
+                return Packed(folder)  # built while this process waited
+            except (OSError, BadInput):
+                build(reader, modality, ids, folder, workers)
+            for other in cache_dir.glob(f"*{modality}-{how}-*"):  # stale, or left half-written
+                if other != folder:
+                    shutil.rmtree(other)
+        return Packed(folder)
+    except OSError as error:
+        raise BadInput(
+            f"--cache_dir {cache_dir}: cannot hold the cache ({error}); {mend}"
+        ) from None
+
+
+@contextmanager
+def locked(path: Path):
+    """One process of the machine at a time."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> None:
+    """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete."""
+    first = reader.pack(ids[0])
+    expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
+    if expected > free:
+        raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        samples = DataLoader(Ids(reader, ids), batch_size=None, num_workers=workers)
+        where, position = {}, 0
+        with open(temporary / "data.bin", "wb") as file:
+            bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)
+            for sample_id, sample in zip(ids, bar):
+                if sample.dtype != first.dtype:
+                    raise BadInput(
+                        f"{reader.folder}: {sample_id} is {sample.dtype}, not {first.dtype}"
+                    )
+                where[sample_id] = (position, tuple(sample.shape))
+                content = sample.contiguous().numpy().tobytes()
+                content += bytes(-len(content) % ALIGNMENT_BYTES)
+                file.write(content)
+                position += len(content)
+            file.flush()
+            os.fsync(file.fileno())
+        torch.save({"dtype": first.dtype, "where": where, "size": position}, temporary / "index.pt")
+        os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print(f"cache: {modality}, {len(ids)} samples, {position / 1e6:.1f} MB in {folder}", flush=True)

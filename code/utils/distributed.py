@@ -1,0 +1,147 @@
+"""Several processes, one run: `torchrun --nproc_per_node=N train.py ...`; alone, all is a no-op.
+
+Every process computes the same step on its share of the batch. What is summed over them is the
+gradient of each loss, before a method decides anything, so all decide alike.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from utils.errors import BadInput, leave
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_world_size() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """The first process: it alone prints and writes."""
+    return rank() == 0
+
+
+def start(device: str, run_name: str) -> str:
+    """Joins the processes that torchrun started: gloo on a CPU, NCCL on GPUs.
+
+    Returns the run's name, that of the first process in all. Raises BadInput where there are fewer
+    GPUs than processes.
+    """
+    if world_size() == 1:
+        return run_name
+    if device == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise BadInput(
+                f"{local_world_size()} processes: {torch.cuda.device_count()} GPUs are visible; "
+                "start as many processes as GPUs"
+            )
+        torch.cuda.set_device(local)
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # what all would print, one prints
+    dist.init_process_group({"cuda": "nccl", "cpu": "gloo"}.get(device, device))
+    names = [run_name]
+    with loss_of_a_process():
+        dist.broadcast_object_list(names)
+    signal.signal(signal.SIGTERM, stop)  # torchrun sends it when a process has ended
+    return names[0]
+
+
+advice: list[str] = []  # what `stop` adds, once there is a run to continue
+
+
+def stop(number=None, frame=None) -> None:
+    """Ends this process because another one of the run has ended. Files are complete or not there,
+    so it may happen anywhere."""
+    print(f"process {rank()}: stops, another process of the run has ended", file=sys.stderr)
+    for line in advice:
+        print(line, file=sys.stderr)
+    leave(3)
+
+
+def end() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def main_first():
+    """The first process does this alone, then the others: they find what it has written."""
+    if world_size() > 1 and not is_main():
+        wait_for_all()
+    yield
+    if world_size() > 1 and is_main():
+        wait_for_all()
+
+
+@contextmanager
+def loss_of_a_process():
+    """A collective fails when a process is gone."""
+    try:
+        yield
+    except RuntimeError:
+        stop()
+
+
+def wait_for_all() -> None:
+    with loss_of_a_process():
+        dist.barrier()
+
+
+def gather(values: list) -> list:
+    """The lists of all processes, joined, in all."""
+    if world_size() == 1:
+        return values
+    lists: list[list] = [[] for _ in range(world_size())]
+    with loss_of_a_process():
+        dist.all_gather_object(lists, values)
+    return [value for each in lists for value in each]
+
+
+def reduce(tensors: list[Tensor]) -> Callable[[], None]:
+    """Begins to sum `tensors` over the processes, in place; returns what waits for the end.
+
+    One flat bucket per dtype, so one collective in place of one per tensor. All processes must give
+    the same shapes in the same order.
+    """
+    if world_size() == 1:
+        return lambda: None
+    buckets = []
+    for dtype in dict.fromkeys(t.dtype for t in tensors):
+        members = [t for t in tensors if t.dtype == dtype]
+        flat = torch.cat([t.flatten() for t in members])
+        with loss_of_a_process():
+            buckets.append((members, flat, dist.all_reduce(flat, async_op=True)))
+
+    def wait() -> None:
+        for members, flat, work in buckets:
+            with loss_of_a_process():
+                work.wait()  # on a GPU the stream waits, not the host
+            parts = flat.split([t.numel() for t in members])
+            torch._foreach_copy_(members, [x.view(t.shape) for x, t in zip(parts, members)])
+
+    return wait
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Running statistics of the normalisation: each process saw its share, all keep the mean."""
+    if world_size() > 1:
+        buffers = [b for b in model.buffers() if b.is_floating_point()]
+        if buffers:
+            reduce(buffers)()
+            torch._foreach_div_(buffers, world_size())
