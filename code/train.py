@@ -13,7 +13,7 @@ from models.multimodal import MultimodalModel
 from utils import checkpoint, distributed, options, precision, registry, summary
 from utils.errors import run
 from utils.figures import draw_run
-from utils.loading import build_loaders
+from utils.loading import build_loaders, check_smallest_part
 from utils.metrics import predict, score
 from utils.record import Recorder
 from utils.seed import seed_everything
@@ -90,6 +90,7 @@ def main(argv=None) -> None:
     method = registry.load("methods", opt.method, "--method").Method(opt)
     seed_everything(opt.random_seed)
     model = build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
+    check_smallest_part(model, loaders["train"], opt)
     model = precision.arrange(opt, model)
     optimizer = build_optimizer(opt, model)
     scaler = precision.scaler(opt)

@@ -342,6 +342,108 @@ def test_other_optimizers_rates_and_clipping(optimizer, flags, tmp_path):
     assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [["--amp", "bf16"], ["--amp", "fp16"], ["--accumulate", "4"], ["--no-channels_last"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("method", ["mmpareto", "uniform"])
+def test_number_formats_layouts_and_parts_train(argv, method, flags, tmp_path):
+    """One epoch from the same weights: the losses of plain float32, but for rounding."""
+    start = [*flags, "--epochs", "1", "--method", method, "--learning_rate", "1e-5"]
+    # fp16 is slow on a CPU; bf16 of PyTorch 2.11 overflows there in pictures of 16 pixels and less
+    start += ["--image_size", "8" if "fp16" in argv else "32", "--val_fraction", "0.2"]
+    train.main([*start, "--run_name", "plain"])
+    train.main([*start, "--run_name", "x", *argv])
+    plain, changed = (read_jsonl(tmp_path / name / "steps.jsonl") for name in ("plain", "x"))
+    assert len(changed) == len(plain) == 3
+    for a, b in zip(changed, plain):
+        tolerance = 0.5 if "--accumulate" in argv else 0.02  # smaller batches to normalise over
+        assert a["loss/multimodal"] == pytest.approx(b["loss/multimodal"], rel=tolerance)
+        for key in b:
+            if key.startswith("norm/") and key in a and "--amp" in argv:
+                assert a[key] == pytest.approx(b[key], rel=0.2)  # not times the loss scale
+    evaluate.main([str(tmp_path / "x")])
+
+
+def test_accumulated_losses_are_those_of_the_whole_batch(flags, tmp_path):
+    """The parts' shares add up, also in a last batch shorter than the number of parts."""
+    start = [*flags, "--epochs", "1", "--batch_size", "26", "--learning_rate", "1e-9"]
+    train.main([*start, "--run_name", "plain"])
+    train.main([*start, "--run_name", "x", "--accumulate", "3", "--method", "joint"])
+    steps = read_jsonl(tmp_path / "x" / "steps.jsonl")
+    assert len(steps) == 3  # 26, 26 and 2 of 54
+    for a, b in zip(steps, read_jsonl(tmp_path / "plain" / "steps.jsonl")):
+        assert a["loss/audio"] == pytest.approx(b["loss/audio"], rel=0.5)
+
+
+def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypatch):
+    from utils import precision
+
+    monkeypatch.setattr(
+        precision, "scaler", lambda opt: torch.amp.GradScaler("cpu", init_scale=2.0**120)
+    )
+    small = ["--image_size", "8", "--modalities", "audio,visual", "--amp", "fp16"]
+    train.main([*flags, *small, "--epochs", "1", "--run_name", "x"])
+    steps = read_jsonl(tmp_path / "x" / "steps.jsonl")
+    assert len(steps) == 3
+    assert all(set(step) >= {"loss/multimodal", "loss/audio"} for step in steps)
+    assert not any(key.startswith("cosine/") for step in steps for key in step)
+    scale = torch.load(tmp_path / "x" / "last.pt", weights_only=True)["scaler"]["scale"]
+    assert scale == 2.0**117  # halved by every step that was skipped
+
+
+def test_compiled_encoders_train_alike(flags, tmp_path, monkeypatch):
+    """Compiled without code generation, which takes minutes: the same graphs, cut the same way."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager")
+    )
+    start = [*flags, "--epochs", "1", "--learning_rate", "1e-5"]
+    train.main([*start, "--run_name", "plain"])
+    train.main([*start, "--run_name", "x", "--compile"])
+    for a, b in zip(*(read_jsonl(tmp_path / name / "steps.jsonl") for name in ("plain", "x"))):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-3)
+    assert weights(tmp_path / "plain").keys() == weights(tmp_path / "x").keys()
+
+
+def test_a_format_that_the_device_cannot_do_is_an_error(flags, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("not implemented for Half")
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", refuse)
+    with pytest.raises(BadInput, match="--amp fp16: this cpu cannot; use --amp off"):
+        options.parse([*flags, "--amp", "fp16"])
+
+
+def test_the_cache_changes_no_result_and_can_be_left_out(avmnist_root, tmp_path):
+    start = ["--dataset", "avmnist", "--data_root", str(avmnist_root), "--ckpt_path", str(tmp_path)]
+    start += ["--epochs", "1", "--batch_size", "20", "--num_workers", "0", "--no-tensorboard"]
+    train.main([*start, "--run_name", "off", "--cache", "off"])
+    train.main([*start, "--run_name", "on", "--cache_dir", str(tmp_path / "cache")])
+    assert same(weights(tmp_path / "off"), weights(tmp_path / "on"))
+
+
+def test_a_part_that_cannot_be_normalised_is_an_error_at_the_start(avmnist_root, tmp_path):
+    """60 samples of 28 pixels: the last of the epoch would be alone."""
+    start = ["--dataset", "avmnist", "--data_root", str(avmnist_root), "--ckpt_path", str(tmp_path)]
+    start += ["--num_workers", "0", "--run_name", "x"]
+    for argv in (["--batch_size", "59"], ["--batch_size", "1"], ["--accumulate", "60"]):
+        with pytest.raises(BadInput, match="leaves a part of one sample of 60, which cannot be"):
+            train.main([*start, "--batch_size", "60", *argv])
+    assert not (tmp_path / "x").exists()
+
+
+def test_augmenting_on_the_device_trains_on_the_same_crops(flags, tmp_path):
+    losses = {}
+    for where in ("loader", "device"):
+        run = ["--epochs", "1", "--run_name", where, "--augment", where]
+        train.main([*flags, *run, "--learning_rate", "1e-6"])
+        steps = read_jsonl(tmp_path / where / "steps.jsonl")
+        losses[where] = [step["loss/visual"] for step in steps]
+    assert losses["loader"] == pytest.approx(losses["device"], rel=0.01)
+
+
 def test_evaluate_repeats_the_metrics_and_probes(flags, tmp_path, capsys):
     folder = tmp_path / "x"
     train.main([*flags, "--epochs", "2", "--method", "joint", "--run_name", "x"])

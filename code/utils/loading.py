@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import distributed, registry
@@ -78,11 +79,14 @@ class Batches:
 
     def __iter__(self):
         for inputs, target in self.loader:
-            inputs = {m: self.move(x) for m, x in inputs.items()}
-            for modality, reader in self.readers.items():
-                if hasattr(reader, "finish"):
-                    inputs[modality] = reader.finish(inputs[modality])
-            yield inputs, self.move(target)
+            yield self.to_device(inputs, target)
+
+    def to_device(self, inputs: dict, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        inputs = {m: self.move(x) for m, x in inputs.items()}
+        for modality, reader in self.readers.items():
+            if hasattr(reader, "finish"):
+                inputs[modality] = reader.finish(inputs[modality])
+        return inputs, self.move(target)
 
     def move(self, x):
         """A tensor or a tuple of them; the copy runs beside the work that is queued."""
@@ -194,6 +198,27 @@ def check_batches(size: int, options) -> None:
             f"--batch_size {options.batch_size}: leaves a last batch of {last} of {size} samples "
             f"for {processes} processes; choose another size, or fewer processes"
         )
+
+
+def check_smallest_part(model: nn.Module, loader: Batches, options) -> None:
+    """Raises BadInput where a part of one sample would end the run at the end of an epoch.
+
+    Batch normalisation needs two values per channel; small pictures have one per sample.
+    """
+    last = len(loader.dataset) % options.batch_size or options.batch_size
+    share = min(options.batch_size, last) // distributed.world_size()
+    if share // options.accumulate > 1:
+        return
+    item = loader.dataset[0, 0]
+    inputs, _ = loader.to_device(*collate([item]))
+    try:
+        with torch.no_grad():
+            copy.deepcopy(model).train()(inputs)
+    except ValueError as error:
+        raise BadInput(
+            f"--batch_size {options.batch_size}: leaves a part of one sample of "
+            f"{len(loader.dataset)}, which cannot be normalised ({error}); choose another"
+        ) from None
 
 
 def build_loaders(dataset, options) -> dict[str, Batches]:

@@ -115,7 +115,11 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("--tf32", action="store_true", help="on a GPU: 10-bit products, faster, less exact")
     add("--compile", action="store_true", help="torch.compile every encoder; slow first step")
-    add("--channels_last", action="store_true", help="memory layout of the encoders' weights")
+    add(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        help="memory layout of the weights (default: yes on a CPU and with --amp)",
+    )
     add(
         "--sync_batchnorm",
         action="store_true",
@@ -181,7 +185,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     except ValueError as error:  # methods need torch only, so they do not know BadInput
         raise BadInput(str(error)) from None
     options.device = choose_device(options)
-    precision.check(options)
+    precision.resolve(options)
     options.run_name = choose_name(options)
     return options
 

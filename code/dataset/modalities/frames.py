@@ -90,6 +90,7 @@ class Modality:
     """
 
     channels = 3
+    any_pixel = torch.zeros(1, 1, 1)
     packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
@@ -132,10 +133,9 @@ class Modality:
             raise BadInput("--augment device: needs the cache; leave out --cache off")
         self.size, self.cache_pixels = options.image_size, options.cache_pixels
         self.packed_as = f"frames, shorter side at most {self.cache_pixels or 'any'}"
-        crop = v2.RandomResizedCrop(self.size)
-        self.draw_crop = lambda frame: crop.get_params(frame, list(crop.scale), list(crop.ratio))
+        self.crop = v2.RandomResizedCrop(self.size)
         self.transform = v2.Compose(
-            [crop, v2.RandomHorizontalFlip(), v2.ToImage()]
+            [self.crop, v2.RandomHorizontalFlip(), v2.ToImage()]
             if train
             else [v2.Resize((self.size, self.size)), v2.ToImage()]
         )
@@ -171,8 +171,9 @@ class Modality:
         """Top, left, height, width, mirrored: drawn as `transform` draws them."""
         if not self.train:
             return [0, 0, height, width, 0]
-        frame = torch.empty(0, height, width)  # only its size is looked at
-        return [*self.draw_crop(frame), int(torch.rand(1) < 0.5)]
+        drawn = self.crop.make_params([self.any_pixel.expand(3, height, width)])  # its size counts
+        flip = int(torch.rand(1).item() < 0.5)
+        return [drawn["top"], drawn["left"], drawn["height"], drawn["width"], flip]
 
     def finish(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
         """A batch of what `read` gives -> (B, T, 3, S, S) float32, on the batch's device."""

@@ -1,0 +1,487 @@
+"""What a step, the loader and an epoch cost, side by side with the published procedure.
+
+python benchmark.py                         everything, some minutes on a CPU
+python benchmark.py --only step --rounds 30 --json step.json
+
+All arms run in one process, one after the other in every round, so that a busy machine slows all of
+them alike; a ratio is the median over the rounds. The floor of an exact step is 5/3 of a joint one:
+one forward pass (1 F) and two backward passes of every encoder (2 x 2 F), against 1 F + 2 F.
+
+Tried and left out, `--tried` measures them again: the two backward passes of an encoder as one
+batched pass (is_grads_batched), and the encoders' passes in a thread each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils.flop_counter import FlopCounterMode
+
+import train
+from dataset.modalities import frames, spectrogram
+from methods import ForwardPass, mmpareto
+from models.multimodal import MultimodalModel
+from utils import checkpoint, precision, registry
+from utils.atomic import write_text
+from utils.cache import open_cache
+from utils.errors import BadInput, run
+from utils.loading import Batches, BatchSampler, SampleDataset, collate
+from utils.published import published_backward, published_item
+from utils.record import Recorder
+from utils.samples import Sample
+from utils.summary import align
+
+FLOOR = 5 / 3
+CLASSES = 6
+PARTS = ("step", "memory", "loader", "epoch")
+PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
+
+
+def batched_backward(forward: ForwardPass, model) -> None:
+    """Tried: both backward passes of an encoder as one, over stacked cotangents."""
+    features, losses = forward.features, forward.losses
+    fused = torch.autograd.grad(losses["multimodal"], list(features.values()), retain_graph=True)
+    for (modality, feature), cotangent in zip(features.items(), fused):
+        own = torch.autograd.grad(losses[modality], feature, retain_graph=True)[0]
+        parameters = model.encoder_parameters()[modality]
+        both = torch.autograd.grad(
+            feature, parameters, torch.stack([cotangent, own]), is_grads_batched=True
+        )
+        result, _ = mmpareto.integrate(list(zip(*both)), check_finite=False)
+        for parameter, gradient in zip(parameters, result):
+            parameter.grad = gradient
+
+
+def threaded_backward(forward: ForwardPass, model) -> None:
+    """Tried: the passes of each encoder in a thread of its own."""
+    features, losses = forward.features, forward.losses
+    fused = torch.autograd.grad(losses["multimodal"], list(features.values()), retain_graph=True)
+    cotangents = {
+        m: (g, torch.autograd.grad(losses[m], features[m], retain_graph=True)[0])
+        for m, g in zip(features, fused)
+    }
+
+    def passes(modality: str) -> None:
+        parameters = model.encoder_parameters()[modality]
+        pair = [
+            torch.autograd.grad(features[modality], parameters, g, retain_graph=True)
+            for g in cotangents[modality]
+        ]
+        result, _ = mmpareto.integrate(pair, check_finite=False)
+        for parameter, gradient in zip(parameters, result):
+            parameter.grad = gradient
+
+    threads = [threading.Thread(target=passes, args=(m,)) for m in features]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Arm:
+    """A model of its own, its optimizer, and one way to fill the gradients."""
+
+    def __init__(self, name: str, args, backward: Callable):
+        torch.manual_seed(0)
+        self.name, self.args, self.fill = name, args, backward
+        model = MultimodalModel({"audio": 1, "visual": 3}, CLASSES).to(args.device)
+        self.model = precision.arrange(args, model)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-4
+        )
+
+    def step(self, inputs: dict[str, Tensor], target: Tensor) -> None:
+        self.optimizer.zero_grad()
+        with precision.autocast(self.args):
+            logits, features = self.model(inputs)
+            losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
+        self.fill(ForwardPass(losses, logits, features, target, 0), self.model)
+        self.optimizer.step()
+
+
+def method(name: str) -> Callable:
+    """`backward` of a file in methods/, with its default flags."""
+    build = registry.load("methods", name, "--method").Method
+    parser = argparse.ArgumentParser()
+    if hasattr(build, "add_options"):
+        build.add_options(parser)
+    return build(parser.parse_args([])).backward
+
+
+TRIED = {"batched": batched_backward, "threads": threaded_backward}
+
+
+def build_arms(args, tried: bool = False) -> list[Arm]:
+    ways = {name: method(name) for name in ("joint", "uniform", "pareto", "mmpareto")}
+    ways["published"] = lambda forward, model: published_backward(forward.losses, model)
+    ways |= TRIED if tried else {}
+    return [Arm(name, args, backward) for name, backward in ways.items()]
+
+
+def random_batch(args, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    size, n = args.image_size, args.batch_size
+    inputs = {
+        "audio": torch.randn(n, 1, size, size, generator=generator),
+        "visual": torch.randn(n, args.frames_per_clip, 3, size, size, generator=generator),
+    }
+    target = torch.randint(CLASSES, (n,), generator=generator)
+    return {m: x.to(args.device) for m, x in inputs.items()}, target.to(args.device)
+
+
+def seconds(args, work: Callable) -> float:
+    """How long `work()` takes, the device's queue included."""
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    work()
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+def interleaved(args, works: dict[str, Callable], rounds: int, warm_up: int = 2) -> dict:
+    """{name: seconds of every round}, the order of the arms turning from round to round."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    names = list(works)
+    for number in range(warm_up + rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            spent = seconds(args, works[name])
+            if number >= warm_up:
+                times[name].append(spent)
+    return times
+
+
+def median_ratio(over: list[float], under: list[float]) -> float:
+    return float(np.median(np.array(over) / np.array(under)))
+
+
+def row(name: str, times: list[float], extra: list[str]) -> list[str]:
+    low, middle, high = np.percentile(times, [25, 50, 75]) * 1e3
+    return [name, f"{middle:.1f}", f"{low:.1f} to {high:.1f}", *extra]
+
+
+def measure_step(args, found: dict) -> None:
+    arms = build_arms(args, args.tried)
+    batches = [random_batch(args, seed) for seed in range(4)]
+    position = dict.fromkeys((arm.name for arm in arms), 0)
+
+    def next_step(arm: Arm) -> None:
+        position[arm.name] += 1
+        arm.step(*batches[position[arm.name] % len(batches)])
+
+    works = {arm.name: lambda arm=arm: next_step(arm) for arm in arms}
+    times = interleaved(args, works, args.rounds)
+    peak = matmul_peak(args)
+    for arm in arms:
+        found[f"step.{arm.name}"] = float(np.median(times[arm.name]))
+    found["ratio.mmpareto_over_joint"] = median_ratio(times["mmpareto"], times["joint"])
+    found["ratio.published_over_mmpareto"] = median_ratio(times["published"], times["mmpareto"])
+    table = [["step", "ms", "quartiles", "/ joint", "/ floor", "% of matmul peak"]]
+    for arm in arms:
+        with FlopCounterMode(display=False) as counter:
+            arm.step(*batches[0])
+        ratio = median_ratio(times[arm.name], times["joint"])
+        share = counter.get_total_flops() / found[f"step.{arm.name}"] / peak
+        extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", ""]
+        if arm.name not in TRIED:  # the counter does not see into threads and batched operations
+            found[f"peak_share.{arm.name}"] = share
+            extra[-1] = f"{100 * share:.0f}"
+        table.append(row(arm.name, times[arm.name], extra))
+    found["matmul_flops_per_second"] = peak
+    print(f"\n{align(table)}\npublished / mmpareto: {found['ratio.published_over_mmpareto']:.3f}")
+
+
+def matmul_peak(args) -> float:
+    """FLOP per second of a large matrix product in the format of the step."""
+    size = 8192 if args.device == "cuda" else 2048
+    dtype = precision.AMP_DTYPES.get(args.amp, torch.float32)
+    a, b = (torch.randn(size, size, device=args.device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds(args, lambda: a @ b) for _ in range(5))
+
+
+def peak_bytes(args, work: Callable) -> int:
+    """Most memory that `work()` has allocated at once, beyond what was there before."""
+    if args.device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+    changes = [(e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]"]
+    return int(np.cumsum([size for _, size in sorted(changes)]).max())
+
+
+def measure_memory(args, found: dict) -> None:
+    batch = random_batch(args, 0)
+    table = [["memory of a step", "MB", "beyond uniform, in copies of the encoders' gradients"]]
+    for arm in build_arms(args):
+        arm.step(*batch)  # afterwards the optimizer has its state
+        arm.optimizer.zero_grad()
+        found[f"memory.{arm.name}"] = peak_bytes(args, lambda arm=arm: arm.step(*batch))
+        copy = sum(p.nbytes for ps in arm.model.encoder_parameters().values() for p in ps)
+    found["memory.encoder_gradients"] = copy
+    for name in [key for key in found if key.startswith("memory.")][:-1]:
+        beyond = (found[name] - found["memory.uniform"]) / copy
+        table.append([name.split(".")[1], f"{found[name] / 1e6:.1f}", f"{beyond:+.2f}"])
+    print(f"\n{align(table)}")
+
+
+def make_set(root: Path, clips: int) -> list[str]:
+    """A prepared set in CREMA-D's format and sizes; beyond 64 clips the files are linked."""
+    ids = [f"clip{i:05d}" for i in range(clips)]
+    (root / "audio").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(ids):
+        folder, sound = root / "visual" / name, root / "audio" / f"{name}.pt"
+        folder.mkdir(parents=True)
+        if i >= 64:
+            os.link(root / "audio" / f"{ids[i % 64]}.pt", sound)
+            for file in (root / "visual" / ids[i % 64]).iterdir():
+                os.link(file, folder / file.name)
+            continue
+        torch.save(torch.from_numpy(rng.normal(size=AUDIO_SHAPE).astype(np.float32)), sound)
+        coarse = rng.integers(0, 255, (45, 60, 3), dtype=np.uint8)
+        picture = cv2.resize(coarse, PICTURE_PIXELS[::-1], interpolation=cv2.INTER_CUBIC)
+        for number in range(1, FRAMES + 1):
+            cv2.imwrite(str(folder / f"frame_{number:05d}.jpg"), np.roll(picture, 4 * number, 1))
+    return ids
+
+
+def build_readers(args, root: Path, ids: list[str], augment: str) -> dict:
+    opt = argparse.Namespace(
+        image_size=args.loader_pixels,
+        frames_per_clip=2,
+        cache_pixels=0,
+        cache="on",
+        augment=augment,
+    )
+    readers = {
+        "audio": spectrogram.Modality(root / "audio", True, opt),
+        "visual": frames.Modality(root / "visual", True, opt),
+    }
+    for modality, reader in readers.items():
+        reader.packed = open_cache(reader, modality, ids, root / "cache", args.num_workers)
+    return readers
+
+
+def published_dataset(args, root: Path, ids: list[str]) -> list:
+    class Items(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(ids)
+
+        def __getitem__(self, i):
+            sound, pictures = published_item(root, ids[i], args.loader_pixels)
+            return sound, pictures, i % CLASSES
+
+    return Items()
+
+
+def measure_loader(args, root: Path, ids: list[str], found: dict) -> None:
+    """Items per second of one core, stacked to batches, without worker processes."""
+    samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
+    published = published_dataset(args, root, ids)
+    ours = {
+        name: SampleDataset(samples, build_readers(args, root, ids, augment), 0)
+        for name, augment in (("cached", "loader"), ("device", "device"))
+    }
+    n, threads = min(len(ids), 48), torch.get_num_threads()
+    chosen = random.Random(0).sample(range(len(ids)), n)
+
+    def through(item: Callable, stack: Callable) -> None:
+        for first in range(0, n, args.batch_size):
+            stack([item(i) for i in chosen[first : first + args.batch_size]])
+
+    default = torch.utils.data.default_collate
+    works = {"published": lambda: through(published.__getitem__, default)}
+    for name, data in ours.items():
+        works[name] = lambda data=data: through(lambda i: data[0, i], collate)
+    torch.set_num_threads(1)
+    times = interleaved(args, works, max(5, args.rounds // 2))
+    torch.set_num_threads(threads)
+    table = [["loader, one core", "items per s", "ms per item", "/ published"]]
+    for name, spent in times.items():
+        found[f"loader.{name}"] = n / float(np.median(spent))
+        ratio = found[f"ratio.loader_{name}_over_published"] = median_ratio(
+            times["published"], spent
+        )
+        each = 1e3 / found[f"loader.{name}"]
+        table.append([name, f"{found[f'loader.{name}']:.0f}", f"{each:.2f}", f"{ratio:.1f}"])
+    print(
+        f"\n{align(table)}\nan item: 2 of {FRAMES} frames of {PICTURE_PIXELS[1]} x "
+        f"{PICTURE_PIXELS[0]}, cropped to {args.loader_pixels}, and a {AUDIO_SHAPE} filter bank; "
+        "device: crops made on the device, not counted here"
+    )
+
+
+def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
+    """An epoch of training, loader included; `waiting` = share of it spent on the next batch."""
+    samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
+    opt = argparse.Namespace(**vars(args), accumulate=1, clip_grad=0.0)
+    waited: dict[str, float] = {}
+
+    class Watched:
+        """A loader that notes how long its user waits for it."""
+
+        def __init__(self, name: str, loader):
+            self.name, self.loader = name, loader
+            self.sampler = getattr(loader, "sampler", None)
+
+        def __iter__(self):
+            waited[self.name] = 0.0
+            batches = iter(self.loader)
+            while True:
+                begun = time.perf_counter()
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                waited[self.name] += time.perf_counter() - begun
+                yield batch
+
+    def loader_of(data, **order) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(
+            data,
+            num_workers=args.num_workers,
+            persistent_workers=args.num_workers > 0,
+            pin_memory=args.device == "cuda",
+            **order,
+        )
+
+    works, epochs = {}, iter(range(10**9))
+    recorder, scaler = Recorder(root, 0, 0, False, writes=False), precision.scaler(args)
+    for name, augment in (("ours", "loader"), ("ours, device", "device")):
+        if augment == "device" and args.device != "cuda":
+            continue
+        readers = build_readers(args, root, ids, augment)
+        sampler = BatchSampler(len(ids), args.batch_size, 0, shuffle=True)
+        data = SampleDataset(samples, readers, 0)
+        loader = loader_of(data, batch_sampler=sampler, collate_fn=collate)
+        batches = Watched(name, Batches(loader, readers, args.device))
+        arm = Arm(name, args, None)
+        way = argparse.Namespace(backward=method("mmpareto"))
+        works[name] = lambda arm=arm, batches=batches, way=way: train.train_epoch(
+            opt, next(epochs), arm.model, way, batches, arm.optimizer, scaler, recorder
+        )
+    old = Arm("published", args, lambda f, model: published_backward(f.losses, model))
+    items = published_dataset(args, root, ids)
+    plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
+
+    def published_epoch() -> None:
+        for sound, pictures, target in plain:
+            inputs = {"audio": sound.to(args.device), "visual": pictures.to(args.device)}
+            old.step(inputs, target.to(args.device))
+
+    works["published"] = published_epoch
+    times = interleaved(args, works, args.epochs, warm_up=1)
+    table = [["epoch", "s", "clips per s", "waiting for data", "published / it"]]
+    for name, spent in times.items():
+        middle = float(np.median(spent))
+        ratio, share = median_ratio(times["published"], spent), waited[name] / spent[-1]
+        key = name.replace(", ", "_")
+        found[f"epoch.{key}"], found[f"waiting.{key}"] = middle, share
+        found[f"ratio.epoch_published_over_{key}"] = ratio
+        rate = f"{len(ids) / middle:.1f}"
+        table.append([name, f"{middle:.2f}", rate, f"{100 * share:.0f} %", f"{ratio:.2f}"])
+    print(
+        f"\n{align(table)}\n{len(ids)} clips, frames of {args.loader_pixels} pixels, sound "
+        f"{AUDIO_SHAPE}, {args.num_workers} loader processes, MMPareto"
+    )
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmark.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--only", default=",".join(PARTS), metavar="PARTS", help="of step,memory,loader,epoch")
+    add("--batch_size", type=int, default=16)
+    add("--image_size", type=int, default=112, help="pixels of both pictures in step and memory")
+    add("--frames_per_clip", type=int, default=1, help="frames of a clip in step and memory")
+    add("--loader_pixels", type=int, default=224, help="pixels of a frame in loader and epoch")
+    add("--clips", type=int, default=64, help="in loader and epoch; CREMA-D's training split: 6698")
+    add("--rounds", type=int, default=12, help="measured, after 2 to warm up")
+    add("--epochs", type=int, default=2, help="measured, after 1 to warm up")
+    add("--num_workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--amp", choices=("off", "bf16"), default="off")
+    add("--tf32", action="store_true")
+    add("--compile", action="store_true")
+    add("--channels_last", action=argparse.BooleanOptionalAction, help="default: as train.py")
+    add("--tried", action="store_true", help="also what was tried and left out")
+    add("--json", type=Path, metavar="PATH", help="write the figures here")
+    args = parser.parse_args(argv)
+    parts = args.only.split(",")
+    if not set(parts) <= set(PARTS):
+        raise BadInput(f"--only {args.only}: choose from {','.join(PARTS)}")
+    for name in (
+        "batch_size",
+        "image_size",
+        "frames_per_clip",
+        "loader_pixels",
+        "rounds",
+        "epochs",
+    ):
+        if getattr(args, name) < 1:
+            raise BadInput(f"--{name} {getattr(args, name)}: must be at least 1")
+    if args.clips < args.batch_size:
+        raise BadInput(f"--clips {args.clips}: must be at least the batch size {args.batch_size}")
+    if args.device != "cpu" and not torch.cuda.is_available():
+        if args.device == "cuda":
+            raise BadInput("--device cuda: not available here; use --device cpu")
+        args.device = "cpu"
+    args.device = "cuda" if args.device == "auto" else args.device
+    args.sync_batchnorm = False
+    precision.resolve(args)
+    precision.prepare(args)
+
+    environment = checkpoint.environment()
+    settings = {k: v for k, v in vars(args).items() if k != "json"}
+    where = environment["gpu" if args.device == "cuda" else "cpu"]
+    print(
+        f"{where}, torch {environment['torch']}, commit {environment['commit']}, batch "
+        f"{args.batch_size}, {args.image_size} pixels, amp {args.amp}",
+        flush=True,
+    )
+    found: dict[str, float] = {}
+    if "step" in parts:
+        measure_step(args, found)
+    if "memory" in parts:
+        measure_memory(args, found)
+    if {"loader", "epoch"} & set(parts):
+        with tempfile.TemporaryDirectory() as folder:
+            ids = make_set(Path(folder), args.clips)
+            if "loader" in parts:
+                measure_loader(args, Path(folder), ids, found)
+            if "epoch" in parts:
+                measure_epoch(args, Path(folder), ids, found)
+    if args.json:
+        content = found | {"environment": environment, "settings": settings}
+        write_text(args.json, json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,47 @@
+"""benchmark.py as a user runs it, small."""
+
+import json
+
+import pytest
+
+import benchmark
+from utils.errors import BadInput
+
+SMALL = ["--batch_size", "4", "--image_size", "32", "--rounds", "3", "--clips", "8"]
+SMALL += ["--loader_pixels", "32", "--epochs", "1", "--num_workers", "0", "--device", "cpu"]
+
+
+def test_measures_everything(tmp_path, capsys):
+    benchmark.main([*SMALL, "--json", str(tmp_path / "found.json"), "--tried"])
+    found = json.loads((tmp_path / "found.json").read_text())
+    for arm in ("joint", "uniform", "pareto", "mmpareto", "published"):
+        assert found[f"step.{arm}"] > 0 and found[f"memory.{arm}"] > 0
+        assert 0 < found[f"peak_share.{arm}"] < 1.5
+    for arm in ("published", "cached", "device"):
+        assert found[f"loader.{arm}"] > 0
+    for key in ("ratio.mmpareto_over_joint", "ratio.published_over_mmpareto"):
+        assert 0.5 < found[key] < 20
+    assert found["epoch.ours"] > 0 and 0 <= found["waiting.ours"] <= 1
+    assert found["environment"]["torch"] and found["settings"]["batch_size"] == 4
+    # a step of MMPareto needs at most two copies of the encoders' gradients more than uniform
+    copies = (found["memory.mmpareto"] - found["memory.uniform"]) / found[
+        "memory.encoder_gradients"
+    ]
+    assert 0 < copies <= 2
+    printed = capsys.readouterr().out
+    for heading in ("step ", "memory of a step", "loader, one core", "epoch "):
+        assert heading in printed
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--only", "speed"], "--only speed: choose from step,memory,loader,epoch"),
+        (["--clips", "3"], "--clips 3: must be at least the batch size 4"),
+        (["--rounds", "0"], "--rounds 0: must be at least 1"),
+        (["--tf32"], "--tf32: needs --device cuda"),
+    ],
+)
+def test_bad_input(argv, message):
+    with pytest.raises(BadInput, match=message):
+        benchmark.main([*SMALL, *argv])
