@@ -1,12 +1,19 @@
-"""The step and a run on a GPU; skipped where there is none."""
+"""The step, the data path and runs on a GPU; skipped where there is none."""
+
+import argparse
+import json
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import benchmark
 import train
-from methods.mmpareto import integrate, mmpareto_backward
+from dataset.modalities.frames import crop_resize_flip
+from methods import ForwardPass
+from methods.mmpareto import integrate
 from models.multimodal import MultimodalModel
+from utils import registry
 from utils.record import read_jsonl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: not tested here")
@@ -28,22 +35,57 @@ def test_equal_to_the_cpu(n, rescale):
 
 
 @pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
-def test_the_step_never_waits_for_the_device(modalities):
+@pytest.mark.parametrize("name", registry.names("methods"))
+def test_the_step_never_waits_for_the_device(name, modalities):
     model = MultimodalModel(dict.fromkeys(modalities, 1), 4).cuda()
     inputs = {m: torch.randn(4, 1, 64, 64, device="cuda") for m in modalities}
     target = torch.randint(4, (4,), device="cuda")
+    build = registry.load("methods", name, "--method").Method
+    parser = argparse.ArgumentParser()
+    if hasattr(build, "add_options"):
+        build.add_options(parser)
+    method = build(parser.parse_args([]))
     for check in (False, True):  # the first round warms up libraries that do wait once
-        logits, _ = model(inputs)
+        logits, features = model(inputs)
         losses = {name: cross_entropy(x, target) for name, x in logits.items()}
+        forward = ForwardPass(losses, logits, features, target, epoch=0)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error" if check else "default")
         try:
-            mmpareto_backward(losses, model.encoder_parameters(), check_finite=False)
+            method.backward(forward, model)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_run_on_the_gpu(demo_root, tmp_path):
-    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
-    train.main([*argv, "--epochs", "1", "--device", "cuda", "--image_size", "32"])
+def test_crops_on_the_device_are_those_of_the_cpu():
+    clips = torch.randint(256, (2, 2, 3, 36, 48), dtype=torch.uint8)
+    boxes = torch.tensor([[[0, 0, 36, 48, 0], [3, 5, 20, 30, 1]]]).expand(2, 2, 5)
+    on_device = crop_resize_flip(clips.cuda(), boxes.cuda(), 24).cpu()
+    torch.testing.assert_close(on_device, crop_resize_flip(clips, boxes, 24), rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--augment", "device"],
+        ["--amp", "bf16"],
+        ["--amp", "fp16", "--accumulate", "2"],
+        ["--tf32", "--no-channels_last"],
+        ["--compile"],
+    ],
+    ids=" ".join,
+)
+def test_a_run_on_the_gpu(argv, demo_root, tmp_path):
+    start = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
+    start += ["--batch_size", "18", "--epochs", "1", "--device", "cuda", "--image_size", "48"]
+    train.main([*start, *argv])
     assert len(read_jsonl(tmp_path / "demo-mmpareto-seed0" / "metrics.jsonl")) == 1
+
+
+def test_memory_stays_within_two_copies(tmp_path):
+    args = ["--only", "memory", "--batch_size", "16", "--device", "cuda", "--json"]
+    benchmark.main([*args, str(tmp_path / "found.json")])
+    found = json.loads((tmp_path / "found.json").read_text())
+    beyond = found["memory.mmpareto"] - found["memory.uniform"]
+    assert beyond <= 2 * found["memory.encoder_gradients"]
