@@ -139,8 +139,8 @@ def integrate(
     gram = inner_products() if on_cpu else units.diag()
     in_range = on_cpu and bool(((low < gram.diagonal()) & (gram.diagonal() < high)).all())
     if not in_range:
-        peaks = torch.stack([torch.stack([x.abs().amax() for x in b]) for b in blocks])
-        peaks = peaks.amax(0).to(exact)  # (n,)
+        peaks = [[torch.linalg.vector_norm(x, torch.inf) for x in block] for block in blocks]
+        peaks = torch.stack([torch.stack(peak) for peak in peaks]).amax(0).to(exact)  # (n,)
         if check_finite and not peaks.isfinite().all():
             bad = peaks.isfinite().tolist().index(False)
             raise FloatingPointError(
@@ -148,7 +148,8 @@ def integrate(
             )
         limit = 126 if work == torch.float32 else 1022
         units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()
-        blocks = [[x / unit for x, unit in zip(block, units.to(work))] for block in blocks]
+        divide = torch.div if on_cpu else torch.Tensor.div_  # joined blocks are copies already
+        blocks = [[divide(x, unit) for x, unit in zip(b, units.to(work))] for b in blocks]
         gram = inner_products()
     ratios = units / units.amax()
 
@@ -261,10 +262,13 @@ class LossGradients:
         solve: str = "conflict",
         check_finite: bool = True,
     ) -> dict[str, Tensor]:
-        """Adds the integrated gradients to `.grad`; see `integrate` and `mmpareto_backward`."""
+        """Adds the integrated gradients to `.grad`, once: what was gathered is used up.
+
+        See `integrate` and `mmpareto_backward`.
+        """
         report: dict[str, Tensor] = {}
-        for group, by_loss in self.sums.items():
-            parameters = self.groups[group]
+        for group, parameters in self.groups.items():
+            by_loss = self.sums.pop(group)
             filled = [
                 [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
                 for gradients in by_loss.values()
