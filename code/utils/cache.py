@@ -116,6 +116,8 @@ def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> 
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    if expected > 1e9:
+        print(f"cache: {modality} will take about {expected / 1e9:.1f} GB in {folder.parent}")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(folder, ignore_errors=True)
     temporary.mkdir()
