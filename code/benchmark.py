@@ -124,11 +124,17 @@ def method(name: str) -> Callable:
 TRIED = {"batched": batched_backward, "threads": threaded_backward}
 
 
+def published_arm(args) -> Arm:
+    """In the memory layout of the published code, whatever the other arms have."""
+    plain = argparse.Namespace(**vars(args) | {"channels_last": False})
+    return Arm("published", plain, lambda f, model: published_backward(f.losses, model))
+
+
 def build_arms(args, tried: bool = False) -> list[Arm]:
     ways = {name: method(name) for name in ("joint", "uniform", "pareto", "mmpareto")}
-    ways["published"] = lambda forward, model: published_backward(forward.losses, model)
-    ways |= TRIED if tried else {}
-    return [Arm(name, args, backward) for name, backward in ways.items()]
+    arms = [Arm(name, args, backward) for name, backward in ways.items()]
+    tries = TRIED.items() if tried else []
+    return [*arms, published_arm(args), *(Arm(name, args, way) for name, way in tries)]
 
 
 def random_batch(args, seed: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -383,7 +389,7 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         works[name] = lambda arm=arm, batches=batches, way=way: train.train_epoch(
             opt, next(epochs), arm.model, way, batches, arm.optimizer, scaler, recorder
         )
-    old = Arm("published", args, lambda f, model: published_backward(f.losses, model))
+    old = published_arm(args)
     items = published_dataset(args, root, ids)
     plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -44,4 +45,14 @@ def avmnist_root(tmp_path_factory, real_digits):
 
     root = tmp_path_factory.mktemp("data") / "avmnist"
     avmnist.prepare(real_digits, root, train_size=60, test_size=30)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cgmnist_root(tmp_path_factory, real_digits):
+    """A small CG-MNIST from the real digits."""
+    from dataset.prepare import cgmnist
+
+    root = tmp_path_factory.mktemp("data") / "cgmnist"
+    cgmnist.prepare(real_digits, root, train_size=1500, test_size=600)
     return root

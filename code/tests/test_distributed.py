@@ -112,6 +112,7 @@ def test_every_method_in_two_processes_is_the_run_of_one(tmp_path):
     check_same(trained(tmp_path, 2, methods), alone)
 
 
+@pytest.mark.slow
 def test_four_processes_three_modalities_and_parts(tmp_path):
     (alone,) = trained(tmp_path, 1, "mmpareto", modalities="audio,visual,flow")
     check_same(trained(tmp_path, 4, "mmpareto", 2, modalities="audio,visual,flow"), alone)
@@ -183,7 +184,7 @@ def process_of(rank, launcher):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_process_that_dies_ends_the_run_resumably(rank, flags, tmp_path):
     process = script([*flags, "--epochs", "3"])
     deadline = time.monotonic() + 120

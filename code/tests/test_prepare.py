@@ -418,3 +418,19 @@ def test_avmnist_downloads_from_its_homes(server, tmp_path, real_digits, monkeyp
     monkeypatch.setattr(avmnist, "FSDD_HOMES", (f"{server}recordings.tar.gz",))
     avmnist.prepare(None, tmp_path / "data" / "avmnist", train_size=20, test_size=10)
     assert len(read_split(tmp_path / "data" / "avmnist" / "train.csv", avmnist.DIGITS)) == 20
+
+
+def test_the_script_names_the_choices_and_passes_flags_on(tmp_path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def script(*argv):
+        command = ["sh", "script/prepare.sh", *argv]
+        env = os.environ | {"PATH": path}
+        return subprocess.run(command, cwd=CODE, env=env, capture_output=True, text=True)
+
+    for argv in (["nothing"], []):
+        done = script(*argv)
+        assert done.returncode != 0
+        assert "choose from avmnist cgmnist cremad demo" in done.stderr
+    done = script("cgmnist", "--check", "--output", str(tmp_path))
+    assert done.returncode == 2 and "has no manifest.sha256" in done.stderr

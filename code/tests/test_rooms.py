@@ -180,10 +180,8 @@ def test_model_branches():
 
 @every("dataset")
 def test_datasets_and_their_readers(name, request):
-    if name == "avmnist":
-        root = request.getfixturevalue("avmnist_root")
-    else:
-        root = request.getfixturevalue("demo_root")  # cremad reads the same tree
+    fixture = "demo_root" if name == "cremad" else f"{name}_root"  # cremad reads the same tree
+    root = request.getfixturevalue(fixture)
     build = load("dataset", name)
     dataset = build(root)
     assert dataset.name == name and len(dataset.classes) == len(set(dataset.classes)) > 1

@@ -75,7 +75,10 @@ def check_equal(one, other, both_kinds=True):
         assert (ours_now - theirs_now).norm() <= 1e-12 * theirs_now.norm()
 
 
-@pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
+THREE = pytest.param(("audio", "visual", "flow"), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("modalities", [("audio", "visual"), THREE])
 def test_parameters_after_every_step_equal_the_published_ones(modalities):
     check_equal(
         train(modalities, whole_batch(ours), pixels=64),

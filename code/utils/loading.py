@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -133,10 +134,12 @@ def collate(items: list[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tenso
     return batch, torch.tensor([target for _, target in items])
 
 
-def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C is for the main process, which then ends its workers."""
+def quiet_worker(worker: int) -> None:
+    """Ctrl-C is for the main process, which then ends its workers; a thread of theirs that was
+    handing over a batch meanwhile has nothing to say. Errors of the readers travel another way."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = lambda *exception: None
 
 
 def build_readers(dataset, modalities: list[str], train: bool, options) -> dict:
@@ -179,7 +182,7 @@ def build_loader(
         batch_sampler=BatchSampler(len(samples), options.batch_size, seed, shuffle),
         num_workers=options.num_workers,
         collate_fn=collate,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=quiet_worker,
         persistent_workers=options.num_workers > 0,
         pin_memory=options.device == "cuda",
     )

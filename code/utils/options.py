@@ -169,9 +169,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for reader in dict.fromkeys(dataset.modalities[m] for m in modalities):
         module = registry.load("dataset/modalities", reader, "--modalities")
         rooms[f"modality file {reader}"] = module.Modality
+    added = set()
     for title, owner in rooms.items():
-        if hasattr(owner, "add_options"):
-            owner.add_options(parser.add_argument_group(f"flags of {title}"))
+        add_options = getattr(owner, "add_options", None)
+        if add_options and add_options not in added:  # colour_image has those of image
+            added.add(add_options)
+            add_options(parser.add_argument_group(f"flags of {title}"))
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
     options = parser.parse_args(argv)

@@ -1,0 +1,68 @@
+"""A prepared tree's list of files and checksums, and whether the tree still agrees with it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from utils.atomic import write_text
+from utils.errors import BadInput
+
+NAME = "manifest.sha256"  # `sha256sum --check manifest.sha256` reads it too
+LEFT_OUT = ("cache", ".download")  # folders that may come and go
+
+
+def files_of(root: Path) -> list[str]:
+    """The files of a tree in order, relative to it; neither hidden ones nor the manifest."""
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = sorted(s for s in subfolders if s not in LEFT_OUT and s[0] != ".")
+        relative = Path(folder).relative_to(root)
+        found += [str(relative / name) for name in files if name[0] != "." and name != NAME]
+    return sorted(found)
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, "unreadable" where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return "unreadable"
+
+
+def checksums(root: Path, names: list[str], title: str) -> list[str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        work = pool.map(lambda name: checksum(root / name), names)
+        return list(tqdm(work, total=len(names), desc=title, leave=False, disable=None))
+
+
+def write(root: Path) -> None:
+    """Lists every file of `root` in `root`/manifest.sha256."""
+    names = files_of(root)
+    sums = checksums(root, names, "checksums")
+    text = "".join(f"{found}  {name}\n" for found, name in zip(sums, names))
+    write_text(root / NAME, text)
+
+
+def check(root: Path) -> None:
+    """Compares a tree with its manifest, and says so. Raises BadInput naming what differs."""
+    if not (root / NAME).is_file():
+        raise BadInput(f"{root}: has no {NAME}; it was not prepared to its end, prepare it again")
+    lines = (root / NAME).read_text(encoding="utf-8").splitlines()
+    expected = {name: found for found, name in (line.split("  ", 1) for line in lines)}
+    present = set(files_of(root))
+    problems = [f"{name}: missing" for name in expected if name not in present]
+    problems += [f"{name}: not of this set" for name in sorted(present - expected.keys())]
+    names = [name for name in expected if name in present]
+    for name, found in zip(names, checksums(root, names, "checking")):
+        if found != expected[name]:
+            problems.append(f"{name}: changed since it was prepared")
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:20])
+        more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise BadInput(f"{root}: {len(problems)} of {len(expected)} files differ{shown}{more}")
+    print(f"{root}: all {len(expected)} files are as they were prepared")
