@@ -50,41 +50,43 @@ PARTS = ("step", "memory", "loader", "epoch")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
 
 
-def batched_backward(forward: ForwardPass, model) -> None:
-    """Tried: both backward passes of an encoder as one, over stacked cotangents."""
+def cotangents(forward: ForwardPass) -> dict[str, tuple[Tensor, Tensor]]:
+    """{modality: gradient of the multimodal and of its own loss at its feature, (B, D) each}."""
     features, losses = forward.features, forward.losses
     fused = torch.autograd.grad(losses["multimodal"], list(features.values()), retain_graph=True)
-    for (modality, feature), cotangent in zip(features.items(), fused):
-        own = torch.autograd.grad(losses[modality], feature, retain_graph=True)[0]
-        parameters = model.encoder_parameters()[modality]
-        both = torch.autograd.grad(
-            feature, parameters, torch.stack([cotangent, own]), is_grads_batched=True
-        )
-        result, _ = mmpareto.integrate(list(zip(*both)), check_finite=False)
-        for parameter, gradient in zip(parameters, result):
-            parameter.grad = gradient
-
-
-def threaded_backward(forward: ForwardPass, model) -> None:
-    """Tried: the passes of each encoder in a thread of its own."""
-    features, losses = forward.features, forward.losses
-    fused = torch.autograd.grad(losses["multimodal"], list(features.values()), retain_graph=True)
-    cotangents = {
+    return {
         m: (g, torch.autograd.grad(losses[m], features[m], retain_graph=True)[0])
         for m, g in zip(features, fused)
     }
 
-    def passes(modality: str) -> None:
-        parameters = model.encoder_parameters()[modality]
-        pair = [
-            torch.autograd.grad(features[modality], parameters, g, retain_graph=True)
-            for g in cotangents[modality]
-        ]
-        result, _ = mmpareto.integrate(pair, check_finite=False)
-        for parameter, gradient in zip(parameters, result):
-            parameter.grad = gradient
 
-    threads = [threading.Thread(target=passes, args=(m,)) for m in features]
+def integrate_into(parameters: list[Tensor], pair) -> None:
+    """`pair`: the gradients of both losses, a list of tensors each."""
+    result, _ = mmpareto.integrate(pair, check_finite=False)
+    for parameter, gradient in zip(parameters, result):
+        parameter.grad = gradient
+
+
+def batched_backward(forward: ForwardPass, model) -> None:
+    """Tried: both backward passes of an encoder as one, over stacked cotangents."""
+    for modality, pair in cotangents(forward).items():
+        parameters = model.encoder_parameters()[modality]
+        both = torch.autograd.grad(
+            forward.features[modality], parameters, torch.stack(pair), is_grads_batched=True
+        )
+        integrate_into(parameters, list(zip(*both)))
+
+
+def threaded_backward(forward: ForwardPass, model) -> None:
+    """Tried: the passes of each encoder in a thread of its own."""
+
+    def passes(modality: str, pair: tuple[Tensor, Tensor]) -> None:
+        parameters = model.encoder_parameters()[modality]
+        feature = forward.features[modality]
+        both = [torch.autograd.grad(feature, parameters, g, retain_graph=True) for g in pair]
+        integrate_into(parameters, both)
+
+    threads = [threading.Thread(target=passes, args=item) for item in cotangents(forward).items()]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -136,8 +136,10 @@ def integrate(
     # when they left it; an accelerator always.
     units = torch.ones(n, dtype=exact, device=like.device)
     low, high = torch.finfo(work).tiny ** 0.5, torch.finfo(work).max ** 0.5
-    gram = inner_products() if on_cpu else units.diag()
-    in_range = on_cpu and bool(((low < gram.diagonal()) & (gram.diagonal() < high)).all())
+    in_range = False
+    if on_cpu:
+        gram = inner_products()
+        in_range = bool(((low < gram.diagonal()) & (gram.diagonal() < high)).all())
     if not in_range:
         peaks = [[torch.linalg.vector_norm(x, torch.inf) for x in block] for block in blocks]
         peaks = torch.stack([torch.stack(peak) for peak in peaks]).amax(0).to(exact)  # (n,)
@@ -327,12 +329,12 @@ def mmpareto_backward(
 class Method:
     """`--method mmpareto`: the step above for every encoder of the model."""
 
-    rescale, solve = "tensor", "conflict"
+    solve, gradients = "conflict", None  # what the step gathers, None before its first part
 
     def __init__(self, options):
         if not options.gamma > 0:
             raise ValueError(f"--gamma {options.gamma}: must be > 0")
-        self.gamma, self.rescale, self.gradients = options.gamma, options.rescale, None
+        self.gamma, self.rescale = options.gamma, options.rescale
 
     @staticmethod
     def add_options(parser):

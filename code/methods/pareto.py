@@ -13,7 +13,6 @@ from methods import mmpareto
 
 class Method(mmpareto.Method):
     gamma, rescale, solve = 1.0, "none", "always"
-    gradients = None
 
     def __init__(self, options):
         del options

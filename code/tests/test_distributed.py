@@ -1,5 +1,6 @@
 """Several processes on a CPU (gloo): the run of one process on the whole batch."""
 
+import json
 import os
 import signal
 import subprocess
@@ -162,8 +163,6 @@ def test_the_metrics_count_every_sample_once(flags, tmp_path):
     assert printed.count("run ") == 1 and "2 x cpu" in printed
     (last,) = read_jsonl(tmp_path / "x" / "metrics.jsonl")
     evaluate.main([str(tmp_path / "x"), "--json", str(tmp_path / "scores.json")])
-    import json
-
     alone = json.loads((tmp_path / "scores.json").read_text())
     for name, value in alone.items():
         if name.startswith("accuracy"):

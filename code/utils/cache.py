@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from utils.atomic import new_folder
 from utils.errors import BadInput
 
 ALIGNMENT_BYTES = 64  # of every sample in the file, so that any dtype can be viewed in place
@@ -118,10 +119,8 @@ def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> 
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
     if expected > 1e9:
         print(f"cache: {modality} will take about {expected / 1e9:.1f} GB in {folder.parent}")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(folder, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    with new_folder(folder) as temporary:
         samples = DataLoader(Ids(reader, ids), batch_size=None, num_workers=workers)
         where, position = {}, 0
         with open(temporary / "data.bin", "wb") as file:
@@ -139,7 +138,4 @@ def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> 
             file.flush()
             os.fsync(file.fileno())
         torch.save({"dtype": first.dtype, "where": where, "size": position}, temporary / "index.pt")
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     print(f"cache: {modality}, {len(ids)} samples, {position / 1e6:.1f} MB in {folder}", flush=True)

@@ -19,11 +19,8 @@ import argparse
 import gzip
 import io
 import json
-import os
-import shutil
 import struct
 import tarfile
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -33,7 +30,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from utils.atomic import write_text
+from utils.atomic import new_folder, write_text
 from utils.audio import filter_bank
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
@@ -53,6 +50,7 @@ FSDD_HOMES = (
 )
 FSDD_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # see recordings()
 HELD_OUT_SPEAKERS = ("theo", "yweweler")
+MNIST_SIZES = {"train": 60000, "test": 10000}
 DIGITS = [str(d) for d in range(10)]
 AUDIO_FRAMES, MEL_BINS = 48, 32  # 0.48 s: half of the recordings are shorter, the rest is cut
 
@@ -146,6 +144,17 @@ def pair(digits: np.ndarray, names: list[str], size: int, rng) -> list[tuple[int
     return pairs
 
 
+def check_request(source: Path | None, output: Path, sizes: dict[str, int]) -> None:
+    """Raises BadInput for folders or numbers of samples that cannot be, before any work."""
+    if output.exists():
+        raise BadInput(f"--output {output}: exists already; delete it, or name another")
+    if source is not None and not source.is_dir():
+        raise BadInput(f"--source {source}: no such folder")
+    for part, size in sizes.items():
+        if not 10 <= size <= MNIST_SIZES[part]:
+            raise BadInput(f"--{part}_size {size}: must be between 10 and {MNIST_SIZES[part]}")
+
+
 def prepare(
     source: Path | None,
     output: Path,
@@ -156,15 +165,10 @@ def prepare(
     seed: int = 0,
 ) -> None:
     """Writes the tree; `output` appears only when it is complete."""
-    if output.exists():
-        raise BadInput(f"--output {output}: exists already; delete it, or name another")
-    if source is not None and not source.is_dir():
-        raise BadInput(f"--source {source}: no such folder")
+    sizes = {"train": train_size, "test": test_size}
+    check_request(source, output, sizes)
     if not 0 <= energy_removed < 1:
         raise BadInput(f"--energy_removed {energy_removed}: must be at least 0 and below 1")
-    for flag, size, most in (("train", train_size, 60000), ("test", test_size, 10000)):
-        if not 10 <= size <= most:
-            raise BadInput(f"--{flag}_size {size}: must be between 10 and {most}")
     downloads = output.parent / ".download"
     sounds = recordings(source, downloads)
     banks = {}
@@ -173,12 +177,10 @@ def prepare(
         banks[name] = filter_bank(waveform, sample_rate_hz, MEL_BINS, AUDIO_FRAMES)
 
     rng = np.random.default_rng(seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    try:
+    with new_folder(output) as scratch:
         (scratch / "audio").mkdir()
         (scratch / "visual").mkdir()
-        for part, size in (("train", train_size), ("test", test_size)):
+        for part, size in sizes.items():
             pictures, digits = mnist(part, source, downloads)
             if part == "train":
                 weaken = Weaken(pictures, energy_removed)
@@ -198,9 +200,6 @@ def prepare(
         write_text(scratch / "stat.csv", "\n".join(DIGITS) + "\n")
         settings = dict(split=split, energy_removed=energy_removed, seed=seed)
         write_text(scratch / "settings.json", json.dumps(settings))
-        os.replace(scratch, output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     print(f"{output}: {train_size} training and {test_size} test pairs")
 
 

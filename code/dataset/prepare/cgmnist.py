@@ -15,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import pickle
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dataset.prepare.avmnist import DIGITS, mnist
+from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, check_request, mnist
 from utils import manifest
-from utils.atomic import write_text
+from utils.atomic import new_folder, write_text
 from utils.errors import BadInput, run
 
 # Mean colour of digits 0 to 9, red-green-blue: ten that are easily told apart (crimson, teal,
@@ -46,7 +43,6 @@ MEAN_COLOURS = np.array(
         (128, 0, 0),
     ]
 )
-SIZES = {"train": 60000, "test": 10000}
 SAFE = {  # all that a pickled dictionary of arrays needs
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -111,7 +107,7 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             raise
         raise BadInput(f"--npy {path}: unreadable ({error})") from error
     parts = {}
-    for part in SIZES:
+    for part in MNIST_SIZES:
         keys = f"{part}_image", f"{part}_label"
         if missing := [key for key in keys if key not in found]:
             raise BadInput(f"--npy {path}: has no {', '.join(missing)}, but {sorted(found)}")
@@ -160,27 +156,19 @@ def prepare(
     output: Path,
     npy: Path | None = None,
     variance: float = 0.03,
-    train_size: int = SIZES["train"],
-    test_size: int = SIZES["test"],
+    train_size: int = MNIST_SIZES["train"],
+    test_size: int = MNIST_SIZES["test"],
     seed: int = 0,
 ) -> None:
     """Writes the tree; `output` appears only when it is complete."""
-    if output.exists():
-        raise BadInput(f"--output {output}: exists already; delete it, or name another")
-    if source is not None and not source.is_dir():
-        raise BadInput(f"--source {source}: no such folder")
+    sizes = {"train": train_size, "test": test_size}
+    check_request(source, output, sizes)
     if not 0 <= variance <= 1:
         raise BadInput(f"--variance {variance}: must be between 0 and 1")
-    sizes = {"train": train_size, "test": test_size}
-    for part, size in sizes.items():
-        if not 10 <= size <= SIZES[part]:
-            raise BadInput(f"--{part}_size {size}: must be between 10 and {SIZES[part]}")
     downloads = output.parent / ".download"
     parts = build(source, downloads, npy, variance, seed, sizes)
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    try:
+    with new_folder(output) as scratch:
         for modality in ("grey", "colour"):
             (scratch / modality).mkdir()
         for part, (grey, coloured, digits) in parts.items():
@@ -192,9 +180,6 @@ def prepare(
             write_text(scratch / f"{part}.csv", "\n".join(rows) + "\n")
         write_text(scratch / "stat.csv", "\n".join(DIGITS) + "\n")
         manifest.write(scratch)
-        os.replace(scratch, output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     counts = {part: len(digits) for part, (_, _, digits) in parts.items()}
     print(f"{output}: {counts['train']} training and {counts['test']} test pairs")
 

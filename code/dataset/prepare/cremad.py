@@ -25,7 +25,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from utils.atomic import replacing, write_text
+from utils.atomic import new_folder, replacing, write_text
 from utils.audio import filter_bank, ogm_spectrogram, read_waveform
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
@@ -92,13 +92,11 @@ def prepare_clip(job: tuple[str, Path, Path, Path, dict]) -> tuple[str, str | No
         if not folder.is_dir():
             refuse_pointer(video)
             frames = read_frames(video, settings["frames_per_second"])
-            partial = folder.with_name(f".{clip}.{os.getpid()}.tmp")
-            partial.mkdir(parents=True)
-            for number, frame in enumerate(frames, start=1):
-                file = partial / f"frame_{number:05d}.jpg"
-                if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-                    raise OSError(f"cannot write {file}")
-            os.replace(partial, folder)
+            with new_folder(folder) as partial:
+                for number, frame in enumerate(frames, start=1):
+                    file = partial / f"frame_{number:05d}.jpg"
+                    if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+                        raise OSError(f"cannot write {file}")
     except BadInput as problem:
         return clip, str(problem)
     return clip, None
