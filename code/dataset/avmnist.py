@@ -1,15 +1,10 @@
 """AV-MNIST: a handwritten digit (MNIST) and a spoken one (FSDD) of the same class."""
 
-from __future__ import annotations
-
-from dataset.cremad import Dataset as CsvDataset
+from dataset import CsvDataset
 
 
 class Dataset(CsvDataset):
-    """The tree that `python -m dataset.prepare.avmnist` writes; csv files as for CREMA-D.
-
-    root/audio/<id>.pt (filter bank), root/visual/<id>.png (28 x 28, leading components removed).
-    """
+    """audio/<id>.pt (filter bank), visual/<id>.png (28 x 28, leading components removed)."""
 
     name = "avmnist"
     modalities = {"audio": "spectrogram", "visual": "image"}

@@ -1,16 +1,17 @@
-"""The generated demo set: CREMA-D's format and code paths, minutes on a CPU."""
+"""Generated clips of a face that speaks: CREMA-D's format and code paths, minutes on a CPU."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from dataset.cremad import Dataset as Cremad
+from dataset import CsvDataset
 
 
-class Dataset(Cremad):
+class Dataset(CsvDataset):
     """Generated on first use; what is in it: dataset/prepare/demo.py."""
 
     name = "demo"
+    modalities = {"audio": "spectrogram", "visual": "frames"}
     defaults = dict(image_size=48, epochs=8, batch_size=32, learning_rate=0.01)
 
     def __init__(self, root: Path):

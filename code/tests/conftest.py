@@ -54,5 +54,72 @@ def cgmnist_root(tmp_path_factory, real_digits):
     from dataset.prepare import cgmnist
 
     root = tmp_path_factory.mktemp("data") / "cgmnist"
-    cgmnist.prepare(real_digits, root, train_size=1500, test_size=600)
+    cgmnist.prepare(real_digits, root, train_size=400, test_size=200)
     return root
+
+
+@pytest.fixture(scope="session")
+def raw_kinetics(tmp_path_factory):
+    """A Kinetics-400 download: clips with sound of two classes, in several containers."""
+    from media import write_media
+
+    source = tmp_path_factory.mktemp("raw") / "kinetics"
+    kinds = [("mp4", "libx264", "aac"), ("webm", "libvpx", "libopus"), ("flv", "flv", "libmp3lame")]
+    for split, count in (("train", 4), ("test", 2)):
+        for label in ("playing drums", "singing"):
+            (source / split / label).mkdir(parents=True)
+            for i in range(count):
+                suffix, video, audio = kinds[i % 3]
+                name = f"{label[-4:]}-{split[:5]:_<5}{i}_{7 * i:06d}_{7 * i + 10:06d}.{suffix}"
+                write_media(source / split / label / name, video, audio, loud=0.1 + 0.1 * i)
+    return source
+
+
+@pytest.fixture(scope="session")
+def kinetics_sounds_root(tmp_path_factory, raw_kinetics):
+    """Kinetics-Sounds of those clips, by its own preparation."""
+    from dataset.prepare import kinetics_sounds
+
+    root = tmp_path_factory.mktemp("data") / "kinetics_sounds"
+    clips = kinetics_sounds.raw_clips(raw_kinetics)
+    split = kinetics_sounds.kinetics_split(raw_kinetics, clips)
+    settings = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=32)
+    problems = kinetics_sounds.prepare(
+        clips, root, split, kinetics_sounds.CLASSES, settings, jobs=1
+    )
+    assert not problems
+    return root
+
+
+@pytest.fixture(scope="session")
+def raw_modelnet(tmp_path_factory):
+    """The tree of ModelNet40.zip with two classes of generated solids."""
+    import trimesh
+
+    source = tmp_path_factory.mktemp("raw") / "ModelNet40"
+    for split, count in (("train", 4), ("test", 2)):
+        for label, make in (("bottle", trimesh.creation.cone), ("lamp", trimesh.creation.capsule)):
+            folder = source / label / split
+            folder.mkdir(parents=True)
+            for i in range(count):
+                solid = make(radius=1 + 0.2 * i, height=2)
+                solid.export(folder / f"{label}_{split == 'test':d}00{i}.off")
+    return source
+
+
+@pytest.fixture(scope="session")
+def modelnet40_root(tmp_path_factory, raw_modelnet):
+    """The views of those solids, by its own preparation."""
+    from dataset.prepare import modelnet40
+
+    root = tmp_path_factory.mktemp("data") / "modelnet40"
+    assert not modelnet40.prepare(raw_modelnet, root, size=32, jobs=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def folder_root(tmp_path_factory):
+    """Somebody's own data: sound, frames, pictures and arrays of the same samples."""
+    from own_data import write_own_data
+
+    return write_own_data(tmp_path_factory.mktemp("data") / "own")

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import train
 from methods import ForwardPass
 from models.multimodal import MultimodalModel
 from utils import options, registry
 from utils.errors import BadInput
 from utils.loading import collate
+from utils.record import read_jsonl
 from utils.samples import Sample
 
 ROOMS = {
@@ -178,13 +180,19 @@ def test_model_branches():
     assert list(alone) == ["audio"]
 
 
+def root_of(name, request):
+    """A small prepared tree of a data set, by its own preparation."""
+    fixture = "demo_root" if name == "cremad" else f"{name}_root"  # cremad reads the same tree
+    return request.getfixturevalue(fixture)
+
+
 @every("dataset")
 def test_datasets_and_their_readers(name, request):
-    fixture = "demo_root" if name == "cremad" else f"{name}_root"  # cremad reads the same tree
-    root = request.getfixturevalue(fixture)
+    root = root_of(name, request)
     build = load("dataset", name)
     dataset = build(root)
     assert dataset.name == name and len(dataset.classes) == len(set(dataset.classes)) > 1
+    assert build.modalities_at(root) == dataset.modalities
     opt = options.parse(["--dataset", name, "--data_root", str(root)])
     for split in ("train", "test"):
         samples = dataset.samples(split)
@@ -203,7 +211,34 @@ def test_datasets_and_their_readers(name, request):
 
 
 @every("dataset")
+def test_every_data_set_trains_from_its_prepared_tree(name, request, tmp_path):
+    root = root_of(name, request)
+    dataset = load("dataset", name)(root)
+    modalities = list(dataset.modalities)[:2]
+    argv = ["--dataset", name, "--data_root", str(root), "--ckpt_path", str(tmp_path)]
+    argv += ["--modalities", ",".join(modalities), "--image_size", "32", "--epochs", "1"]
+    batch_size = min(64, len(dataset.samples("train")) // 2)
+    train.main([*argv, "--batch_size", str(batch_size), "--num_workers", "0"])
+    (folder,) = tmp_path.iterdir()
+    (last,) = read_jsonl(folder / "metrics.jsonl")
+    assert {f"test/accuracy/{branch}" for branch in ("multimodal", *modalities)} <= last.keys()
+
+
+@every("dataset")
 def test_a_data_set_that_is_not_prepared_names_the_command(name, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="stat.csv, train.csv, test.csv. (Prepare it with|Delete)"):
+    command = {"demo": "Delete the folder", "folder": "DIR holds train.csv"}
+    mend = command.get(name, f"Prepare it with: sh script/prepare.sh {name}")
+    with pytest.raises(BadInput, match=f"has no .*train.csv, test.csv. {mend}"):
         load("dataset", name)(tmp_path / "empty")
+
+
+@every("dataset")
+def test_help_names_every_data_set_and_what_it_is(name, capsys):
+    with pytest.raises(SystemExit):
+        options.parse(["--help"])
+    printed = capsys.readouterr().out
+    module = registry.load("dataset", name, "--flag")
+    assert f"  {name}\n    {module.__doc__.splitlines()[0]}" in printed
+    for flag, value in module.Dataset.defaults.items():
+        assert f"--{flag} {value}" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -34,6 +35,38 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process of the machine at a time, by a lock on the file `path`."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def final_name(path: Path) -> str:
+    """The name that `path` has, or will have where `new_folder` has yielded it."""
+    if path.name.startswith(".") and path.name.endswith(".tmp"):
+        return path.name[1:].rsplit(".", 2)[0]
+    return path.name
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes left in `folder` of `replacing` and `new_folder`.
+
+    name: of the file or folder that was to appear. What a living process writes is left alone.
+    """
+    for leftover in folder.glob(f".{name}.*.tmp"):
+        process = leftover.name.split(".")[-2]
+        if not process.isdecimal():
+            continue
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        except PermissionError:  # it lives, as somebody else's
+            pass
 
 
 def write_text(path: Path, text: str) -> None:

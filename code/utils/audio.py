@@ -5,6 +5,7 @@ from __future__ import annotations
 import wave
 from pathlib import Path
 
+import av
 import librosa
 import numpy as np
 import soundfile
@@ -13,14 +14,16 @@ import torchaudio
 from torch import Tensor
 
 from utils.errors import BadInput
+from utils.video import COMPLETE, announced_seconds, decoded, opened
 
 SILENCE = 1e-4  # peak amplitude, full scale = 1, below which a recording counts as silent
+WINDOW_SECONDS = 0.025  # of the filter bank
 
 
 def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     """Mono samples in [-1, 1], shape (N,), at the file's own rate, and that rate in Hz.
 
-    Raises BadInput where the file is unreadable, cut short, empty or silent.
+    Raises BadInput where the file is unreadable, cut short, empty, silent or shorter than 25 ms.
     """
     try:
         samples, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
@@ -29,9 +32,39 @@ def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     promised = promised_samples(path)
     if len(samples) < promised:
         raise BadInput(f"{path}: truncated, {len(samples)} of {promised} samples")
+    return audible(path, samples.mean(1), sample_rate_hz), sample_rate_hz
+
+
+def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
+    """The sound of a video: mono samples in [-1, 1], (N,), at its own rate, and that rate in Hz.
+
+    As a 16-bit WAV of the track would hold it. Raises BadInput where the file is unreadable, has no
+    sound, or is cut short or silent.
+    """
+    with opened(path) as container:
+        if not container.streams.audio:
+            raise BadInput(f"{path}: has no sound")
+        stream = container.streams.audio[0]
+        promised = announced_seconds(container, stream)
+        to_mono = av.AudioResampler(format="s16", layout="mono", rate=stream.rate)
+        pieces = []
+        for frame in (*decoded(container, stream), None):  # None: what the resampler still holds
+            pieces += [piece.to_ndarray()[0] for piece in to_mono.resample(frame)]
+        sample_rate_hz = stream.rate
+    samples = np.concatenate([np.zeros(0, np.int16), *pieces]).astype(np.float32) / 2**15
+    if len(samples) < COMPLETE * promised * sample_rate_hz:
+        seconds = len(samples) / sample_rate_hz
+        raise BadInput(f"{path}: truncated sound, {seconds:.1f} of {promised:.1f} s")
+    return audible(path, samples, sample_rate_hz), sample_rate_hz
+
+
+def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """The samples. Raises BadInput where there is nothing to hear in them."""
     if len(samples) == 0 or np.abs(samples).max() < SILENCE:
         raise BadInput(f"{path}: silent")
-    return samples.mean(1), sample_rate_hz
+    if len(samples) < WINDOW_SECONDS * sample_rate_hz:
+        raise BadInput(f"{path}: too short, {len(samples)} samples at {sample_rate_hz} Hz")
+    return samples
 
 
 def promised_samples(path: Path) -> int:

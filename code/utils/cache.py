@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from utils.atomic import new_folder
+from utils.atomic import locked, new_folder
 from utils.errors import BadInput
 
 ALIGNMENT_BYTES = 64  # of every sample in the file, so that any dtype can be viewed in place
@@ -101,14 +99,6 @@ def open_cache(reader, modality: str, ids: list[str], cache_dir: Path, workers: 
         raise BadInput(
             f"--cache_dir {cache_dir}: cannot hold the cache ({error}); {mend}"
         ) from None
-
-
-@contextmanager
-def locked(path: Path):
-    """One process of the machine at a time."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> None:

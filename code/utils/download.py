@@ -1,45 +1,68 @@
-"""Downloads that are checked before anyone sees them."""
+"""Downloads that go on where they were interrupted and are checked before anyone sees them."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 from tqdm import tqdm
 
-from utils.atomic import replacing
+from utils.atomic import locked
 from utils.errors import BadInput
 
 
 def fetch(urls: tuple[str, ...], path: Path) -> Path:
     """Downloads the first of `urls` that answers to `path`, unless `path` is there already.
 
-    The caller checks the content (`check_sha256`), since archives are packed anew now and then
-    while what is in them stays. Raises BadInput naming every address tried.
+    An interrupted download leaves a hidden .part file, and the next call goes on with it where the
+    server can. The caller checks the content (`check_sha256`), since archives are packed anew now
+    and then while what is in them stays. Raises BadInput naming every address tried.
     """
-    if path.is_file():
-        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
     problems = []
-    for url in urls:
-        try:
-            with urllib.request.urlopen(url, timeout=60) as answer, replacing(path) as temporary:
-                total = int(answer.headers.get("Content-Length") or 0) or None
-                with (
-                    open(temporary, "wb") as file,
-                    tqdm.wrapattr(
-                        answer, "read", total=total, desc=path.name, disable=None
-                    ) as stream,
-                ):
-                    shutil.copyfileobj(stream, file)
-                if total and temporary.stat().st_size != total:
-                    raise OSError(f"{temporary.stat().st_size} of {total} bytes")
+    with locked(path.with_name(f".{path.name}.lock")):
+        if path.is_file():
             return path
-        except (urllib.error.URLError, OSError) as error:
-            problems.append(f"{url} ({error})")
+        for url in urls:
+            part = path.with_name(f".{path.name}.{zlib.crc32(url.encode()):08x}.part")
+            try:
+                download(url, part, path.name)
+                os.replace(part, path)
+                return path
+            except (urllib.error.URLError, OSError) as error:
+                problems.append(f"{url} ({error})")
     raise BadInput(f"cannot download {path.name}: " + "; ".join(problems))
+
+
+def download(url: str, part: Path, title: str) -> None:
+    """Fills `part` with what `url` gives, going on after the bytes it has."""
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:  # the part is not a part of what there is now
+            raise
+        part.unlink()
+        return download(url, part, title)
+    with answer:
+        if answer.status != 206:  # from the start
+            done = 0
+        length = answer.headers.get("Content-Length")
+        total = int(length) + done if length else None
+        bar = {"total": total, "initial": done, "desc": title, "disable": None}
+        with (
+            open(part, "ab" if done else "wb") as file,
+            tqdm.wrapattr(answer, "read", **bar) as stream,
+        ):
+            shutil.copyfileobj(stream, file)
+    if total and part.stat().st_size != total:
+        raise OSError(f"{part.stat().st_size} of {total} bytes; run it again to go on")
 
 
 def check_sha256(name: str, content: bytes, expected: str) -> None:

@@ -40,12 +40,13 @@ def checksums(root: Path, names: list[str], title: str) -> list[str]:
         return list(tqdm(work, total=len(names), desc=title, leave=False, disable=None))
 
 
-def write(root: Path) -> None:
-    """Lists every file of `root` in `root`/manifest.sha256."""
+def write(root: Path) -> int:
+    """Lists every file of `root` in `root`/manifest.sha256. Returns their bytes."""
     names = files_of(root)
     sums = checksums(root, names, "checksums")
     text = "".join(f"{found}  {name}\n" for found, name in zip(sums, names))
     write_text(root / NAME, text)
+    return sum((root / name).stat().st_size for name in names)
 
 
 def check(root: Path) -> None:

@@ -14,7 +14,9 @@ from utils.errors import BadInput
 DATA = Path(__file__).resolve().parents[2] / "data"
 
 
-class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter):
+class HelpWithDefaults(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
     """Shows defaults, but not those that are None or False: their help texts say what happens."""
 
     def _get_help_string(self, action):
@@ -155,26 +157,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     dataset_name, notice = choose_dataset(chosen)
     dataset = registry.load("dataset", dataset_name, "--dataset").Dataset
     method = registry.load("methods", chosen.method, "--method").Method
-    modalities = choose_modalities(chosen.modalities, dataset)
+    readers = dataset.modalities_at(chosen.data_root)
+    modalities = choose_modalities(chosen.modalities, readers)
 
     parser = argparse.ArgumentParser(
         prog="train.py",
-        description="Train encoders and a fusion head with a method for multimodal learning. "
+        description="Train encoders and a fusion head with a method for multimodal learning.\n"
         f"Flags and defaults below are those of --dataset {dataset_name} --method {chosen.method}.",
+        epilog=describe_datasets(),
         formatter_class=HelpWithDefaults,
         allow_abbrev=False,
     )
     shared_flags(parser)
     rooms = {f"method {chosen.method}": method}
-    for reader in dict.fromkeys(dataset.modalities[m] for m in modalities):
+    for reader in dict.fromkeys(readers[m] for m in modalities):
         module = registry.load("dataset/modalities", reader, "--modalities")
         rooms[f"modality file {reader}"] = module.Modality
-    added = set()
     for title, owner in rooms.items():
-        add_options = getattr(owner, "add_options", None)
-        if add_options and add_options not in added:  # colour_image has those of image
-            added.add(add_options)
-            add_options(parser.add_argument_group(f"flags of {title}"))
+        if hasattr(owner, "add_options"):
+            owner.add_options(parser.add_argument_group(f"flags of {title}"))
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
     options = parser.parse_args(argv)
@@ -193,6 +194,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def describe_datasets() -> str:
+    """Every data set: what it is, its modalities, and the defaults it changes."""
+    told = ["data sets, with the defaults that differ from those of the published CREMA-D run:"]
+    for name in registry.names("dataset"):
+        module = registry.load("dataset", name, "--dataset")
+        defaults = [f"--{flag} {value}" for flag, value in module.Dataset.defaults.items()]
+        changed = [" ".join(["defaults", *defaults])] if defaults else []
+        told += [f"  {name}", *(f"    {line}" for line in (*module.__doc__.splitlines(), *changed))]
+    return "\n".join(told)
+
+
 def choose_dataset(chosen: argparse.Namespace) -> tuple[str, str]:
     """The data set's name, and what must be said about the choice ("" if the user made it)."""
     if chosen.dataset != "auto":
@@ -205,15 +217,13 @@ def choose_dataset(chosen: argparse.Namespace) -> tuple[str, str]:
     )
 
 
-def choose_modalities(wanted: str | None, dataset) -> list[str]:
+def choose_modalities(wanted: str | None, there: dict[str, str]) -> list[str]:
     if wanted is None:
-        return list(dataset.modalities)
+        return list(there)
     modalities = [m.strip() for m in wanted.split(",") if m.strip()]
-    unknown = [m for m in modalities if m not in dataset.modalities]
+    unknown = [m for m in modalities if m not in there]
     if unknown or not modalities or len(set(modalities)) < len(modalities):
-        raise BadInput(
-            f"--modalities {wanted}: choose from {','.join(dataset.modalities)}, each at most once"
-        )
+        raise BadInput(f"--modalities {wanted}: choose from {','.join(there)}, each at most once")
     return modalities
 
 

@@ -1,40 +1,89 @@
-"""Video files to frames."""
+"""Video files of any container and codec: their frames and, in utils/audio.py, their sound."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
+from utils.atomic import new_folder
 from utils.errors import BadInput
 
-COMPLETE = 0.8  # share of the announced frames that must decode; containers round their duration
+COMPLETE = 0.8  # share of the announced duration that must decode; containers round theirs
+JPEG_QUALITY = 95
 
 
-def read_frames(path: Path, frames_per_second: float) -> list[np.ndarray]:
+@contextmanager
+def opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """The container of a media file. Raises BadInput where it is missing, empty or no media."""
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise BadInput(f"{path}: unreadable video ({error})") from error
+
+
+def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
+    """The frames of a stream; packets that cannot be decoded are left out, as players do."""
+    stream.codec_context.thread_count = 1  # preparations run a process per core already
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            continue
+
+
+def announced_seconds(container, stream) -> float:
+    """The duration that the header gives; 0 where it gives none."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list[np.ndarray]:
     """Frames (H, W, 3), blue-green-red as OpenCV has them, at `frames_per_second` from the start
     on.
 
-    Takes the first frame at or after each multiple of 1 / frames_per_second, so a rate above the
-    video's own gives every frame once. Raises BadInput where the file is unreadable, cut short, or
-    holds fewer than two frames.
+    Takes the first frame at or after each multiple of 1 / frames_per_second by the frames' own
+    times, so that videos of variable rate come out right and a rate above the video's own gives
+    every frame once. Turned upright as the file says.
+
+    Raises BadInput where the file is unreadable, cut short, holds one frame, or gives fewer than
+    `at_least`.
     """
-    capture = cv2.VideoCapture(str(path))
-    rate, announced = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    frames, decoded = [], 0
-    while True:
-        ok, frame = capture.read()
-        if not ok:
-            break
-        if rate > 0 and decoded / rate * frames_per_second >= len(frames) - 1e-6:
-            frames.append(frame)
-        decoded += 1
-    capture.release()
-    if decoded == 0 or rate <= 0:
+    with opened(path) as container:
+        if not container.streams.video:
+            raise BadInput(f"{path}: has no video")
+        stream = container.streams.video[0]
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        promised = announced_seconds(container, stream)
+        frames, times = [], []
+        for number, frame in enumerate(decoded(container, stream)):
+            time = frame.time if frame.time is not None else number / (rate or 1)
+            times.append(time)
+            if (time - times[0]) * frames_per_second >= len(frames) - 1e-6:
+                picture = frame.to_ndarray(format="bgr24")
+                frames.append(np.rot90(picture, frame.rotation // 90))
+    if not times:
         raise BadInput(f"{path}: unreadable video")
-    if decoded == 1:
+    if len(times) == 1:
         raise BadInput(f"{path}: a single frame")
-    if decoded < COMPLETE * announced:
-        raise BadInput(f"{path}: truncated, {decoded} of {announced:.0f} frames")
+    seconds = max(times) - times[0] + (1 / rate if rate else 0)
+    if seconds < COMPLETE * promised:
+        raise BadInput(f"{path}: truncated, {seconds:.1f} of {promised:.1f} s")
+    if len(frames) < at_least:
+        raise BadInput(f"{path}: too short, {seconds:.1f} s give {len(frames)} frames")
     return frames
+
+
+def write_frames(frames: list[np.ndarray], folder: Path) -> None:
+    """`folder`/frame_00001.jpg and so on; the folder appears complete or not at all."""
+    with new_folder(folder) as temporary:
+        for number, frame in enumerate(frames, start=1):
+            file = temporary / f"frame_{number:05d}.jpg"
+            if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+                raise OSError(f"cannot write {file}")

@@ -1,4 +1,4 @@
-"""Frames of a clip, saved as `<id>/frame_00001.jpg` and so on."""
+"""Frames of a clip, saved as `<id>/frame_00001.jpg` and so on, or pictures of other names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from dataset.modalities import image
 from utils.errors import BadInput
+from utils.samples import natural
 
 
 def pick(available: int, wanted: int, train: bool) -> list[int]:
@@ -64,17 +66,16 @@ class FrameFiles:
     """The frames of a clip in order, each decoded when it is asked for."""
 
     def __init__(self, folder: Path):
-        self.paths = sorted(folder.glob("frame_*.jpg"))
-        if not self.paths:
-            raise BadInput(f"{folder}: no frame_*.jpg; prepare it again")
+        found = [p for p in folder.iterdir() if p.suffix.lower() in image.Modality.suffixes]
+        self.paths = sorted(found, key=lambda path: natural(path.name))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> Image.Image:
         try:
-            with Image.open(self.paths[position]) as image:
-                return image.convert("RGB")
+            with Image.open(self.paths[position]) as frame:
+                return frame.convert("RGB")
         except (UnidentifiedImageError, OSError) as error:
             path = self.paths[position]
             raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
@@ -90,18 +91,13 @@ class Modality:
     """
 
     channels = 3
+    suffixes = ("",)  # a folder
     any_pixel = torch.zeros(1, 1, 1)
     packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--image_size",
-            type=int,
-            default=224,
-            metavar="PIXELS",
-            help="height and width of a frame",
-        )
+        image.add_image_size(parser)
         parser.add_argument(
             "--frames_per_clip", type=int, default=2, metavar="T", help="frames taken of each clip"
         )
@@ -143,15 +139,17 @@ class Modality:
 
     def ids(self) -> set[str]:
         """The ids that have a folder with at least one frame."""
-        return {path.parent.name for path in self.folder.glob("*/frame_00001.jpg")}
+        if not self.folder.is_dir():
+            return set()
+        return {f.name for f in self.folder.iterdir() if f.is_dir() and len(FrameFiles(f))}
 
     def pack(self, sample_id: str) -> Tensor:
         """All frames of a clip, (N, H, W, 3) uint8, the layout that is resized fastest."""
         frames = []
-        for image in FrameFiles(self.folder / sample_id):
-            if 0 < self.cache_pixels < min(image.size):
-                image = functional.resize(image, [self.cache_pixels])
-            frames.append(functional.pil_to_tensor(image).permute(1, 2, 0))
+        for frame in FrameFiles(self.folder / sample_id):
+            if 0 < self.cache_pixels < min(frame.size):
+                frame = functional.resize(frame, [self.cache_pixels])
+            frames.append(functional.pil_to_tensor(frame).permute(1, 2, 0))
         if len({frame.shape for frame in frames}) > 1:
             raise BadInput(f"{self.folder / sample_id}: frames of different sizes; prepare again")
         return torch.stack(frames)

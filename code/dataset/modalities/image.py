@@ -1,4 +1,4 @@
-"""One grey picture, saved as `<id>.png`."""
+"""One picture, saved as `<id>.png` or `.jpg` and the like."""
 
 from __future__ import annotations
 
@@ -11,47 +11,68 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from utils.errors import BadInput
+from utils.samples import file_of, ids_of
+
+GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
+
+
+def add_image_size(parser) -> None:
+    """--image_size; once, since a data set may have both pictures and frames."""
+    if "--image_size" not in parser._option_string_actions:
+        parser.add_argument(
+            "--image_size",
+            type=int,
+            default=224,
+            metavar="PIXELS",
+            help="height and width of a picture or frame",
+        )
 
 
 class Modality:
-    """Reads `<folder>/<id>.png` as (1, S, S) in [-1, 1], S = `--image_size`. No augmentation."""
+    """Reads `<folder>/<id>.png` as (C, S, S) in [-1, 1], S = `--image_size`. No augmentation.
 
-    channels = 1
-    mode, kind = "L", "grey picture"
+    C is 1 where the first picture of the folder is grey, else 3.
+    """
+
+    suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
     packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--image_size",
-            type=int,
-            default=28,
-            metavar="PIXELS",
-            help="height and width of a picture",
-        )
+        add_image_size(parser)
 
     def __init__(self, folder: Path, train: bool, options):
         del train
         self.folder = Path(folder)
         if options.image_size < 1:
             raise BadInput(f"--image_size {options.image_size}: must be at least 1")
-        self.size = options.image_size
-        self.packed_as = f"{self.kind} of {self.size} pixels"
+        first, self.size = min(self.ids(), default=None), options.image_size
+        self.channels = 1 if first is None or self.open(first).mode in GREY else 3
+        self.packed_as = f"{self.channels} x {self.size} pixels"
         self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        return {path.stem for path in self.folder.glob("*.png")}
+        return ids_of(self.folder, self.suffixes)
+
+    def open(self, sample_id: str) -> Image.Image:
+        path = file_of(self.folder, sample_id, self.suffixes)
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except (UnidentifiedImageError, OSError) as error:
+            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+        if image.mode not in GREY + COLOUR:
+            raise BadInput(f"{path}: of mode {image.mode}; save it with 8 bits per channel")
+        return image
 
     def pack(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8: what the cache holds."""
-        path = self.folder / f"{sample_id}.png"
-        try:
-            with Image.open(path) as image:
-                resized = functional.resize(image.convert(self.mode), [self.size, self.size])
-        except (UnidentifiedImageError, OSError) as error:
-            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
-        return functional.pil_to_tensor(resized)
+        image = self.open(sample_id)
+        if self.channels == 1 and image.mode not in GREY:
+            raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        return functional.pil_to_tensor(functional.resize(image, [self.size, self.size]))
 
     def read(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8."""

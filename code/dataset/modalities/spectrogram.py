@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from utils.errors import BadInput
+from utils.samples import file_of, ids_of
 
 
 class Modality:
     """Reads `<folder>/<id>.pt`, a tensor (T, F), as (1, T, F) float32, as published."""
 
     channels = 1
+    suffixes = (".pt",)
     packed = None  # with the cache: sample id -> what `pack` gives
     packed_as = "spectrogram"
 
@@ -23,11 +25,14 @@ class Modality:
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        return {path.stem for path in self.folder.glob("*.pt")}
+        return ids_of(self.folder, self.suffixes)
+
+    def path(self, sample_id: str) -> Path:
+        return file_of(self.folder, sample_id, self.suffixes)
 
     def pack(self, sample_id: str) -> Tensor:
         """(1, T, F) float32: what the cache holds."""
-        path = self.folder / f"{sample_id}.pt"
+        path = self.path(sample_id)
         try:
             picture = torch.load(path, weights_only=True)
         except Exception as error:  # a damaged pickle can fail in any way

@@ -2,6 +2,7 @@
 
     python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
     python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
+    python -m dataset.prepare.avmnist --check               compares the tree with its checksums
 
 Run inside code/. Splits are disjoint in both sources: training pictures come from MNIST's training
 part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al.
@@ -15,13 +16,13 @@ easy variant of the same digits, which every method solves:
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import json
 import struct
 import tarfile
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from utils.atomic import new_folder, write_text
+from utils import preparation
+from utils.atomic import new_folder, sweep, write_text
 from utils.audio import filter_bank
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
@@ -145,7 +147,10 @@ def pair(digits: np.ndarray, names: list[str], size: int, rng) -> list[tuple[int
 
 
 def check_request(source: Path | None, output: Path, sizes: dict[str, int]) -> None:
-    """Raises BadInput for folders or numbers of samples that cannot be, before any work."""
+    """Raises BadInput for folders or numbers of samples that cannot be, before any work.
+
+    Clears away what a killed preparation of `output` left.
+    """
     if output.exists():
         raise BadInput(f"--output {output}: exists already; delete it, or name another")
     if source is not None and not source.is_dir():
@@ -153,6 +158,7 @@ def check_request(source: Path | None, output: Path, sizes: dict[str, int]) -> N
     for part, size in sizes.items():
         if not 10 <= size <= MNIST_SIZES[part]:
             raise BadInput(f"--{part}_size {size}: must be between 10 and {MNIST_SIZES[part]}")
+    sweep(output.parent, output.name)
 
 
 def prepare(
@@ -171,12 +177,13 @@ def prepare(
         raise BadInput(f"--energy_removed {energy_removed}: must be at least 0 and below 1")
     downloads = output.parent / ".download"
     sounds = recordings(source, downloads)
-    banks = {}
-    for name, content in tqdm(sounds.items(), desc="filter banks", disable=None):
-        waveform, sample_rate_hz = soundfile.read(io.BytesIO(content), dtype="float32")
-        banks[name] = filter_bank(waveform, sample_rate_hz, MEL_BINS, AUDIO_FRAMES)
 
-    rng = np.random.default_rng(seed)
+    @cache
+    def bank(name: str) -> torch.Tensor:
+        waveform, sample_rate_hz = soundfile.read(io.BytesIO(sounds[name]), dtype="float32")
+        return filter_bank(waveform, sample_rate_hz, MEL_BINS, AUDIO_FRAMES)
+
+    rng, split_lines = np.random.default_rng(seed), {}
     with new_folder(output) as scratch:
         (scratch / "audio").mkdir()
         (scratch / "visual").mkdir()
@@ -184,36 +191,28 @@ def prepare(
             pictures, digits = mnist(part, source, downloads)
             if part == "train":
                 weaken = Weaken(pictures, energy_removed)
-            names = [n for n in sorted(banks) if is_test_recording(n, split) == (part == "test")]
+            names = [n for n in sorted(sounds) if is_test_recording(n, split) == (part == "test")]
             lines = []
             pairs = pair(digits, names, size, rng)
             weakened = weaken(pictures[[index for index, _ in pairs]])
             for number, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
                 sample = f"{part}_{number:05d}"
-                torch.save(banks[name], scratch / "audio" / f"{sample}.pt")
+                torch.save(bank(name), scratch / "audio" / f"{sample}.pt")
                 Image.fromarray(weakened[number]).save(scratch / "visual" / f"{sample}.png")
                 lines.append((sample, digits[index], index, name))
-            rows = [f"{sample},{digit}" for sample, digit, _, _ in lines]
-            write_text(scratch / f"{part}.csv", "\n".join(rows) + "\n")
+            split_lines[part] = [f"{sample},{digit}" for sample, digit, _, _ in lines]
             origins = [f"{sample},{index},{name}" for sample, _, index, name in lines]
             write_text(scratch / f"{part}_origin.csv", "\n".join(origins) + "\n")
-        write_text(scratch / "stat.csv", "\n".join(DIGITS) + "\n")
         settings = dict(split=split, energy_removed=energy_removed, seed=seed)
         write_text(scratch / "settings.json", json.dumps(settings))
-    print(f"{output}: {train_size} training and {test_size} test pairs")
+        preparation.finish(scratch, DIGITS, split_lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset.prepare.avmnist",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = preparation.command_line("avmnist", __doc__)
     parser.add_argument(
         "--source", type=Path, help="folder with the archives, instead of a download"
     )
-    parser.add_argument("--output", type=Path, default=Path("../data/avmnist"))
     parser.add_argument(
         "--split", choices=("speaker", "index"), default="speaker", help="how recordings are split"
     )
@@ -227,8 +226,7 @@ def main() -> None:
     parser.add_argument("--train_size", type=int, default=2000, metavar="N", help="at most 60000")
     parser.add_argument("--test_size", type=int, default=2000, metavar="N", help="at most 10000")
     parser.add_argument("--seed", type=int, default=0, help="of the pairing")
-    options = parser.parse_args()
-    prepare(**vars(options))
+    prepare(**preparation.parse(parser))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ easier way: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050
 
 from __future__ import annotations
 
-import argparse
 import io
+import json
 import pickle
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, check_request, mnist
-from utils import manifest
+from utils import preparation
 from utils.atomic import new_folder, write_text
 from utils.errors import BadInput, run
 
@@ -166,7 +166,7 @@ def prepare(
     if not 0 <= variance <= 1:
         raise BadInput(f"--variance {variance}: must be between 0 and 1")
     downloads = output.parent / ".download"
-    parts = build(source, downloads, npy, variance, seed, sizes)
+    split, parts = {}, build(source, downloads, npy, variance, seed, sizes)
 
     with new_folder(output) as scratch:
         for modality in ("grey", "colour"):
@@ -176,36 +176,23 @@ def prepare(
             for i, name in enumerate(tqdm(names, desc=part, disable=None)):
                 Image.fromarray(grey[i]).save(scratch / "grey" / f"{name}.png")
                 Image.fromarray(coloured[i]).save(scratch / "colour" / f"{name}.png")
-            rows = [f"{name},{digit}" for name, digit in zip(names, digits)]
-            write_text(scratch / f"{part}.csv", "\n".join(rows) + "\n")
-        write_text(scratch / "stat.csv", "\n".join(DIGITS) + "\n")
-        manifest.write(scratch)
-    counts = {part: len(digits) for part, (_, _, digits) in parts.items()}
-    print(f"{output}: {counts['train']} training and {counts['test']} test pairs")
+            split[part] = [f"{name},{digit}" for name, digit in zip(names, digits)]
+        settings = dict(npy=npy and npy.name, variance=None if npy else variance, seed=seed)
+        write_text(scratch / "settings.json", json.dumps(settings))
+        preparation.finish(scratch, DIGITS, split)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset.prepare.cgmnist",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = preparation.command_line("cgmnist", __doc__)
     parser.add_argument("--source", type=Path, help="folder with MNIST's four archives")
     parser.add_argument("--npy", type=Path, help="mnist_10color_jitter_var_0.030.npy or the like")
-    parser.add_argument("--output", type=Path, default=Path("../data/cgmnist"))
     parser.add_argument(
         "--variance", type=float, default=0.03, help="of the jitter of each channel, 0 to 1"
     )
     parser.add_argument("--train_size", type=int, default=60000, metavar="N", help="the first N")
     parser.add_argument("--test_size", type=int, default=10000, metavar="N", help="the first N")
     parser.add_argument("--seed", type=int, default=0, help="of the colours")
-    parser.add_argument("--check", action="store_true", help="only compare --output as it is")
-    options = vars(parser.parse_args())
-    if options.pop("check"):
-        manifest.check(options["output"])
-    else:
-        prepare(**options)
+    prepare(**preparation.parse(parser))
 
 
 if __name__ == "__main__":

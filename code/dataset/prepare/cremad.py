@@ -1,6 +1,7 @@
 """Raw CREMA-D (VideoFlash/*.flv, AudioWAV/*.wav) -> the tree of dataset/cremad.py.
 
     python -m dataset.prepare.cremad --source DIR
+    python -m dataset.prepare.cremad --check          compares the tree with its checksums
 
 Run inside code/. Skips what is done already, so it can be interrupted and run again. Media that
 cannot be used are named at the end and in <output>/report.json; training then says how many clips
@@ -10,31 +11,27 @@ it found.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import shutil
-import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import torch
-from tqdm import tqdm
 
-from utils.atomic import new_folder, replacing, write_text
+from utils import preparation
+from utils.atomic import replacing
 from utils.audio import filter_bank, ogm_spectrogram, read_waveform
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
 from utils.samples import read_split
-from utils.video import read_frames
+from utils.video import read_frames, write_frames
 
 CODES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 VIDEO_SUFFIXES = (".flv", ".mp4", ".avi")
-JPEG_QUALITY = 95
+HOW_TO_GET = (
+    "--source: name the folder of CREMA-D. Its home is a Git-LFS repository of several GB:\n"
+    "  git lfs install && git clone https://github.com/CheyneyComputerScience/CREMA-D\n"
+    "  cd CREMA-D && git lfs pull && cd ..\n"
+    "  python -m dataset.prepare.cremad --source CREMA-D"
+)
 # Both places in OGM-GE's history where the lists stood, tried in turn; what arrives is checked.
 SPLIT_HOMES = (
     "https://raw.githubusercontent.com/GeWu-Lab/OGM-GE_CVPR2022/"
@@ -76,37 +73,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mel_bins", type=int, default=128, metavar="F", help="width of the filter bank"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes")
+    preparation.add_jobs(parser)
 
 
-def prepare_clip(job: tuple[str, Path, Path, Path, dict]) -> tuple[str, str | None]:
-    """Both files of one clip; (clip, None) when they stand complete, else (clip, what is wrong)."""
-    clip, video, sound, output, settings = job
+def prepare_clip(video: Path, sound: Path, clip: str, output: Path, settings: dict) -> None:
+    """Both files of one clip, unless they are there. Raises BadInput for unusable media."""
     picture, folder = output / "audio" / f"{clip}.pt", output / "visual" / clip
-    try:
-        if not picture.is_file():
-            refuse_pointer(sound)
-            tensor = audio_features(sound, settings)
-            with replacing(picture) as temporary:
-                torch.save(tensor, temporary)
-        if not folder.is_dir():
-            refuse_pointer(video)
-            frames = read_frames(video, settings["frames_per_second"])
-            with new_folder(folder) as partial:
-                for number, frame in enumerate(frames, start=1):
-                    file = partial / f"frame_{number:05d}.jpg"
-                    if not cv2.imwrite(str(file), frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-                        raise OSError(f"cannot write {file}")
-    except BadInput as problem:
-        return clip, str(problem)
-    return clip, None
-
-
-def audio_features(sound: Path, settings: dict) -> torch.Tensor:
-    waveform, sample_rate_hz = read_waveform(sound)
-    if settings["audio"] == "spectrogram":
-        return ogm_spectrogram(waveform, sample_rate_hz)
-    return filter_bank(waveform, sample_rate_hz, settings["mel_bins"], settings["audio_frames"])
+    if not picture.is_file():
+        refuse_pointer(sound)
+        waveform, sample_rate_hz = read_waveform(sound)
+        if settings["audio"] == "spectrogram":
+            tensor = ogm_spectrogram(waveform, sample_rate_hz)
+        else:
+            bins, length = settings["mel_bins"], settings["audio_frames"]
+            tensor = filter_bank(waveform, sample_rate_hz, bins, length)
+        with replacing(picture) as temporary:
+            torch.save(tensor, temporary)
+    if not folder.is_dir():
+        refuse_pointer(video)
+        write_frames(read_frames(video, settings["frames_per_second"]), folder)
 
 
 def refuse_pointer(path: Path) -> None:
@@ -210,68 +195,23 @@ def prepare(
     split: {"train" | "test": lines `clip,code`}; settings: {flag of `add_options`: value}.
     """
     clips = raw_clips(source)
-    for flag, value in (settings | {"jobs": jobs}).items():
+    for flag, value in settings.items():
         if flag != "audio" and not value > 0:
             raise BadInput(f"--{flag} {value}: must be > 0")
-    begun = output / "settings.json"
-    if begun.is_file() and json.loads(begun.read_text()) != settings:
-        raise BadInput(
-            f"--output {output}: was begun with {begun.read_text()}; "
-            "use the same flags, or delete it"
-        )
-    write_text(begun, json.dumps(settings))
-    (output / "visual").mkdir(exist_ok=True)
-    for leftover in (output / "visual").glob(".*.tmp"):
-        shutil.rmtree(leftover)
-
-    started = time.monotonic()
-    work = [(clip, *files, output, settings) for clip, files in clips.items()]
-    with ExitStack() as stack:
-        apply = map
-        if jobs > 1:
-            # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
-            workers = get_context("spawn")
-            pool = ProcessPoolExecutor(jobs, workers, initializer=single_threaded)
-            apply = partial(stack.enter_context(pool).map, chunksize=8)
-        results = apply(prepare_clip, work)
-        results = dict(tqdm(results, total=len(work), desc=f"{output.name}: clips", disable=None))
-    problems = {clip: problem for clip, problem in results.items() if problem}
-    if len(problems) == len(clips):
-        raise BadInput(f"no clip of {source} is usable; the first: {next(iter(problems.values()))}")
-
-    for name, lines in split.items():
-        write_text(output / f"{name}.csv", "\n".join(lines) + "\n")
-    write_text(
-        output / "stat.csv", "\ufeff" + "\n".join(CODES) + "\n"
-    )  # BOM as in the published file
-    seconds = time.monotonic() - started
-    report = {"clips": len(clips), "usable": len(clips) - len(problems), "problems": problems}
-    write_text(output / "report.json", json.dumps(report | {"seconds": round(seconds)}, indent=1))
-    for problem in problems.values():
-        print(f"skipped  {problem}")
-    print(
-        f"{output.name}: {report['usable']} of {len(clips)} clips usable, {seconds:.0f} s, "
-        f"{len(clips) / seconds / jobs:.1f} clips per second and process"
-    )
+    preparation.begin(output, settings)
+    work = {clip: (*files, clip, output, settings) for clip, files in clips.items()}
+    problems, seconds = preparation.convert(prepare_clip, work, jobs, "clips")
+    listed = [line.split(",")[0] for lines in split.values() for line in lines]
+    problems |= {clip: f"{clip}: not among the raw files" for clip in listed if clip not in clips}
+    files = [file for pair in clips.values() for file in pair]
+    speed = preparation.speed_of(files, len(clips), seconds, jobs)
+    preparation.finish(output, CODES, split, problems, speed=speed)
     return problems
 
 
-def single_threaded() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset.prepare.cremad",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--source", type=Path, required=True, help="folder of VideoFlash and AudioWAV"
-    )
-    parser.add_argument("--output", type=Path, default=Path("../data/cremad"))
+    parser = preparation.command_line("cremad", __doc__)
+    parser.add_argument("--source", type=Path, help="folder of VideoFlash and AudioWAV")
     add_options(parser)
     parser.add_argument(
         "--split",
@@ -284,14 +224,15 @@ def main() -> None:
         "--split_dir", type=Path, help="take train.csv and test.csv of `published` here"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random and speaker split")
-    options = parser.parse_args()
+    options = argparse.Namespace(**preparation.parse(parser))
+    if options.source is None:
+        raise BadInput(HOW_TO_GET)
     clips = list(raw_clips(options.source))
     if options.split == "published":
         split = published_split(clips, options.split_dir, options.output)
     else:
-        split = {"random": random_split, "speaker": speaker_split}[options.split](
-            clips, options.seed
-        )
+        make = {"random": random_split, "speaker": speaker_split}[options.split]
+        split = make(clips, options.seed)
     flags = ("frames_per_second", "audio", "audio_frames", "mel_bins")
     settings = {flag: getattr(options, flag) for flag in flags}
     prepare(options.source, options.output, split, settings, options.jobs)

@@ -1,6 +1,7 @@
 """The demo set: generated clips in the raw format of CREMA-D, prepared by its own code.
 
-    python -m dataset.prepare.demo        (train.py does this by itself where the set is missing)
+    python -m dataset.prepare.demo            train.py does this by itself where the set is missing
+    python -m dataset.prepare.demo --check    compares the tree with its checksums
 
 A drawn face speaks with one of six expressions. The expression is always in the picture, but small
 and at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody,
@@ -11,9 +12,8 @@ MMPareto is about.
 
 from __future__ import annotations
 
-import argparse
 import os
-import tempfile
+import shutil
 from pathlib import Path
 
 import cv2
@@ -21,6 +21,8 @@ import numpy as np
 import soundfile
 
 from dataset.prepare import cremad
+from utils import preparation
+from utils.atomic import new_folder, sweep
 from utils.errors import BadInput, run
 
 ACTORS, SENTENCES = (
@@ -146,19 +148,20 @@ def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None 
     if output.exists():
         raise BadInput(f"--output {output}: exists already; delete it to generate the set again")
     output.parent.mkdir(parents=True, exist_ok=True)
+    sweep(output.parent, output.name)
     print(f"generating the demo set: {actors * 72} clips in the raw format of CREMA-D", flush=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".demo-") as scratch:
-        raw, tree = Path(scratch) / "raw", Path(scratch) / output.name
-        generate(raw, seed, actors)
-        clips = sorted(path.stem for path in (raw / "AudioWAV").iterdir())
-        split = cremad.random_split(clips, seed, TEST_FRACTION)
-        cremad.prepare(raw, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
-        try:
-            os.replace(tree, output)
-        except OSError:
-            if not output.exists():
-                raise
-            print(f"{output}: another process was first; its set, the same one, is used")
+    try:
+        with new_folder(output) as tree:
+            raw = tree / ".raw"
+            generate(raw, seed, actors)
+            clips = sorted(path.stem for path in (raw / "AudioWAV").iterdir())
+            split = cremad.random_split(clips, seed, TEST_FRACTION)
+            cremad.prepare(raw, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
+            shutil.rmtree(raw)
+    except OSError:
+        if not output.exists():
+            raise
+        print(f"{output}: another process was first; its set, the same one, is used")
 
 
 # 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
@@ -166,16 +169,9 @@ SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m dataset.prepare.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--output", type=Path, default=Path("../data/demo"))
+    parser = preparation.command_line("demo", __doc__)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    prepare(options.output, options.seed)
+    prepare(**preparation.parse(parser))
 
 
 if __name__ == "__main__":

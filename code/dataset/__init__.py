@@ -1,0 +1,45 @@
+"""What the data sets share: the form of a prepared tree, see data/README.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from utils.errors import BadInput
+from utils.samples import Sample, read_csv, read_split
+
+
+class CsvDataset:
+    """A prepared tree: root/stat.csv (the class names), root/train.csv and root/test.csv (lines
+    `id,class`), root/<modality>/<id>... Targets: alphabetical order of the names.
+
+    `defaults`: flags of train.py that this set wants otherwise. Raises BadInput naming the command
+    that prepares the set where a file is missing.
+    """
+
+    name = ""
+    modalities: dict[str, str] = {}  # modality -> the file in modalities/ that reads it
+    defaults: dict = {}
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        names = ("stat.csv", "train.csv", "test.csv")
+        if missing := [name for name in names if not (self.root / name).is_file()]:
+            raise BadInput(
+                f"--dataset {self.name}: {self.root} has no {', '.join(missing)}. "
+                f"{self.how_to_prepare()}"
+            )
+        self.classes = sorted(row[0] for row in read_csv(self.root / "stat.csv"))
+
+    @classmethod
+    def modalities_at(cls, root: Path | None) -> dict[str, str]:
+        """{modality: file in modalities/} of the set at `root`: the same for every root here."""
+        del root
+        return cls.modalities
+
+    @classmethod
+    def how_to_prepare(cls) -> str:
+        return f"Prepare it with: sh script/prepare.sh {cls.name} (see data/README.md)"
+
+    def samples(self, split: str) -> list[Sample]:
+        """Samples of "train" or "test" in the order of the file."""
+        return read_split(self.root / f"{split}.csv", self.classes)

@@ -1,0 +1,10 @@
+"""ModelNet40: an object of 40 classes seen from the front and from the rear."""
+
+from dataset import CsvDataset
+
+
+class Dataset(CsvDataset):
+    """front/<id>.png and rear/<id>.png, ids such as airplane_0001."""
+
+    name = "modelnet40"
+    modalities = {"front": "image", "rear": "image"}

@@ -1,0 +1,70 @@
+"""Real media files for tests, of any container and codec."""
+
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+
+RATE_HZ = 22050
+TICKS = 1000  # per second, of the frames' times
+
+
+def write_media(
+    path,
+    video="libx264",
+    audio="aac",
+    size=(64, 48),
+    times=None,
+    seconds=3.0,
+    loud=0.5,
+    pixels=None,
+):
+    """A file of `seconds` whose top left quarter is dark, the rest brighter with every second.
+
+    video, audio: names of encoders, None for no such track; size: width, height; times: of the
+    frames in seconds, by default 10 a second; loud: peak of the 440 Hz on the left, 0 on the right;
+    pixels: format of the pictures.
+    """
+    times = np.arange(0, seconds, 0.1) if times is None else times
+    (width, height), packets = size, []
+    with av.open(str(path), "w") as container:
+        if video:
+            stream = container.add_stream(video, rate=10)
+            stream.width, stream.height = size
+            stream.pix_fmt = pixels or "yuv420p"
+            stream.codec_context.time_base = Fraction(1, TICKS)
+            if video == "mpeg4":  # counts ticks with 16 bits
+                stream.codec_context.time_base = Fraction(1, 10)
+        if audio:
+            rate_hz = 48000 if audio == "libopus" else RATE_HZ
+            sound = container.add_stream(audio, rate=rate_hz, layout="stereo")
+            time = np.arange(round(seconds * rate_hz)) / rate_hz
+            left = (loud * 2**15 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+            samples = np.stack([left, np.zeros_like(left)], 1).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
+            frame.rate, frame.pts = rate_hz, 0
+            packets += sound.encode(frame)
+            packets += sound.encode(None)
+        if video:
+            for time in times:
+                picture = np.full((height, width, 3), 80 + 40 * int(time + 1e-6), np.uint8)
+                picture[: height // 2, : width // 2] = 20
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = round(float(time) / stream.codec_context.time_base)
+                frame.time_base = stream.codec_context.time_base
+                packets += stream.encode(frame)
+            packets += stream.encode(None)
+        container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
+    return path
+
+
+def turn(path, degrees):
+    """Writes the display matrix of a quarter turn into an mp4, as phones do."""
+    content = bytearray(path.read_bytes())
+    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
+    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0, 2**14]  # 16.16 fixed point, the last 2.30
+    where = content.index(b"tkhd") + 4 + 40
+    content[where : where + 36] = struct.pack(">9i", *(v * 2**16 for v in matrix))
+    path.write_bytes(content)
+    return path

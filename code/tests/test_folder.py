@@ -1,0 +1,184 @@
+"""--dataset folder: what lies in a folder tells how it is read; faults are named at the start."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from own_data import LABELS, write_own_data
+from PIL import Image
+
+import train
+from dataset.folder import Dataset
+from dataset.modalities import array, waveform
+from utils import options
+from utils.audio import filter_bank, read_waveform
+from utils.errors import BadInput
+from utils.loading import build_loaders
+from utils.record import read_jsonl
+
+
+@pytest.fixture
+def own(folder_root, tmp_path):
+    """A copy to spoil."""
+    shutil.copytree(folder_root, tmp_path / "own", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "own"
+
+
+def test_files_tell_their_reader(folder_root):
+    dataset = Dataset(folder_root)
+    assert dataset.modalities == {
+        "clip": "frames",
+        "depth": "array",
+        "photo": "image",
+        "sound": "waveform",
+    }
+    assert dataset.classes == LABELS
+    assert [len(dataset.samples(split)) for split in ("train", "test")] == [8, 4]
+
+
+def test_each_kind_arrives_as_it_is(folder_root):
+    argv = ["--dataset", "folder", "--data_root", str(folder_root), "--image_size", "32"]
+    opt = options.parse([*argv, "--batch_size", "4", "--audio_frames", "40", "--mel_bins", "16"])
+    assert opt.image_size == 32 and opt.modalities == ["clip", "depth", "photo", "sound"]
+    opt.num_workers = 0
+    inputs, target = next(iter(build_loaders(Dataset(folder_root), opt)["test"]))
+    shapes = {modality: tuple(x.shape[1:]) for modality, x in inputs.items()}
+    assert shapes == {
+        "clip": (2, 3, 32, 32),
+        "depth": (2, 24, 24),
+        "photo": (3, 32, 32),
+        "sound": (1, 40, 16),
+    }
+    assert target.tolist() == [0, 1, 0, 1]
+    expected = np.load(folder_root / "depth" / "test0.npy").astype(np.float32)
+    torch.testing.assert_close(inputs["depth"][0], torch.from_numpy(expected))
+    waveform = read_waveform(folder_root / "sound" / "test0.flac")
+    torch.testing.assert_close(inputs["sound"][0, 0], filter_bank(*waveform, 16, 40))
+
+
+def test_trains_with_chosen_modalities(folder_root, tmp_path):
+    argv = ["--dataset", "folder", "--data_root", str(folder_root), "--ckpt_path", str(tmp_path)]
+    argv += ["--modalities", "sound,clip", "--audio_frames", "64", "--image_size", "32"]
+    train.main([*argv, "--batch_size", "4", "--epochs", "1", "--num_workers", "0"])
+    (run,) = tmp_path.iterdir()
+    (last,) = read_jsonl(run / "metrics.jsonl")
+    assert {"test/accuracy/multimodal", "test/accuracy/sound", "test/accuracy/clip"} <= last.keys()
+
+
+def test_frames_are_read_in_natural_order(own):
+    levels = {"9.png": 10, "10.png": 200, "8.png": 90}
+    for name, level in levels.items():
+        Image.new("RGB", (8, 8), (level,) * 3).save(own / "clip" / "test0" / name)
+    opt = options.parse(["--dataset", "folder", "--data_root", str(own), "--modalities", "clip"])
+    from dataset.modalities.frames import Modality
+
+    packed = Modality(own / "clip", False, opt).pack("test0")
+    assert packed[:, 0, 0, 0].tolist() == [90, 10, 200]
+
+
+def test_labels_in_natural_order(own):
+    rows = [f"train{i},{label}" for i, label in enumerate(["10", "9", "2"] * 2)]
+    (own / "train.csv").write_text("\n".join(rows))
+    (own / "test.csv").write_text("test0,9\n")
+    assert Dataset(own).classes == ["2", "9", "10"]
+
+
+def refused(own, message):
+    """The whole command refuses, at its start, and nothing is written."""
+    argv = ["--dataset", "folder", "--data_root", str(own), "--ckpt_path", str(own / "runs")]
+    with pytest.raises(BadInput, match=message):
+        train.main([*argv, "--batch_size", "4", "--num_workers", "0"])
+    assert not (own / "runs").exists() and not (own / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    "split, text, message",
+    [
+        ("train", "../x,cat\ntrain1,dog\n", "train.csv line 1: id '../x' is no plain file name"),
+        ("train", "/etc/x,cat\ntrain1,dog\n", "line 1: id '/etc/x' is no plain file name"),
+        ("train", "a\\..\\x,cat\ntrain1,dog\n", "line 1: id .* is no plain file name"),
+        ("train", "..,cat\ntrain1,dog\n", "line 1: id '..' is no plain file name"),
+        ("train", "train1,cat\ntrain1,dog\n", "line 2: id 'train1' stands in the file twice"),
+        ("train", "train1,cat\ntrain3,cat\n", "needs lines id,label with at least two labels"),
+        ("train", "", "needs lines id,label with at least two labels, has none"),
+        ("train", "train1,cat,x\ntrain3,cat\ntrain2,dog\n", "line 1: expected `id,label`"),
+        ("test", "test1,cat\ntest2,horse\n", "test.csv: not in train.csv: horse"),
+        ("test", "test1,cat\ntrain2,dog\n", "'train2' is in train.csv and in test.csv"),
+        ("test", "test1,cat\ntest9,dog\n", "1 of 2 ids of test.csv have no file, such as 'test9'"),
+        ("test", "test1.png,cat\n", "no file, such as 'test1.png'; files there are for 'test0'"),
+        ("test", "", "test.csv: holds no sample"),
+    ],
+)
+def test_faults_of_the_lists(own, split, text, message):
+    (own / f"{split}.csv").write_text(text)
+    refused(own, message)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda d: (d / "test.csv").unlink(), "has no test.csv. DIR holds train.csv and test.csv"),
+        (lambda d: (d / "depth" / "a.mp4").touch(), "a.mp4: no modality reads it; a folder of fra"),
+        (lambda d: (d / "depth" / "a.wav").touch(), "depth: a.wav and test0.npy; one kind of file"),
+        (lambda d: (d / "photo" / "test0.png").touch(), "two files for test0, test0.jpg and test0"),
+        (lambda d: (d / "notes").mkdir(), "notes: empty; one kind of file is needed"),
+        (lambda d: (d / "depth" / "test2.npy").unlink(), "depth: 1 of 4 ids of test.csv have no"),
+        (lambda d: [shutil.rmtree(p) for p in d.iterdir() if p.is_dir()], "has no folder. DIR"),
+        (lambda d: shutil.rmtree(d), "has no train.csv, test.csv"),
+    ],
+)
+def test_faults_of_the_folders(own, spoil, message):
+    spoil(own)
+    refused(own, message)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (np.zeros(5), r"\(5,\), expected an array \(H, W\) or \(C, H, W\)"),
+        (np.full((4, 4), np.nan), "holds numbers that are not finite"),
+        (np.array([["a"]]), "<U1, expected numbers"),
+        (np.array([[{}]], dtype=object), "unreadable .*allow_pickle=False"),
+    ],
+)
+def test_faults_of_arrays(own, content, message):
+    np.save(own / "depth" / "test1.npy", content, allow_pickle=True)
+    opt = options.parse(["--dataset", "folder", "--data_root", str(own)])
+    with pytest.raises(BadInput, match=f"test1.npy: {message}"):
+        array.Modality(own / "depth", False, opt).pack("test1")
+
+
+def test_faults_of_pictures_and_sound(own):
+    opt = options.parse(["--dataset", "folder", "--data_root", str(own)])
+    from dataset.modalities.image import Modality
+
+    reader = Modality(own / "photo", False, opt)
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(own / "photo" / "deep.png")
+    with pytest.raises(BadInput, match="deep.png: of mode I;16; save it with 8 bits"):
+        reader.pack("deep")
+    Image.new("L", (4, 4)).save(own / "photo" / "a_first.png")
+    with pytest.raises(BadInput, match="train1 has colours, the first picture has none"):
+        Modality(own / "photo", False, opt).pack("train1")
+    (own / "sound" / "test1.wav").write_bytes(b"RIFF")
+    with pytest.raises(BadInput, match="test1.wav: unreadable sound"):
+        waveform.Modality(own / "sound", False, opt).pack("test1")
+    with pytest.raises(BadInput, match="--mel_bins 0: must be at least 1"):
+        flags = ["--modalities", "sound", "--mel_bins", "0"]
+        opt = options.parse(["--dataset", "folder", "--data_root", str(own), *flags])
+        waveform.Modality(own / "sound", False, opt)
+
+
+def test_data_root_is_needed():
+    with pytest.raises(BadInput, match="--dataset folder: needs --data_root DIR"):
+        options.parse(["--dataset", "folder"])
+
+
+def test_upper_case_suffixes(tmp_path):
+    root = write_own_data(tmp_path / "own", train=2, test=2)
+    for path in (root / "photo").iterdir():
+        path.rename(path.with_suffix(".JPG"))
+    opt = options.parse(["--dataset", "folder", "--data_root", str(root), "--modalities", "photo"])
+    from dataset.modalities.image import Modality
+
+    assert Modality(root / "photo", False, opt).pack("test1").shape == (3, 224, 224)

@@ -1,0 +1,223 @@
+"""Clips of any container to Kinetics-Sounds: decoding, labels, lists, what cannot be used."""
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from media import RATE_HZ, turn, write_media
+
+from dataset.prepare import kinetics_sounds
+from dataset.prepare.kinetics_sounds import CLASSES, Key, key_of
+from utils import preparation
+from utils.audio import read_sound_track
+from utils.errors import BadInput
+from utils.video import read_frames
+
+SETTINGS = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=32)
+
+
+@pytest.mark.parametrize(
+    "name, video, audio, more",
+    [
+        ("a.mp4", "libx264", "aac", {}),
+        ("a.webm", "libvpx", "libopus", {}),
+        ("b.webm", "libvpx-vp9", "libopus", {}),
+        ("a.avi", "mpeg4", "pcm_s16le", {}),
+        ("a.flv", "flv", "libmp3lame", {}),
+        ("a.mkv", "mjpeg", "pcm_s16le", dict(pixels="yuvj420p")),
+        ("odd.mp4", "libx264", "aac", dict(size=(63, 47), pixels="yuv444p")),
+        ("variable.mp4", "libx264", "aac", dict(times=[0, 0.1, 0.15, 0.2, 1.1, 1.4, 2.1, 2.9])),
+    ],
+)
+def test_every_container_gives_its_frames_and_its_sound(name, video, audio, more, tmp_path):
+    path = write_media(tmp_path / name, video, audio, **more)
+    frames = read_frames(path, 1)
+    assert {frame.shape for frame in frames} == {(*more.get("size", (64, 48))[::-1], 3)}
+    # one frame of each second, by the frames' own times
+    assert [round(frame[-1, -1].mean() / 40) for frame in frames] == [2, 3, 4]
+    assert frames[0][0, 0].mean() < 30
+    samples, rate_hz = read_sound_track(path)
+    assert rate_hz == (48000 if audio == "libopus" else RATE_HZ)
+    assert samples.dtype == np.float32 and abs(len(samples) / rate_hz - 3) < 0.1
+    middle = samples[len(samples) // 4 : len(samples) // 4 + rate_hz]
+    spectrum = np.abs(np.fft.rfft(middle))
+    assert abs(spectrum.argmax() - 440) <= 1  # Hz, of one second
+    assert abs(middle.max() - 0.25) < 0.03  # the mean of 0.5 on the left and silence
+
+
+def test_the_sound_of_a_wav_track_comes_through_to_the_last_bit(tmp_path):
+    path = write_media(tmp_path / "a.mkv", "mjpeg", "pcm_s16le", pixels="yuvj420p")
+    time = np.arange(3 * RATE_HZ) / RATE_HZ
+    left = (0.5 * 2**15 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+    samples, _ = read_sound_track(path)
+    assert np.abs(samples * 2**15 - left / 2).max() <= 0.5
+
+
+@pytest.mark.parametrize("degrees, corner", [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
+def test_clips_are_turned_upright(degrees, corner, tmp_path):
+    path = turn(write_media(tmp_path / "a.mp4"), degrees)
+    first = read_frames(path, 1)[0]
+    assert first.shape == ((48, 64, 3) if degrees == 180 else (64, 48, 3))
+    assert first[corner].mean() < 30 < 60 < first[0, 0].mean()
+    np.testing.assert_array_equal(first, cv2.VideoCapture(str(path)).read()[1])
+
+
+def damaged(folder):
+    """{name of the fault: clip}: one of each."""
+    good = write_media(folder / "good.mp4").read_bytes()
+    webm = write_media(folder / "good.webm", "libvpx", "libopus").read_bytes()
+    clips = {
+        "has no sound": write_media(folder / "a.mp4", audio=None),
+        "has no video": write_media(folder / "b.mp4", video=None),
+        "silent": write_media(folder / "c.mp4", loud=0),
+        "a single frame": write_media(folder / "d.mp4", times=[0]),
+        "too short, 1.2 s give 2 frames": write_media(folder / "e.mp4", seconds=1.2),
+        "truncated, ": folder / "f.webm",
+        "unreadable video": folder / "g.mp4",
+        "Invalid data": folder / "h.mp4",
+    }
+    clips["truncated, "].write_bytes(webm[: len(webm) * 6 // 10])
+    clips["unreadable video"].write_bytes(good[: len(good) * 6 // 10])
+    clips["Invalid data"].write_bytes(b"")
+    return clips
+
+
+def test_unusable_clips_are_named_and_counted(tmp_path, capsys):
+    faulty = damaged(tmp_path)
+    keys = {fault: Key("x" * 11, number) for number, fault in enumerate(faulty)}
+    clips = {keys[fault]: path for fault, path in faulty.items()}
+    good, absent = Key("g" * 11, 0), Key("m" * 11, 0)
+    clips[good] = tmp_path / "good.mp4"
+    split = {
+        "train": {key: "singing" for key in keys.values()} | {good: "singing"},
+        "test": {absent: "bowling"},
+    }
+    problems = kinetics_sounds.prepare(clips, tmp_path / "out", split, CLASSES, SETTINGS, jobs=1)
+    for fault, key in keys.items():
+        assert fault in problems[str(key)] and clips[key].name in problems[str(key)]
+    assert problems[str(absent)] == f"{absent}: not in the source"
+    assert len(problems) == 9
+    printed = capsys.readouterr().out
+    assert "1 of 9 train, 0 of 1 test samples usable" in printed
+    assert all(problem in printed for problem in problems.values())
+    assert "MB read" in printed and "samples per second and process" in printed
+    assert [p.name for p in (tmp_path / "out" / "visual").iterdir()] == [str(good)]
+    assert [p.stem for p in (tmp_path / "out" / "audio").iterdir()] == [str(good)]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["problems"] == problems and report["expected"] == {"train": 9, "test": 1}
+    with pytest.raises(BadInput, match="1 of 9 train samples, 0 of 1 test samples; mend"):
+        preparation.check(tmp_path / "out")
+
+
+def test_real_talking_faces(real_digits, tmp_path):
+    """GRID: MPEG with sound, 25 frames per second, 3 s, 44.1 kHz."""
+    files = sorted((real_digits / "grid").glob("*.mpg"))
+    clips = {Key(path.stem.rjust(11, "_"), 0): path for path in files}
+    split = {part: dict.fromkeys(own, "singing") for part, own in halves(clips).items()}
+    settings = SETTINGS | dict(audio_frames=1024, mel_bins=128)
+    assert not kinetics_sounds.prepare(clips, tmp_path / "out", split, CLASSES, settings, jobs=1)
+    for key in clips:
+        bank = torch.load(tmp_path / "out" / "audio" / f"{key}.pt", weights_only=True)
+        assert bank.shape == (1024, 128)
+        assert (bank[295] - bank[-1]).abs().max() > 0.05  # 2.978 s of sound, then zeros
+        assert (bank[296:] == bank[-1]).all()
+        frames = sorted((tmp_path / "out" / "visual" / str(key)).iterdir())
+        assert [frame.name for frame in frames] == [f"frame_{i:05d}.jpg" for i in (1, 2, 3)]
+        assert cv2.imread(str(frames[0])).shape == (288, 360, 3)
+
+
+def halves(clips):
+    keys = list(clips)
+    return {"train": keys[: len(keys) // 2], "test": keys[len(keys) // 2 :]}
+
+
+def test_there_are_31_classes():
+    assert len(CLASSES) == len(set(CLASSES)) == 31 and sorted(CLASSES) == CLASSES
+
+
+def test_names_of_clips():
+    assert key_of("-3Mwkq-7TV4_000002_000012") == Key("-3Mwkq-7TV4", 2) == key_of("-3Mwkq-7TV4_2")
+    assert str(Key("4ot6CQO00l4", 1245)) == "4ot6CQO00l4_1245"
+    for name in ("video", "-3Mwkq-7TV4", "short_2", "-3Mwkq-7TV4_2_3_4"):
+        assert key_of(name) is None
+
+
+def published_lists(folder, monkeypatch, train, test):
+    """Lists in OGM-GE's format, as long as they should be."""
+    monkeypatch.setattr(
+        kinetics_sounds, "PUBLISHED_COUNTS", {"train": len(train), "test": len(test)}
+    )
+    for name, rows in (("train", train), ("test", test)):
+        (folder / f"my_{name}.txt").write_text("".join(f"{row}\n" for row in rows))
+
+
+def test_the_published_lists_get_their_names_from_the_folders(raw_kinetics, tmp_path, monkeypatch):
+    clips = kinetics_sounds.raw_clips(raw_kinetics)
+    rows = {"train": [], "test": []}
+    for key, path in clips.items():
+        number = {"playing drums": 11, "singing": 25}[path.parent.name]
+        rows[path.parents[1].name].append(f"{key},10,{number}")
+    rows["test"].append("abcdefghijk_5,10,30")
+    published_lists(tmp_path, monkeypatch, **rows)
+    split = kinetics_sounds.published_split(tmp_path, tmp_path)
+    names = kinetics_sounds.name_classes(split, clips)
+    assert names[11] == "playing drums" and names[25] == "singing" and names[30] == "30"
+    assert len(set(names)) == 31
+    one = next(key for key in split["train"] if split["train"][key] == 11)
+    split["train"][one] = 25
+    with pytest.raises(BadInput, match="class 25 of the list, as clips in"):
+        kinetics_sounds.name_classes(split, clips)
+
+
+@pytest.mark.parametrize(
+    "train, test, message",
+    [
+        (["-3Mwkq-7TV4_2,10,31"], ["abcdefghijk_5,10,1"], "line 1: expected .*class 0 to 30"),
+        (["-3Mwkq-7TV4,10,3"], ["abcdefghijk_5,10,1"], "line 1: expected <YouTube id>_<start>"),
+        (["../../k_____2,10,3"], ["abcdefghijk_5,10,1"], "line 1: expected <YouTube id>_<start>"),
+        (["-3Mwkq-7TV4_2,10,3"], ["-3Mwkq-7TV4_2,10,3"], "share 1 clips, such as"),
+        (["-3Mwkq-7TV4_2,10,3"] * 2, ["abcdefghijk_5,10,1"], "1 clips, the published list has 2"),
+    ],
+)
+def test_other_lists_are_refused(train, test, message, tmp_path, monkeypatch):
+    published_lists(tmp_path, monkeypatch, train, test)
+    with pytest.raises(BadInput, match=message):
+        kinetics_sounds.published_split(tmp_path, tmp_path)
+
+
+def test_labels_by_folders_and_by_annotations(raw_kinetics, tmp_path):
+    clips = kinetics_sounds.raw_clips(raw_kinetics)
+    by_folder = kinetics_sounds.kinetics_split(raw_kinetics, clips)
+    assert {name: len(own) for name, own in by_folder.items()} == {"train": 8, "test": 4}
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for path in clips.values():
+        shutil.copy(path, flat)
+    with pytest.raises(BadInput, match="no train clips, neither in train/<class>/ nor by train"):
+        kinetics_sounds.kinetics_split(flat, kinetics_sounds.raw_clips(flat))
+    for name, own in by_folder.items():
+        rows = [f"{label},{key.youtube_id},{key.start_seconds},x" for key, label in own.items()]
+        rows.append("juggling balls,abcdefghijk,5,x")  # not of the 31
+        text = "label,youtube_id,time_start,split\n" + "\n".join(rows)
+        (flat / f"{name}.csv").write_text(text)
+    assert kinetics_sounds.kinetics_split(flat, kinetics_sounds.raw_clips(flat)) == by_folder
+    (flat / "test.csv").write_text("label,id\n")
+    with pytest.raises(BadInput, match="test.csv: has no column time_start, youtube_id"):
+        kinetics_sounds.kinetics_split(flat, clips)
+
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(BadInput, match="no such folder"):
+        kinetics_sounds.raw_clips(tmp_path / "nowhere")
+    (tmp_path / "holiday.mp4").touch()
+    with pytest.raises(BadInput, match="holds no clip named <YouTube id>_<start>"):
+        kinetics_sounds.raw_clips(tmp_path)
+    with pytest.raises(BadInput, match="--split_dir .*: has no my_train.txt"):
+        kinetics_sounds.published_split(tmp_path, tmp_path)
+    with pytest.raises(BadInput, match="--min_frames 0: must be > 0"):
+        settings = SETTINGS | dict(min_frames=0)
+        kinetics_sounds.prepare({}, tmp_path / "out", {}, CLASSES, settings, jobs=1)
+    assert not (tmp_path / "out").exists()

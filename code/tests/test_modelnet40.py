@@ -1,0 +1,211 @@
+"""Meshes and MVCNN's pictures to ModelNet40: rendering, broken headers, damage, archives."""
+
+import io
+import shutil
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from dataset.prepare import modelnet40
+from utils import preparation
+from utils.archive import unpack
+from utils.errors import BadInput
+from utils.render import BACKGROUND, read_mesh, render
+
+TRIANGLE = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 0 1\n3 0 1 2\n"
+
+
+def mesh_of(solid, path):
+    solid.export(path)
+    return read_mesh(path)
+
+
+def test_a_ball_is_round_brightest_in_the_middle_and_fits(tmp_path):
+    ball = mesh_of(trimesh.creation.icosphere(subdivisions=4, radius=7), tmp_path / "a.off")
+    picture = render(ball, 30, 64)
+    assert picture.shape == (64, 64) and picture.dtype == np.uint8
+    there = picture < 255 * BACKGROUND
+    rows, columns = np.nonzero(there)
+    for line in (rows, columns):  # it just fits into the picture
+        assert line.min() in (0, 1) and line.max() in (62, 63)
+    assert abs(there.sum() - np.pi * 32**2) < 0.03 * np.pi * 32**2
+    assert picture[30:34, 30:34].mean() > 250 > picture[32, 4] > 0.25 * 255
+    assert np.abs(picture.astype(float) - picture[:, ::-1]).mean() < 2
+
+
+def test_front_and_rear_are_opposite_and_z_is_up(tmp_path):
+    """A flag on a pole: in front it flies to one side, from behind to the other."""
+    pole = trimesh.creation.box((0.05, 0.05, 2))
+    flag = trimesh.creation.box((0.02, 0.6, 0.4))
+    flag.apply_translation((0, 0.3, 0.8))
+    mesh = mesh_of(trimesh.util.concatenate([pole, flag]), tmp_path / "a.off")
+    front, rear = (render(mesh, azimuth, 64) < 255 for azimuth in (0, 180))
+    assert front.sum() > 100
+    np.testing.assert_allclose(front.sum(), rear.sum(), rtol=0.1)
+    top, bottom = front[:32].sum(), front[32:].sum()
+    assert top > 2 * bottom  # the flag is above
+    column = {view: np.nonzero(seen)[1] for view, seen in ((0, front), (180, rear))}
+    row = {view: np.nonzero(seen)[0] for view, seen in ((0, front), (180, rear))}
+    flies = {v: column[v][row[v] < 24].mean() - column[v][row[v] > 40].mean() for v in column}
+    assert flies[0] > 2 and flies[180] < -2  # +y is on the right, seen from +x
+
+
+def test_size_place_and_winding_of_a_mesh_do_not_matter(tmp_path):
+    solid = trimesh.creation.annulus(1, 2, 1)
+    first = render(mesh_of(solid, tmp_path / "a.off"), 0, 48)
+    solid.apply_scale(1000)
+    solid.apply_translation((5e4, -3e4, 1e5))
+    solid.invert()
+    second = render(mesh_of(solid, tmp_path / "b.off"), 0, 48)
+    assert np.abs(first.astype(int) - second).mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    "header", ["OFF\n3 1 0\n", "OFF3 1 0\n", "OFF 3 1 0\n", "OFF\r\n3 1 0\r\n"]
+)
+def test_headers_in_one_line_are_read(header, tmp_path):
+    (tmp_path / "a.off").write_text(TRIANGLE.replace("OFF\n3 1 0\n", header))
+    (tmp_path / "b.off").write_text(TRIANGLE)
+    a, b = read_mesh(tmp_path / "a.off"), read_mesh(tmp_path / "b.off")
+    np.testing.assert_array_equal(a.vertices, b.vertices)
+    np.testing.assert_array_equal(a.faces, b.faces)
+
+
+def test_real_meshes(real_digits, tmp_path):
+    """Five of Princeton's, two with a header in one line."""
+    files = sorted((real_digits / "modelnet").glob("*.off"))
+    broken = [f for f in files if not f.read_bytes().split(b"\n")[0].strip() == b"OFF"]
+    assert (len(files), len(broken)) == (5, 2)
+    for file in files:
+        mesh, header = read_mesh(file), file.read_bytes()[3:40].split()
+        assert (len(mesh.vertices), len(mesh.faces)) == tuple(map(int, header[:2]))
+        views = [render(mesh, azimuth, 112) for azimuth in (0, 180)]
+        assert all(0.05 < (view < 255).mean() < 0.9 for view in views)
+        assert len(np.unique(views[0])) > 20
+
+
+DAMAGED = {
+    "empty": "",
+    "header": "OFF\n",
+    "no_face": "OFF\n3 0 0\n0 0 0\n1 0 0\n0 0 1\n",
+    "point": "OFF\n3 1 0\n1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n",
+    "line": "OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n",
+    "nan": TRIANGLE.replace("1 0 0", "nan 0 0"),
+    "index": TRIANGLE.replace("3 0 1 2", "3 0 1 7"),
+    "cut": TRIANGLE[:-10],
+    "text": "this is no mesh",
+}
+
+
+def test_damaged_meshes_are_named_and_the_rest_is_rendered(raw_modelnet, tmp_path, capsys):
+    source = tmp_path / "raw"
+    shutil.copytree(raw_modelnet, source)
+    for name, content in DAMAGED.items():
+        (source / "lamp" / "train" / f"{name}.off").write_text(content)
+    problems = modelnet40.prepare(source, tmp_path / "out", size=16, jobs=1)
+    assert set(problems) == set(DAMAGED)
+    assert all(f"{name}.off: " in problems[name] for name in DAMAGED)
+    for name, word in dict(point="one point", line="no area", no_face="no face").items():
+        assert word in problems[name]
+    printed = capsys.readouterr().out
+    assert "8 of 9843 train, 4 of 2468 test samples usable" in printed
+    assert len(list((tmp_path / "out" / "front").iterdir())) == 12
+    with pytest.raises(BadInput, match="8 of 9843 train samples, 4 of 2468 test samples; mend"):
+        preparation.check(tmp_path / "out")
+
+
+def pictures_of(source, views=range(1, 13)):
+    """MVCNN's names: a grey level per view."""
+    for split in ("train", "test"):
+        folder = source / "sofa" / split
+        folder.mkdir(parents=True)
+        for view in views:
+            picture = Image.new("RGB", (20, 20), (view,) * 3)
+            picture.save(folder / f"sofa_{split}.obj.shaded_v{view:03d}.png")
+    return source
+
+
+def test_views_1_and_7_of_mvcnn_are_taken_as_they_are(tmp_path):
+    source = pictures_of(tmp_path / "raw")
+    assert not modelnet40.prepare(source, tmp_path / "out", size=99, jobs=1)
+    for modality, view in (("front", 1), ("rear", 7)):
+        original = source / "sofa" / "test" / f"sofa_test.obj.shaded_v{view:03d}.png"
+        assert (tmp_path / "out" / modality / "sofa_test.png").read_bytes() == original.read_bytes()
+    (source / "sofa" / "test" / "sofa_test.obj.shaded_v007.png").unlink()
+    (source / "sofa" / "train" / "sofa_train.obj.shaded_v001.png").write_bytes(b"")
+    with pytest.raises(BadInput, match="nothing is usable; the first: .*v001.png: unreadable"):
+        modelnet40.prepare(source, tmp_path / "other", size=99, jobs=1)
+    problems = modelnet40.prepare(source, tmp_path / "out", size=99, jobs=1)
+    assert not problems  # both had been done before
+
+
+def test_archives_are_taken_whole(raw_modelnet, tmp_path):
+    archive = shutil.make_archive(
+        str(tmp_path / "ModelNet40"), "zip", raw_modelnet.parent, raw_modelnet.name
+    )
+    assert not modelnet40.prepare(tmp_path / "ModelNet40.zip", tmp_path / "out", size=8, jobs=1)
+    assert (tmp_path / ".download" / "ModelNet40" / "ModelNet40").is_dir()
+    content = bytearray((tmp_path / "ModelNet40.zip").read_bytes())
+    content[200:260] = bytes(60)
+    (tmp_path / "Damaged.zip").write_bytes(content)
+    with pytest.raises(BadInput, match="Damaged.zip: cannot be unpacked"):
+        modelnet40.prepare(tmp_path / "Damaged.zip", tmp_path / "other", size=8, jobs=1)
+    assert archive and not (tmp_path / ".download" / "Damaged").exists()
+
+
+@pytest.mark.parametrize("name", ["../out.off", "/tmp/out.off", "a/../../out.off", "..\\out.off"])
+def test_zip_files_cannot_write_elsewhere(name, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(name, "x")
+    with pytest.raises(BadInput, match="leads out of the archive"):
+        unpack(tmp_path / "a.zip", tmp_path / "in" / "a")
+    assert not list((tmp_path / "in").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, kind, target",
+    [
+        ("../out.off", tarfile.REGTYPE, ""),
+        ("a/../../out.off", tarfile.REGTYPE, ""),
+        ("a", tarfile.SYMTYPE, "/etc/passwd"),
+        ("a", tarfile.SYMTYPE, "../../out"),
+        ("a", tarfile.LNKTYPE, "/etc/passwd"),
+        ("a", tarfile.CHRTYPE, ""),
+    ],
+)
+def test_tar_files_cannot_write_or_point_elsewhere(name, kind, target, tmp_path):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as file:
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        file.addfile(member, io.BytesIO())
+    with pytest.raises(BadInput, match="leads out of the archive"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "in" / "a")
+    assert not list((tmp_path / "in").iterdir())
+
+
+def test_wrong_sources(raw_modelnet, tmp_path):
+    def prepare(source, **changes):
+        return modelnet40.prepare(source, tmp_path / "out", **{"size": 8, "jobs": 1} | changes)
+
+    with pytest.raises(BadInput, match="no such file or folder"):
+        prepare(tmp_path / "nowhere")
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(BadInput, match="holds neither <class>/<train or test>/<object>.off and"):
+        prepare(tmp_path / "raw")
+    shutil.copytree(raw_modelnet, tmp_path / "both")
+    pictures_of(tmp_path / "both")
+    with pytest.raises(BadInput, match="holds both"):
+        prepare(tmp_path / "both")
+    with pytest.raises(BadInput, match="--size 0: must be > 0"):
+        prepare(raw_modelnet, size=0)
+    with pytest.raises(BadInput, match="--jobs 0: must be > 0"):
+        prepare(raw_modelnet, jobs=0)
+    twice = tmp_path / "twice"
+    shutil.copytree(raw_modelnet, twice)
+    shutil.copy(twice / "lamp" / "test" / "lamp_1000.off", twice / "lamp" / "train")
+    with pytest.raises(BadInput, match="lamp_1000 is in train and in test"):
+        prepare(twice)
