@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from utils import manifest
-from utils.atomic import final_name, sweep, write_text
+from utils.atomic import final_name, replacing, sweep, write_text
 from utils.errors import BadInput
 from utils.samples import read_csv
 
@@ -70,6 +71,11 @@ def begin(output: Path, settings: dict) -> None:
     if not begun.is_file() and output.exists() and any(f.name[0] != "." for f in output.iterdir()):
         raise BadInput(f"--output {output}: holds other files; name another folder")
     write_text(begun, json.dumps(settings))
+    clear(output)
+
+
+def clear(output: Path) -> None:
+    """Removes what killed processes left half-written in a tree."""
     for folder in (output, *(f for f in output.iterdir() if f.is_dir())):
         sweep(folder)
 
@@ -121,6 +127,14 @@ def convert(
     return problems, time.monotonic() - started
 
 
+def save_tensor(tensor: torch.Tensor, path: Path) -> None:
+    """Atomically, and the same bytes every time: torch.save puts a file's name into it."""
+    content = io.BytesIO()
+    torch.save(tensor, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
 def finish(
     output: Path,
     classes: list[str],
@@ -134,6 +148,7 @@ def finish(
     split: {"train" | "test": lines `id,class`}; problems: {id: what is wrong}, listed ids without
     usable files; expected: samples per split that the set has, by default the lines.
     """
+    clear(output)  # again: a process may take a while to die
     problems, expected = problems or {}, expected or {n: len(own) for n, own in split.items()}
     for name, lines in split.items():
         write_text(output / f"{name}.csv", "".join(f"{line}\n" for line in lines))

@@ -14,10 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
-import torch
-
 from utils import preparation
-from utils.atomic import replacing
 from utils.audio import filter_bank, ogm_spectrogram, read_waveform
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
@@ -87,8 +84,7 @@ def prepare_clip(video: Path, sound: Path, clip: str, output: Path, settings: di
         else:
             bins, length = settings["mel_bins"], settings["audio_frames"]
             tensor = filter_bank(waveform, sample_rate_hz, bins, length)
-        with replacing(picture) as temporary:
-            torch.save(tensor, temporary)
+        preparation.save_tensor(tensor, picture)
     if not folder.is_dir():
         refuse_pointer(video)
         write_frames(read_frames(video, settings["frames_per_second"]), folder)

@@ -24,10 +24,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from utils import preparation
-from utils.atomic import replacing
 from utils.audio import filter_bank, read_sound_track
 from utils.download import fetch
 from utils.errors import BadInput, run
@@ -215,8 +212,7 @@ def prepare_clip(path: Path | None, name: str, output: Path, settings: dict) -> 
     bank = filter_bank(*read_sound_track(path), settings["mel_bins"], settings["audio_frames"])
     if not folder.is_dir():
         write_frames(frames, folder)
-    with replacing(picture) as temporary:
-        torch.save(bank, temporary)
+    preparation.save_tensor(bank, picture)
 
 
 def prepare(
