@@ -29,14 +29,15 @@ def test_measures_everything(tmp_path, capsys):
     ]
     assert 0 < copies <= 2
     printed = capsys.readouterr().out
-    for heading in ("step ", "memory of a step", "loader, one core", "epoch "):
+    assert found["preparation.fbank"] > 0 and found["preparation.spectrogram"] > 0
+    for heading in ("step ", "memory of a step", "loader, one core", "epoch ", "CREMA-D's prep"):
         assert heading in printed
 
 
 @pytest.mark.parametrize(
     "argv, message",
     [
-        (["--only", "speed"], "--only speed: choose from step,memory,loader,epoch"),
+        (["--only", "speed"], "--only speed: choose from step,memory,loader,epoch,preparation"),
         (["--clips", "3"], "--clips 3: must be at least the batch size 4"),
         (["--rounds", "0"], "--rounds 0: must be at least 1"),
         (["--tf32"], "--tf32: needs --device cuda"),
