@@ -100,7 +100,7 @@ def how_to_run(name, request):
         return [], ".out.*.tmp/.raw/AudioWAV/*.wav"
     if name in ("avmnist", "cgmnist"):
         source = request.getfixturevalue("real_digits")
-        sizes = ["--train_size", "9000", "--test_size", "3000"]
+        sizes = ["--train_size", "4000", "--test_size", "1000"]
         return ["--source", str(source), *sizes], ".out.*.tmp/*/*.png"
     fixture = {"cremad": "demo", "kinetics_sounds": "kinetics", "modelnet40": "modelnet"}[name]
     flags = ["--source", str(request.getfixturevalue(f"raw_{fixture}")), "--jobs", "2"]

@@ -36,7 +36,9 @@ def fetch(urls: tuple[str, ...], path: Path) -> Path:
                 return path
             except (urllib.error.URLError, OSError) as error:
                 problems.append(f"{url} ({error})")
-    raise BadInput(f"cannot download {path.name}: " + "; ".join(problems))
+    raise BadInput(
+        f"cannot download {path.name}: {'; '.join(problems)}; try again, or put the file at {path}"
+    )
 
 
 def download(url: str, part: Path, title: str) -> None:

@@ -24,7 +24,7 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
         with av.open(str(path)) as container:
             yield container
     except (av.error.FFmpegError, OSError) as error:
-        raise BadInput(f"{path}: unreadable video ({error})") from error
+        raise BadInput(f"{path}: unreadable video ({error.strerror})") from error
 
 
 def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
