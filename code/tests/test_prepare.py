@@ -82,7 +82,9 @@ def test_damaged_media_are_named_and_skipped(raw_demo, tmp_path, capsys):
     flv[6].write_bytes(b"")
     wav[7].unlink()
     split = cremad.random_split(clips, 0, 0.5)
-    problems = cremad.prepare(tmp_path / "raw", tmp_path / "out", split, SETTINGS, jobs=1)
+    problems = cremad.prepare(
+        cremad.raw_clips(tmp_path / "raw"), tmp_path / "out", split, SETTINGS, jobs=1
+    )
 
     assert set(problems) == set(clips[:8])
     expected = ["pointer", "pointer", "truncated", "truncated|unreadable", "silent", "single frame"]
@@ -92,6 +94,7 @@ def test_damaged_media_are_named_and_skipped(raw_demo, tmp_path, capsys):
         assert clip in problems[clip]
     printed = capsys.readouterr().out
     assert "0 of 6 train, 1 of 3 test samples usable" in printed
+    assert printed.startswith("NOTE: 2 of 17 files in") and "run `git lfs pull` there" in printed
     assert all(clip in printed for clip in clips[:8])
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["usable"] == {"train": 0, "test": 1} and report["problems"] == problems
@@ -109,7 +112,11 @@ def test_preparation_continues_and_repairs(raw_demo, tmp_path, capsys):
     broken = tmp_path / "raw" / "AudioWAV" / f"{clips[0]}.wav"
     good = broken.read_bytes()
     broken.write_bytes(POINTER)
-    run = partial(cremad.prepare, tmp_path / "raw", tmp_path / "out", split, jobs=1)
+
+    def run(settings):
+        found = cremad.raw_clips(tmp_path / "raw")
+        return cremad.prepare(found, tmp_path / "out", split, settings, jobs=1)
+
     assert list(run(SETTINGS)) == [clips[0]]
     kept = tmp_path / "out" / "audio" / f"{clips[1]}.pt"
     before = kept.stat().st_mtime_ns
@@ -142,7 +149,7 @@ def test_only_pointers_end_at_once_with_the_mending_command(raw_demo, tmp_path):
 )
 def test_bad_settings(raw_demo, tmp_path, change, message):
     with pytest.raises(BadInput, match=message):
-        cremad.prepare(raw_demo, tmp_path / "out", {}, SETTINGS | change, jobs=1)
+        cremad.prepare(cremad.raw_clips(raw_demo), tmp_path / "out", {}, SETTINGS | change, jobs=1)
     assert not (tmp_path / "out").exists()
 
 

@@ -14,6 +14,7 @@ import argparse
 import random
 from pathlib import Path
 
+from dataset.modalities import waveform
 from utils import preparation
 from utils.audio import filter_bank, ogm_spectrogram, read_waveform
 from utils.download import check_sha256, fetch
@@ -60,16 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="fbank",
         help="Kaldi filter bank 1024 x 128, or the spectrogram 257 x 188 of OGM-GE",
     )
-    parser.add_argument(
-        "--audio_frames",
-        type=int,
-        default=1024,
-        metavar="T",
-        help="length of the filter bank, 10 ms each",
-    )
-    parser.add_argument(
-        "--mel_bins", type=int, default=128, metavar="F", help="width of the filter bank"
-    )
+    waveform.Modality.add_options(parser)  # --audio_frames, --mel_bins
     preparation.add_jobs(parser)
 
 
@@ -78,12 +70,12 @@ def prepare_clip(video: Path, sound: Path, clip: str, output: Path, settings: di
     picture, folder = output / "audio" / f"{clip}.pt", output / "visual" / clip
     if not picture.is_file():
         refuse_pointer(sound)
-        waveform, sample_rate_hz = read_waveform(sound)
+        samples, sample_rate_hz = read_waveform(sound)
         if settings["audio"] == "spectrogram":
-            tensor = ogm_spectrogram(waveform, sample_rate_hz)
+            tensor = ogm_spectrogram(samples, sample_rate_hz)
         else:
             bins, length = settings["mel_bins"], settings["audio_frames"]
-            tensor = filter_bank(waveform, sample_rate_hz, bins, length)
+            tensor = filter_bank(samples, sample_rate_hz, bins, length)
         preparation.save_tensor(tensor, picture)
     if not folder.is_dir():
         refuse_pointer(video)
@@ -122,8 +114,16 @@ def raw_clips(source: Path) -> dict[str, tuple[Path, Path]]:
         clips[clip] = videos.get(clip, missing[0]), sounds.get(clip, missing[1])
     if not clips:
         raise BadInput(f"--source {source}: VideoFlash and AudioWAV are empty")
-    if all(file.is_file() and is_pointer(file) for files in clips.values() for file in files):
+    files = [file for pair in clips.values() for file in pair if file.is_file()]
+    pointers = sum(is_pointer(file) for file in files)
+    if pointers == len(files):
         raise BadInput(f"--source {source}: holds Git-LFS pointers only; run `git lfs pull` there")
+    if pointers:
+        print(
+            f"NOTE: {pointers} of {len(files)} files in {source} are Git-LFS pointers, not media. "
+            "Stop here and run `git lfs pull` there, or go on without these clips.",
+            flush=True,
+        )
     return clips
 
 
@@ -184,13 +184,17 @@ def speaker_split(clips: list[str], seed: int, test_fraction=0.1) -> dict[str, l
 
 
 def prepare(
-    source: Path, output: Path, split: dict[str, list[str]], settings: dict, jobs: int
+    clips: dict[str, tuple[Path, Path]],
+    output: Path,
+    split: dict[str, list[str]],
+    settings: dict,
+    jobs: int,
 ) -> dict[str, str]:
     """Writes the whole tree. Returns {clip: what is wrong with it}.
 
-    split: {"train" | "test": lines `clip,code`}; settings: {flag of `add_options`: value}.
+    clips: as `raw_clips` gives them; split: {"train" | "test": lines `clip,code`}; settings: {flag
+    of `add_options`: value}.
     """
-    clips = raw_clips(source)
     for flag, value in settings.items():
         if flag != "audio" and not value > 0:
             raise BadInput(f"--{flag} {value}: must be > 0")
@@ -223,15 +227,15 @@ def main() -> None:
     options = argparse.Namespace(**preparation.parse(parser))
     if options.source is None:
         raise BadInput(HOW_TO_GET)
-    clips = list(raw_clips(options.source))
+    clips = raw_clips(options.source)
     if options.split == "published":
-        split = published_split(clips, options.split_dir, options.output)
+        split = published_split(list(clips), options.split_dir, options.output)
     else:
         make = {"random": random_split, "speaker": speaker_split}[options.split]
-        split = make(clips, options.seed)
+        split = make(list(clips), options.seed)
     flags = ("frames_per_second", "audio", "audio_frames", "mel_bins")
     settings = {flag: getattr(options, flag) for flag in flags}
-    prepare(options.source, options.output, split, settings, options.jobs)
+    prepare(clips, options.output, split, settings, options.jobs)
 
 
 if __name__ == "__main__":

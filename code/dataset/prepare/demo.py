@@ -154,9 +154,9 @@ def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None 
         with new_folder(output) as tree:
             raw = tree / ".raw"
             generate(raw, seed, actors)
-            clips = sorted(path.stem for path in (raw / "AudioWAV").iterdir())
-            split = cremad.random_split(clips, seed, TEST_FRACTION)
-            cremad.prepare(raw, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
+            clips = cremad.raw_clips(raw)
+            split = cremad.random_split(list(clips), seed, TEST_FRACTION)
+            cremad.prepare(clips, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
             shutil.rmtree(raw)
     except OSError:
         if not output.exists():

@@ -24,6 +24,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset.modalities import waveform
 from utils import preparation
 from utils.audio import filter_bank, read_sound_track
 from utils.download import fetch
@@ -251,19 +252,17 @@ def main() -> None:
         "--split", choices=("published", "kinetics"), default="published", help="see above"
     )
     parser.add_argument("--split_dir", type=Path, help="take my_train.txt and my_test.txt here")
-    add_setting = parser.add_argument
-    add_setting("--frames_per_second", type=float, default=1, metavar="RATE", help="of video")
-    add_setting(
+    parser.add_argument(
+        "--frames_per_second", type=float, default=1, metavar="RATE", help="taken of the video"
+    )
+    parser.add_argument(
         "--min_frames",
         type=int,
         default=3,
         metavar="N",
         help="clips that give fewer are too short; training takes 3",
     )
-    add_setting(
-        "--audio_frames", type=int, default=1024, metavar="T", help="of the filter bank, 10 ms each"
-    )
-    add_setting("--mel_bins", type=int, default=128, metavar="F", help="of the filter bank")
+    waveform.Modality.add_options(parser)  # --audio_frames, --mel_bins
     preparation.add_jobs(parser)
     options = argparse.Namespace(**preparation.parse(parser))
     if options.source is None:
