@@ -184,7 +184,7 @@ def test_cremad_without_its_data_prints_the_prepare_command(tmp_path):
         "--ckpt_path",
         str(tmp_path),
     ]
-    with pytest.raises(BadInput, match="python -m dataset.prepare.cremad --source DIR"):
+    with pytest.raises(BadInput, match="Prepare it with: sh script/prepare.sh cremad"):
         train.main(argv)
 
 
