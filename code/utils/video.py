@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from utils.atomic import new_folder
 from utils.errors import BadInput
@@ -61,12 +62,12 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
         stream = container.streams.video[0]
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         promised = announced_seconds(container, stream)
-        frames, times = [], []
+        frames, times, to_bgr = [], [], VideoReformatter()
         for number, frame in enumerate(decoded(container, stream)):
             time = frame.time if frame.time is not None else number / (rate or 1)
             times.append(time)
             if (time - times[0]) * frames_per_second >= len(frames) - 1e-6:
-                picture = frame.to_ndarray(format="bgr24")
+                picture = to_bgr.reformat(frame, format="bgr24", threads=1).to_ndarray()
                 frames.append(np.rot90(picture, frame.rotation // 90))
     if not times:
         raise BadInput(f"{path}: unreadable video")
