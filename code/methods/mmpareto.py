@@ -357,8 +357,11 @@ class Method:
         in_a_group = {id(p) for ps in self.gradients.groups.values() for p in ps}
         heads = [p.grad for p in model.parameters() if id(p) not in in_a_group]
         finish = forward_pass.reduce([g for g in heads if g is not None])
-        # No wait for the device here: the recorder sees inf and nan in the norms.
-        found = self.gradients.integrate(self.gamma, self.rescale, self.solve, check_finite=False)
+        found = self.integrate()
         self.gradients = None
         finish()
         return found
+
+    def integrate(self):
+        # No wait for the device here: the recorder sees inf and nan in the norms.
+        return self.gradients.integrate(self.gamma, self.rescale, self.solve, check_finite=False)

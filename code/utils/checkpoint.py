@@ -84,18 +84,24 @@ def open_run(options: Namespace) -> tuple[Path, dict | None]:
         return folder, None
     if not stored.is_file():
         raise BadInput(f"--resume: {folder} holds no run to continue")
-    begun = json.loads(stored.read_text())["options"]
-    for name in sorted(begun.keys() | wanted.keys()):
-        if name not in FREE_ON_RESUME and begun.get(name) != wanted.get(name):
-            raise BadInput(
-                f"--resume: {folder} was begun with --{name} {begun.get(name)}, "
-                f"not {wanted.get(name)}; give the same options, or another --run_name"
-            )
+    refuse_other_options(folder, options, "--resume")
     if distributed.is_main():
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
     last = folder / "last.pt"
     return folder, load(last) if last.is_file() else None
+
+
+def refuse_other_options(folder: Path, options: Namespace, asked_by: str) -> None:
+    """Raises BadInput where the run in `folder` was begun with options that lead elsewhere."""
+    begun = json.loads((folder / "options.json").read_text())["options"]
+    wanted = jsonable(options)
+    for name in sorted(begun.keys() | wanted.keys()):
+        if name not in FREE_ON_RESUME and begun.get(name) != wanted.get(name):
+            raise BadInput(
+                f"{asked_by}: {folder} was begun with --{name} {begun.get(name)}, "
+                f"not {wanted.get(name)}; give the same options, or another folder for the run"
+            )
 
 
 def jsonable(options: Namespace) -> dict:
