@@ -1,19 +1,25 @@
-"""Stored runs -> the tables and figures of README: mean ± standard deviation over seeds per method.
+"""Stored runs -> tables: mean ± standard deviation over seeds, paired differences to uniform.
 
-python report.py runs/avmnist-*                          a Markdown table
-python report.py runs/avmnist-* --figure ../pics/avmnist.png
+python report.py runs/avmnist-*            prints Markdown, writes runs/report.md, .csv and .tex
+python report.py runs/avmnist-* --output tables/avmnist --figure ../pics/avmnist.png
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 from pathlib import Path
 from statistics import mean, stdev
 
+from scipy.stats import t as student
+
 from utils import registry
+from utils.atomic import write_text
 from utils.errors import BadInput, run
 from utils.figures import draw_comparison
+from utils.literature import PUBLISHED
 from utils.record import read_jsonl
 from utils.summary import selections
 
@@ -38,6 +44,8 @@ def read_run(folder: Path) -> dict:
     wanted = content["options"]["epochs"]
     if len(epochs) < wanted:
         raise BadInput(f"{folder}: {len(epochs)} of {wanted} epochs done; finish it with --resume")
+    if [record["epoch"] for record in epochs] != list(range(wanted)):
+        raise BadInput(f"{folder}: metrics.jsonl does not hold epochs 0 to {wanted - 1}, each once")
     probe = folder / "probe_linear.json"
     content["probe"] = json.loads(probe.read_text()) if probe.is_file() else None
     return content | {"folder": folder, "epochs": epochs}
@@ -85,10 +93,12 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     return groups
 
 
-def mean_std(values: list[float]) -> str:
-    """Percent, mean ± sample standard deviation."""
-    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):.2f}{spread}"
+REFERENCE = "uniform"  # what the others are compared with
+LEVEL = 0.95  # of the confidence interval
+
+
+def main_branch(options: dict) -> str:
+    return "multimodal" if len(options["modalities"]) > 1 else options["modalities"][0]
 
 
 def conflict_rate(records: list[dict], encoder: str) -> float | None:
@@ -96,53 +106,169 @@ def conflict_rate(records: list[dict], encoder: str) -> float | None:
     return sum(v <= 0 for v in values) / len(values) if values else None
 
 
-def table(groups: dict[str, list[dict]]) -> str:
-    """Markdown: test accuracy in percent per branch and linear probe, and conflict rates."""
-    every = [r for runs in groups.values() for r in runs]
-    modalities = max((r["options"]["modalities"] for r in every), key=len)
-    head = ["method", "n", "multimodal", "best epoch*", *(f"{m} head" for m in modalities)]
-    head += [f"{m} probe" for m in modalities] + [f"conflict {m}" for m in modalities]
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    for label, runs in groups.items():
-        main = (
-            "multimodal"
-            if len(runs[0]["options"]["modalities"]) > 1
-            else runs[0]["options"]["modalities"][0]
-        )
-        chosen = [selections(r["epochs"], main) for r in runs]
-        key = f"test/accuracy/{main}"
-        cells = [label, str(len(runs)), mean_std([c["last epoch"][key] for c in chosen])]
-        cells.append(mean_std([c["best on test, as published"][key] for c in chosen]))
-        for modality in modalities:
-            key = f"test/accuracy/{modality}"
-            values = [c["last epoch"][key] for c in chosen if key in c["last epoch"]]
-            method = registry.load("methods", runs[0]["options"]["method"], "--method").Method
-            if values and getattr(method, "trains_unimodal_heads", True):
-                cells.append(mean_std(values))
-            else:
-                cells.append("untrained" if values else "-")
-        for modality in modalities:
-            key = f"accuracy/{modality} probe"
-            values = [
-                r["probe"]["scores"][key]
-                for r in runs
-                if r["probe"] and key in r["probe"]["scores"]
-            ]
-            cells.append(mean_std(values) if len(values) == len(runs) else "-")
-        for modality in modalities:
-            rates = [conflict_rate(read_jsonl(r["folder"] / "steps.jsonl"), modality) for r in runs]
-            cells.append("-" if None in rates else f"{100 * mean(rates):.1f}")
-        lines.append("| " + " | ".join(cells) + " |")
+def trains_heads(options: dict) -> bool:
+    """Does the accuracy of the unimodal heads mean something?"""
+    method = registry.load("methods", options["method"], "--method").Method
+    return getattr(method, "trains_unimodal_heads", True) or len(options["modalities"]) == 1
+
+
+def measures_of(one: dict) -> dict[str, float]:
+    """{measure: value} of a run, shares in percent; what was not measured is left out."""
+    opt, found = one["options"], {}
+    branch, chosen = main_branch(opt), selections(one["epochs"], main_branch(opt))
+    last = chosen["last epoch"]
+    found["multimodal"] = 100 * last[f"test/accuracy/{branch}"]
+    for selection, record in list(chosen.items())[1:]:
+        found[selection] = 100 * record[f"test/accuracy/{branch}"]
+    found["F1 multimodal"] = 100 * last[f"test/macro_f1/{branch}"]
+    heads = trains_heads(opt)
+    steps = read_jsonl(one["folder"] / "steps.jsonl")
+    for modality in opt["modalities"]:
+        if heads:
+            found[f"{modality} head"] = 100 * last[f"test/accuracy/{modality}"]
+            found[f"F1 {modality} head"] = 100 * last[f"test/macro_f1/{modality}"]
+        if one["probe"]:
+            found[f"{modality} probe"] = 100 * one["probe"]["scores"][f"accuracy/{modality} probe"]
+            found[f"F1 {modality} probe"] = (
+                100 * one["probe"]["scores"][f"macro_f1/{modality} probe"]
+            )
+        if (rate := conflict_rate(steps, modality)) is not None:
+            found[f"conflict {modality}"] = 100 * rate
+    times = read_jsonl(one["folder"] / "times.jsonl")
+    if len(times) == len(one["epochs"]):
+        found["minutes"] = sum(record["seconds"] for record in times) / 60
+    return found
+
+
+def mean_std(values: list[float], digits: int = 2) -> str:
+    """Mean ± sample standard deviation; the mean alone of one value."""
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{spread}"
+
+
+def interval(differences: list[float]) -> tuple[float, float]:
+    """Student's confidence interval of the mean of paired differences, at the level LEVEL."""
+    n = len(differences)
+    reach = student.ppf((1 + LEVEL) / 2, n - 1) * stdev(differences) / n**0.5
+    return mean(differences) - reach, mean(differences) + reach
+
+
+def difference(own: dict[int, float], reference: dict[int, float]) -> str:
+    """The paired difference over the seeds both have, as text. own, reference: {seed: accuracy}."""
+    pairs = [own[seed] - reference[seed] for seed in own if seed in reference]
+    if not pairs:
+        return "no common seed"
+    if len(pairs) < 2:
+        return f"{mean(pairs):+.2f}, one seed"
+    low, high = interval(pairs)
+    told = f"{mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return told if low > 0 or high < 0 else f"{told} not distinguishable"
+
+
+def tabulate(groups: dict[str, list[dict]]) -> dict[str, list[list[str]]]:
+    """{title: rows of cells, the first the head}: accuracy, macro F1, and what others report."""
+    found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
+    seeds = {label: [one["options"]["random_seed"] for one in r] for label, r in groups.items()}
+    every = [one for runs in groups.values() for one in runs]
+    modalities = max((one["options"]["modalities"] for one in every), key=len)
+
+    def cell(label: str, measure: str) -> str:
+        values = [m[measure] for m in found[label] if measure in m]
+        if len(values) < len(found[label]):
+            untrained = measure.endswith(" head") and not trains_heads(groups[label][0]["options"])
+            return "untrained" if untrained else "-"
+        return mean_std(values, 1 if measure.startswith(("conflict", "minutes")) else 2)
+
+    def rows(columns: list[str]) -> list[list[str]]:
+        used = [c for c in columns if any(c in m for ms in found.values() for m in ms)]
+        table = [["method", "n", *used]]
+        return table + [
+            [label, str(len(r)), *(cell(label, c) for c in used)] for label, r in groups.items()
+        ]
+
+    chosen = ["multimodal", "best on test, as published", "best on validation"]
+    own = [f"{m} {what}" for what in ("head", "probe") for m in modalities]
+    accuracy = rows([*chosen, *own, *(f"conflict {m}" for m in modalities), "minutes"])
+    if REFERENCE in groups and len(groups) > 1:
+        by_seed = {
+            label: {s: m["multimodal"] for s, m in zip(seeds[label], found[label])}
+            for label in groups
+        }
+        accuracy[0].insert(3, f"minus {REFERENCE}, {LEVEL:.0%} interval")
+        for row in accuracy[1:]:
+            same = row[0] == REFERENCE
+            row.insert(3, "" if same else difference(by_seed[row[0]], by_seed[REFERENCE]))
+    tables = {
+        "Test accuracy, %": accuracy,
+        "Macro F1, %": rows(["F1 multimodal", *(f"F1 {name}" for name in own)]),
+    }
+    if published := PUBLISHED.get(every[0]["options"]["dataset"]):
+        sources = list(dict.fromkeys(source for cells in published.values() for source in cells))
+        tables["Reported by others, multimodal / audio / visual, %"] = [
+            ["method", *sources],
+            *(
+                [method, *(cells.get(s, "-") for s in sources)]
+                for method, cells in published.items()
+            ),
+        ]
+    return tables
+
+
+def caption(groups: dict[str, list[dict]]) -> str:
+    every = [one for runs in groups.values() for one in runs]
     opt, env = every[0]["options"], every[0]["environment"]
-    commits = ", ".join(sorted({r["environment"]["commit"] for r in every}))
+    commits = ", ".join(sorted({one["environment"]["commit"] for one in every}))
     hardware = env["gpu"] if opt["device"] == "cuda" else env["cpu"]
-    lines.append("")
-    lines.append(
-        f"Test accuracy in %, mean ± std over n seeds, last of {opt['epochs']} epochs (* best "
-        f"epoch, picked on the test split as published). conflict: % of steps with cosine <= 0. "
-        f"{opt['dataset']}, {hardware}, torch {env['torch']}, commit {commits}."
+    return (
+        f"{opt['dataset']}, last of {opt['epochs']} epochs unless the column says otherwise; mean "
+        "± standard deviation over n seeds; conflict: % of steps with cosine <= 0; intervals: "
+        f"Student, paired by seed. {hardware}, torch {env['torch']}, commit {commits}."
     )
-    return "\n".join(lines)
+
+
+def markdown(tables: dict[str, list[list[str]]], text: str) -> str:
+    parts = []
+    for title, (head, *body) in tables.items():
+        lines = [f"**{title}**", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+        parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]))
+    return "\n\n".join([*parts, text])
+
+
+def latex(tables: dict[str, list[list[str]]], text: str) -> str:
+    """One tabular per table, in the commands of the booktabs package."""
+
+    def clean(cell: str) -> str:
+        for plain, command in (
+            ("--", "-{}-"),
+            ("_", r"\_"),
+            ("%", r"\%"),
+            ("±", r"$\pm$"),
+            ("<=", r"$\le$"),
+        ):
+            cell = cell.replace(plain, command)
+        return cell
+
+    parts = [f"% {text}"]
+    for title, (head, *body) in tables.items():
+        lines = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
+        table = [" & ".join(clean(cell) for cell in row) + r" \\" for row in (head, *body)]
+        lines += [table[0], r"\midrule", *table[1:], r"\bottomrule", r"\end{tabular}"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def comma_separated(groups: dict[str, list[dict]]) -> str:
+    """One line per run and measure, so that others can compute what they want from it."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "seed", "measure", "value", "run", "commit"])
+    for label, runs in groups.items():
+        for one in runs:
+            where = one["folder"].name, one["environment"]["commit"]
+            for measure, value in measures_of(one).items():
+                seed = one["options"]["random_seed"]
+                writer.writerow([label, seed, measure, f"{value:.4f}", *where])
+    return file.getvalue()
 
 
 def main(argv=None) -> None:
@@ -153,13 +279,25 @@ def main(argv=None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PREFIX",
+        help="of the files .md, .csv, .tex (default: report beside the first run)",
+    )
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw accuracy and cosine")
     args = parser.parse_args(argv)
     groups = group([read_run(folder) for folder in args.runs])
-    print(table(groups))
+    tables, text = tabulate(groups), caption(groups)
+    output = args.output or args.runs[0].parent / "report"
+    print(markdown(tables, text))
+    write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
+    write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
+    write_text(Path(f"{output}.csv"), comma_separated(groups))
+    print(f"\nwritten: {output}.md, .csv, .tex")
     if args.figure:
         draw_comparison({k: [r["folder"] for r in runs] for k, runs in groups.items()}, args.figure)
-        print(f"\nfigure: {args.figure}")
+        print(f"figure: {args.figure}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 import evaluate
-import report
 import train
 from utils import options
 from utils.errors import BadInput
@@ -479,35 +478,6 @@ def test_linear_probe_finds_what_is_linear():
     noise = torch.randint(3, (300,))
     logits = evaluate.linear_probe((features[:200], noise[:200]), (features[200:], noise[200:]))
     assert (logits.argmax(1) == noise[200:]).double().mean() < 0.55
-
-
-def test_report_averages_seeds_and_refuses_mixtures(flags, tmp_path, capsys):
-    for seed in (0, 1):
-        argv = [*flags, "--epochs", "1", "--random_seed", str(seed)]
-        train.main([*argv, "--run_name", f"m{seed}"])
-        train.main([*argv, "--run_name", f"u{seed}", "--method", "uniform"])
-    train.main(
-        [*flags, "--epochs", "1", "--random_seed", "2", "--batch_size", "9", "--run_name", "b"]
-    )
-    capsys.readouterr()
-    runs = [str(tmp_path / name) for name in ("m0", "m1", "u0", "u1")]
-    report.main([*runs, "--figure", str(tmp_path / "figure.png")])
-    printed = capsys.readouterr().out
-    values = [
-        100 * read_jsonl(tmp_path / name / "metrics.jsonl")[-1]["test/accuracy/multimodal"]
-        for name in ("m0", "m1")
-    ]
-    spread = abs(values[0] - values[1]) / 2**0.5
-    assert re.search(rf"mmpareto.* \| 2 \| {sum(values) / 2:.2f} ± {spread:.2f} \|", printed)
-    assert "uniform" in printed and (tmp_path / "figure.png").stat().st_size > 10_000
-    with pytest.raises(BadInput, match="--batch_size 9, but .* has 18"):
-        report.main([*runs, str(tmp_path / "b")])
-    with pytest.raises(BadInput, match="seed 0 of .* is there twice"):
-        report.main([runs[0], runs[0]])
-    stored = tmp_path / "u0" / "options.json"
-    stored.write_text(stored.read_text().replace('"epochs": 1', '"epochs": 2'))
-    with pytest.raises(BadInput, match="1 of 2 epochs done; finish it with --resume"):
-        report.main(runs)
 
 
 def test_avmnist_trains_on_real_digits(avmnist_root, tmp_path):

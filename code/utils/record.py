@@ -1,9 +1,11 @@
-"""What a run writes down while it trains: steps.jsonl, metrics.jsonl and TensorBoard events."""
+"""What a run writes down while it trains: steps.jsonl, metrics.jsonl, times.jsonl and TensorBoard
+events."""
 
 from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
 import torch
@@ -41,7 +43,8 @@ class Recorder:
         self.overflow, self.writes, self.writer = overflow, writes, None
         if not writes:
             return
-        for name in ("steps.jsonl", "metrics.jsonl"):
+        self.since = time.monotonic()
+        for name in ("steps.jsonl", "metrics.jsonl", "times.jsonl"):
             kept = [r for r in read_jsonl(folder / name) if r["epoch"] < first_epoch]
             write_text(folder / name, "".join(json.dumps(r) + "\n" for r in kept))
         if tensorboard:
@@ -92,6 +95,10 @@ class Recorder:
         self.flush()
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "step": self.step} | values) + "\n")
+        now = time.monotonic()
+        with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, "seconds": round(now - self.since, 3)}) + "\n")
+        self.since = now
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, self.step)

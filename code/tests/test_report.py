@@ -1,0 +1,155 @@
+"""Tables from stored runs: averages, paired differences, and what is refused."""
+
+import csv
+import json
+import shutil
+from statistics import mean, stdev
+
+import pytest
+from scipy.stats import ttest_rel
+
+import report
+import train
+from utils.errors import BadInput
+from utils.literature import PUBLISHED
+
+ACCURACY = {  # written into the runs: {method: {seed: accuracy}}
+    "uniform": {0: 0.50, 1: 0.60, 2: 0.55},
+    "mmpareto": {0: 0.60, 1: 0.69, 2: 0.66},
+    "pareto": {0: 0.45, 1: 0.65, 2: 0.50},
+    "joint": {0: 0.40, 1: 0.41, 2: 0.42},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(demo_root, tmp_path_factory):
+    """A real run of each method, one epoch."""
+    where = tmp_path_factory.mktemp("trained")
+    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(where)]
+    argv += ["--image_size", "32", "--batch_size", "27", "--num_workers", "0", "--epochs", "1"]
+    for method in ACCURACY:
+        train.main([*argv, "--no-tensorboard", "--method", method, "--run_name", method])
+        for checkpoint in (where / method).glob("*.pt"):
+            checkpoint.unlink()
+    return where
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """Copies with known accuracies, three seeds of each."""
+    folders = []
+    for method, by_seed in ACCURACY.items():
+        for seed, accuracy in by_seed.items():
+            folder = tmp_path / f"{method}{seed}"
+            shutil.copytree(trained / method, folder)
+            change(folder, random_seed=seed)
+            record = json.loads((folder / "metrics.jsonl").read_text())
+            record["test/accuracy/multimodal"] = accuracy
+            (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+            folders.append(folder)
+    return folders
+
+
+def change(folder, **options):
+    content = json.loads((folder / "options.json").read_text())
+    content["options"] |= options
+    (folder / "options.json").write_text(json.dumps(content))
+
+
+def table(text, title):
+    """{first cell: {column: cell}} of a Markdown table."""
+    lines = text.split(f"**{title}**")[1].strip().split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
+
+
+def test_means_deviations_and_paired_differences(runs, capsys):
+    report.main([str(folder) for folder in runs])
+    printed = capsys.readouterr().out
+    found = table(printed, "Test accuracy, %")
+    column = "minus uniform, 95% interval"
+    for method, by_seed in ACCURACY.items():
+        values = [100 * v for v in by_seed.values()]
+        assert found[method]["multimodal"] == f"{mean(values):.2f} ± {stdev(values):.2f}"
+        assert found[method]["n"] == "3"
+        if method == "uniform":
+            assert found[method][column] == ""
+            continue
+        reference = [100 * v for v in ACCURACY["uniform"].values()]
+        test = ttest_rel(values, reference)
+        low, high = test.confidence_interval(0.95)
+        told = f"{mean(values) - mean(reference):+.2f} [{low:+.2f}, {high:+.2f}]"
+        assert found[method][column] == told + (
+            " not distinguishable" if test.pvalue > 0.05 else ""
+        )
+    assert "not distinguishable" in found["pareto"][column]
+    assert "not distinguishable" not in found["mmpareto"][column]
+    assert found["joint"]["audio head"] == "untrained" and found["joint"]["conflict audio"] == "-"
+    assert float(found["mmpareto"]["minutes"].split(" ")[0]) >= 0
+    assert "F1 audio head" in table(printed, "Macro F1, %")["mmpareto"]
+    assert "last of 1 epochs" in printed and "torch 2.11" in printed and "commit " in printed
+
+
+def test_files_agree_with_what_is_printed(runs, tmp_path, capsys):
+    prefix = tmp_path / "tables" / "demo"
+    figure = tmp_path / "figure.png"
+    report.main([*map(str, runs), "--output", str(prefix), "--figure", str(figure)])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "tables" / "demo.md").read_text().strip() in printed
+    rows = list(csv.DictReader((tmp_path / "tables" / "demo.csv").open()))
+    values = [
+        float(row["value"])
+        for row in rows
+        if row["method"] == "mmpareto" and row["measure"] == "multimodal"
+    ]
+    assert values == [60, 69, 66]
+    text = (tmp_path / "tables" / "demo.tex").read_text()
+    assert rf"mmpareto & 3 & {mean(values):.2f} $\pm$ {stdev(values):.2f} &" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert figure.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "forge, message",
+    [
+        (lambda f: change(f[1], batch_size=9), "--batch_size 9, but .* has 27; only runs with the"),
+        (lambda f: change(f[1], learning_rate=0.1), "--learning_rate 0.1, but"),
+        (lambda f: change(f[1], image_size=64), "--image_size 64, but"),
+        (lambda f: change(f[1], dataset="avmnist"), "--dataset avmnist, but"),
+        (lambda f: change(f[1], random_seed=0), "seed 0 of uniform is there twice"),
+        (lambda f: change(f[1], epochs=2), "1 of 2 epochs done; finish it with --resume"),
+        (
+            lambda f: (f[1] / "metrics.jsonl").write_text(
+                (f[1] / "metrics.jsonl").read_text().replace('"epoch": 0', '"epoch": 7')
+            ),
+            "metrics.jsonl does not hold epochs 0 to 0, each once",
+        ),
+        (lambda f: (f[1] / "options.json").unlink(), "no run folder, it has no options.json"),
+    ],
+)
+def test_mixtures_and_forgeries_are_refused(runs, forge, message, capsys):
+    forge(runs)
+    with pytest.raises(BadInput, match=message):
+        report.main([str(folder) for folder in runs])
+    assert not capsys.readouterr().out and not (runs[0].parent / "report.md").exists()
+
+
+def test_flags_of_a_method_make_a_row_of_their_own(runs, capsys):
+    change(runs[3], gamma=2.0)
+    report.main([str(folder) for folder in runs])
+    found = table(capsys.readouterr().out, "Test accuracy, %")
+    assert found["mmpareto --gamma 2.0"]["n"] == "1" and found["mmpareto"]["n"] == "2"
+    column = "minus uniform, 95% interval"
+    assert found["mmpareto --gamma 2.0"][column] == "+10.00, one seed"
+
+
+def test_what_others_report_stands_apart_with_its_marks(runs, capsys):
+    for folder in runs:
+        change(folder, dataset="cremad")
+    report.main([str(folder) for folder in runs])
+    printed = capsys.readouterr().out
+    apart = table(printed, "Reported by others, multimodal / audio / visual, %")
+    assert apart["mmpareto"]["paper"] == "75.13 r / 65.46 r / 55.24 c"
+    assert "75.13" not in printed.split("**Reported")[0]
+    for cells in PUBLISHED["cremad"].values():
+        assert all(cell.split(" ")[-1] in ("c", "r", "f") for cell in cells.values())
