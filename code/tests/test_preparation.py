@@ -129,6 +129,27 @@ def test_every_preparation_survives_kill_and_gives_the_same_tree(name, request, 
     assert not list(tmp_path.rglob(".*.tmp"))  # what the killed process left is gone
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_ends_at_once_and_says_that_it_goes_on(jobs, raw_demo, tmp_path):
+    command = [sys.executable, "-m", "dataset.prepare.cremad", "--split", "random", "--jobs", jobs]
+    command += ["--source", str(raw_demo), "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command,
+        cwd=CODE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not list(tmp_path.glob("out/visual/*/*.jpg")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.strip() == "interrupted; the same command goes on"
+    assert not (tmp_path / "out" / "train.csv").exists()
+
+
 def test_sweep_leaves_the_living_alone(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()

@@ -18,7 +18,7 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {message.strip()}", file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'interrupted'}", file=sys.stderr)
+        print(f"\n{str(stop) or 'interrupted'}", file=sys.stderr)
         leave(130)
 
 

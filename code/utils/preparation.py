@@ -6,14 +6,15 @@ import argparse
 import io
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import cv2
@@ -94,6 +95,16 @@ def single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Ctrl-C is ignored inside, also by the processes that are started there, for good."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def convert(
     work: Callable, jobs: dict[str, tuple], processes: int, title: str
 ) -> tuple[dict[str, str], float]:
@@ -104,23 +115,28 @@ def convert(
     """
     if processes < 1:
         raise BadInput(f"--jobs {processes}: must be > 0")
-    started = time.monotonic()
-    with ExitStack() as stack:
-        apply = map
-        if processes > 1:
+    started, work_on = time.monotonic(), partial(attempt, work)
+    bar = {"total": len(jobs), "desc": title, "disable": None}
+    try:
+        if processes == 1:
+            outcomes = list(tqdm(map(work_on, jobs.values()), **bar))
+        else:
             # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
-            spawned = get_context("spawn")
-            pool = ProcessPoolExecutor(processes, spawned, initializer=single_threaded)
-            apply = partial(stack.enter_context(pool).map, chunksize=8)
-        bar = {"total": len(jobs), "desc": title, "disable": None}
-        try:
-            outcomes = list(tqdm(apply(partial(attempt, work), jobs.values()), **bar))
-        except OSError as error:
-            raise BadInput(
-                f"--output: cannot be written ({error}); run it again to go on"
-            ) from None
-        except BrokenProcessPool:
-            raise BadInput("a process died, perhaps for memory; run it again to go on") from None
+            pool = ProcessPoolExecutor(processes, get_context("spawn"), single_threaded)
+            with no_interrupt():  # which the workers inherit: Ctrl-C is for the parent
+                results = pool.map(work_on, jobs.values(), chunksize=8)
+            try:
+                outcomes = list(tqdm(results, **bar))
+            finally:  # files are complete or not there, so no worker need end its work
+                for worker in active_children():
+                    worker.terminate()
+                pool.shutdown(cancel_futures=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on") from None
+    except OSError as error:
+        raise BadInput(f"--output: cannot be written ({error}); run it again to go on") from None
+    except BrokenProcessPool:
+        raise BadInput("a process died, perhaps for memory; run it again to go on") from None
     problems = {key: problem for key, problem in zip(jobs, outcomes) if problem}
     if problems and len(problems) == len(jobs):
         raise BadInput(f"nothing is usable; the first: {next(iter(problems.values()))}")
