@@ -2,25 +2,20 @@
 
 python evaluate.py runs/NAME                       metrics, per class, confusion matrix
 python evaluate.py runs/NAME --probe linear        also a linear head on every frozen encoder
+python evaluate.py runs/NAME --probe missing,noise,shapley,calibration
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import warnings
 from pathlib import Path
 
-import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from train import build_model
-from utils import checkpoint, registry
+from utils import checkpoint, probes, registry
 from utils.atomic import write_text
 from utils.errors import BadInput, run
 from utils.loading import build_loaders
@@ -46,24 +41,6 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
     return opt, dataset, loaders, model.to(opt.device)
 
 
-def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
-    """Test logits (N, K) of a linear classifier fitted to frozen features.
-
-    Standardised features, L2-regularised logistic regression (C = 1): the same for every encoder,
-    so that heads trained with little or no weight do not hide what an encoder knows.
-
-    train, test: features (N, D) and targets (N,).
-    """
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are the definition here
-        probe.fit(train[0].numpy(), train[1].numpy())
-    known = probe.predict_proba(test[0].numpy())
-    logits = torch.full((len(known), int(train[1].max()) + 1), -torch.inf, dtype=torch.double)
-    logits[:, torch.from_numpy(probe.classes_)] = torch.from_numpy(known).double().log()
-    return logits
-
-
 def per_class(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> str:
     """Accuracy of every class and branch in percent, as text."""
     rows = [["class", "n", *logits]]
@@ -83,6 +60,50 @@ def confusion(logits: Tensor, target: Tensor, classes: list[str]) -> str:
     return align(rows)
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def probe_missing(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+    del args
+    rows = [["test-time input", f"{branch} accuracy %"]]
+    rows += [["all", percent(probes.accuracy(model, loader, branch))]]
+    for m in modalities:
+        found = probes.accuracy(model, probes.without(loader, m), branch)
+        rows.append([f"{m} missing (zero)", percent(found)])
+    return rows
+
+
+def probe_noise(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+    rows = [["noise, in deviations of the input", *modalities]]
+    for level in args.noise_levels:
+        noisy = [probes.with_noise(loader, m, level) for m in modalities]
+        rows.append([f"{level:g}", *(percent(probes.accuracy(model, x, branch)) for x in noisy)])
+    return rows
+
+
+def probe_shapley(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+    del args
+    found = probes.shapley(model, loader, modalities, branch)
+    rows = [["modality", f"contribution to {branch} accuracy, points"]]
+    return rows + [[m, f"{100 * value:+.2f}"] for m, value in found.items()]
+
+
+def probe_calibration(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+    del modalities, branch, args
+    logits, _, target = predict(model, loader)
+    rows = [["branch", "expected calibration error %"]]
+    return rows + [[b, percent(probes.calibration_error(x, target))] for b, x in logits.items()]
+
+
+PROBES = {  # besides linear, which needs the training split
+    "missing": probe_missing,
+    "noise": probe_noise,
+    "shapley": probe_shapley,
+    "calibration": probe_calibration,
+}
+
+
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(
         prog="evaluate.py",
@@ -93,21 +114,39 @@ def main(argv=None) -> None:
     parser.add_argument("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--probe", choices=("none", "linear"), default="none")
+    parser.add_argument(
+        "--probe",
+        default="none",
+        metavar="A,B",
+        help=f"of linear, {', '.join(PROBES)}; default none. Each also to the run's probe_A.json",
+    )
+    parser.add_argument(
+        "--noise_levels",
+        type=lambda text: [float(level) for level in text.split(",")],
+        default=[0, 0.5, 1, 2, 4],
+        metavar="0,1,2",
+        help="of --probe noise, in standard deviations of the input",
+    )
     parser.add_argument("--data_root", type=Path, help="if the data have moved since the run")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     args = parser.parse_args(argv)
+    wanted = [name for name in args.probe.split(",") if name != "none"]
+    if unknown := [name for name in wanted if name not in ("linear", *PROBES)]:
+        raise BadInput(f"--probe {unknown[0]}: choose from none, linear, {', '.join(PROBES)}")
+
+    if not all(level >= 0 for level in args.noise_levels):
+        raise BadInput(f"--noise_levels {args.noise_levels}: must be at least 0")
 
     opt, dataset, loaders, model = load_run(args.run, args.checkpoint, args.device, args.data_root)
     loaders["train"] = loaders["train_plain"]
     if args.split not in loaders:
         raise BadInput(f"--split {args.split}: this run held out nothing (--val_fraction 0)")
     logits, features, target = predict(model, loaders[args.split])
-    if args.probe == "linear":
+    if "linear" in wanted:
         _, train_features, train_target = predict(model, loaders["train"])
         for modality in opt.modalities:
-            logits[f"{modality} probe"] = linear_probe(
+            logits[f"{modality} probe"] = probes.linear_probe(
                 (train_features[modality], train_target), (features[modality], target)
             )
 
@@ -120,9 +159,16 @@ def main(argv=None) -> None:
     print(f"\naccuracy per class, %\n{per_class(logits, target, dataset.classes)}")
     for branch, values in logits.items():
         print(f"\nconfusion, {branch}\n{confusion(values, target, dataset.classes)}")
-    if args.probe != "none":
-        found = {"checkpoint": args.checkpoint, "split": args.split, "scores": scores}
-        write_text(args.run / f"probe_{args.probe}.json", json.dumps(found, indent=1))
+    about = {"checkpoint": args.checkpoint, "split": args.split}
+    found = {"linear": {"scores": scores}} if "linear" in wanted else {}
+    branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    for name in wanted:
+        if name in PROBES:
+            rows = PROBES[name](model, loaders[args.split], opt.modalities, branch, args)
+            print(f"\n{align(rows)}")
+            found[name] = {"table": rows}
+    for name, content in found.items():
+        write_text(args.run / f"probe_{name}.json", json.dumps(about | content, indent=1))
     if args.json:
         write_text(args.json, json.dumps(scores, indent=1))
 

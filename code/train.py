@@ -12,7 +12,7 @@ from methods import ForwardPass
 from models.multimodal import MultimodalModel
 from utils import checkpoint, distributed, options, precision, registry, summary
 from utils.errors import run
-from utils.figures import draw_run
+from utils.figures import draw_examples, draw_run
 from utils.loading import build_loaders, check_smallest_part
 from utils.metrics import predict, score
 from utils.record import Recorder
@@ -143,6 +143,9 @@ def main(argv=None) -> None:
                     scores |= {f"{split_name}/{k}": v for k, v in score(logits, target).items()}
             recorder.add_epoch(epoch, scores)
             print(summary.epoch_line(epoch, scores), flush=True)
+            if recorder.writer:
+                figure = draw_examples(model, loaders["test"], dataset.classes)
+                recorder.add_figure("examples", figure)
 
             # best.pt first: a run killed in between repeats this epoch and writes it again
             better = scores[f"{judged_on}/accuracy/{main_branch}"] > progress["best"]

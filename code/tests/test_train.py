@@ -469,15 +469,30 @@ def test_evaluate_repeats_the_metrics_and_probes(flags, tmp_path, capsys):
         evaluate.main([str(tmp_path / "nowhere")])
 
 
-def test_linear_probe_finds_what_is_linear():
-    torch.manual_seed(0)
-    features, direction = torch.randn(300, 8), torch.randn(8, 3)
-    target = (features @ direction).argmax(1)
-    logits = evaluate.linear_probe((features[:200], target[:200]), (features[200:], target[200:]))
-    assert (logits.argmax(1) == target[200:]).double().mean() > 0.9
-    noise = torch.randint(3, (300,))
-    logits = evaluate.linear_probe((features[:200], noise[:200]), (features[200:], noise[200:]))
-    assert (logits.argmax(1) == noise[200:]).double().mean() < 0.55
+def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    argv = [flag for flag in flags if flag != "--no-tensorboard"]
+    train.main([*argv, "--epochs", "2", "--run_name", "x"])
+    events = EventAccumulator(str(tmp_path / "x"))
+    events.Reload()
+    tags = events.Tags()
+    content = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    (page,) = Layout.FromString(content).category
+    assert page.title == "MMPareto" and len(page.chart) == 7
+    for chart in page.chart:  # every chart shows something, for each encoder or branch
+        (pattern,) = chart.multiline.tag
+        shown = [tag for tag in tags["scalars"] if re.fullmatch(pattern, tag)]
+        assert any("audio" in tag for tag in shown) and any("visual" in tag for tag in shown)
+    assert len(events.Scalars("conflict_rate/audio")) == 2  # one an epoch
+    steps = read_jsonl(tmp_path / "x" / "steps.jsonl")
+    own = [r["cosine/audio"] for r in steps if r["epoch"] == 1]
+    rate = sum(cosine <= 0 for cosine in own) / len(own)
+    assert events.Scalars("conflict_rate/audio")[1].value == pytest.approx(rate)
+    assert len(events.Images("examples")) == 2
+    times = read_jsonl(tmp_path / "x" / "times.jsonl")
+    assert [r["epoch"] for r in times] == [0, 1] and all(r["seconds"] > 0 for r in times)
 
 
 def test_avmnist_trains_on_real_digits(avmnist_root, tmp_path):

@@ -9,7 +9,9 @@ import matplotlib
 matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
+from utils.loading import collate  # noqa: E402
 from utils.record import read_jsonl  # noqa: E402
 
 # Okabe and Ito's palette: told apart with every kind of colour vision
@@ -116,3 +118,34 @@ def draw_comparison(groups: dict[str, list[Path]], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def draw_examples(model, loader, classes: list[str], count: int = 4):
+    """The first samples of a split as the model gets them, one frame of a clip, with its answers.
+
+    Green: right; the multimodal branch's answer stands first. Returns a matplotlib figure.
+    """
+    count = min(count, len(loader.dataset))
+    inputs, target = loader.to_device(*collate([loader.dataset[0, i] for i in range(count)]))
+    with torch.no_grad():
+        logits, _ = model.eval()(inputs)
+    size = (2.6 * len(inputs), 2.2 * count)
+    figure, axes = plt.subplots(count, len(inputs), figsize=size, squeeze=False)
+    for row in range(count):
+        told = [classes[int(x[row].argmax())] for x in logits.values()]
+        true = classes[int(target[row])]
+        for axis, (modality, x) in zip(axes[row], inputs.items()):
+            picture = (x[row] if x[row].ndim == 3 else x[row][0]).float().cpu().numpy()  # (C, H, W)
+            low, high = picture.min(), picture.max()
+            picture = (picture - low) / max(high - low, 1e-9)
+            if len(picture) == 1 and picture.shape[1] > picture.shape[2]:  # time runs to the right
+                picture = picture.transpose(0, 2, 1)[:, ::-1]
+            shown = picture.transpose(1, 2, 0) if len(picture) == 3 else picture[0]
+            axis.imshow(shown, cmap="gray", aspect="auto", interpolation="nearest")
+            axis.set(xticks=[], yticks=[], title=modality if row == 0 else "")
+        answers = ", ".join(f"{branch} {name}" for branch, name in zip(logits, told))
+        colour_of = AGREEMENT if told[0] == true else CONFLICT
+        axes[row][0].set_ylabel(f"true {true}", fontsize=8)
+        axes[row][0].set_xlabel(answers, fontsize=7, color=colour_of, loc="left")
+    figure.tight_layout()
+    return figure

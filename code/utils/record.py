@@ -15,6 +15,16 @@ from utils.atomic import write_text
 from utils.errors import BadInput
 
 FLUSH_EVERY = 50  # steps between two waits for the device
+# One page of TensorBoard ("Custom Scalars") that tells the paper's story: {chart: tags}
+STORY = {
+    "accuracy of each branch": r"test/accuracy/.*",
+    "cosine between multimodal and unimodal gradient": r"cosine/.*",
+    "conflicts per epoch": r"conflict_rate/.*",
+    "weights": r"weight/.*",
+    "magnitude restored by": r"scale/.*",
+    "norm of the gradients": r"norm/.*",
+    "losses": r"loss/.*",
+}
 
 
 class NonFinite(BadInput):
@@ -40,6 +50,7 @@ class Recorder:
         writes: bool = True,
     ):
         self.folder, self.step, self.pending = folder, first_step, []
+        self.cosines: dict[str, list[float]] = {}  # of the epoch that runs
         self.overflow, self.writes, self.writer = overflow, writes, None
         if not writes:
             return
@@ -51,6 +62,8 @@ class Recorder:
             from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
 
             self.writer = SummaryWriter(folder, purge_step=first_step)
+            charts = {title: ["Multiline", [tags]] for title, tags in STORY.items()}
+            self.writer.add_custom_scalars({"MMPareto": charts})
 
     def add_step(self, epoch: int, values: dict[str, Tensor]) -> None:
         """`values`: 0-d tensors, losses first."""
@@ -77,6 +90,8 @@ class Recorder:
             for name, value in values.items():
                 if self.writer:
                     self.writer.add_scalar(name, value, step)
+                if name.startswith("cosine/"):
+                    self.cosines.setdefault(name.split("/", 1)[1], []).append(value)
                 if bad is None and not math.isfinite(value):
                     bad = f"{name} is {value} at epoch {epoch}, step {step}"
         self.pending = []
@@ -99,10 +114,19 @@ class Recorder:
         with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "seconds": round(now - self.since, 3)}) + "\n")
         self.since = now
+        rates = {
+            f"conflict_rate/{encoder}": sum(c <= 0 for c in cosines) / len(cosines)
+            for encoder, cosines in self.cosines.items()
+        }
+        self.cosines = {}
         if self.writer:
-            for name, value in values.items():
+            for name, value in (values | rates).items():
                 self.writer.add_scalar(name, value, self.step)
             self.writer.flush()
+
+    def add_figure(self, tag: str, figure) -> None:
+        """A matplotlib figure to TensorBoard, which closes it."""
+        self.writer.add_figure(tag, figure, self.step)
 
 
 def read_jsonl(path: Path) -> list[dict]:

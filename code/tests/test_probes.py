@@ -1,0 +1,143 @@
+"""Probes: their limits, known answers, and the command that runs them."""
+
+import json
+from argparse import Namespace
+
+import pytest
+import torch
+from torch import nn
+
+import evaluate
+import train
+from utils import probes
+from utils.errors import BadInput
+from utils.loading import build_loader
+from utils.samples import Sample
+
+
+def test_a_linear_probe_finds_what_is_linear():
+    torch.manual_seed(0)
+    features, direction = torch.randn(300, 8), torch.randn(8, 3)
+    target = (features @ direction).argmax(1)
+    logits = probes.linear_probe((features[:200], target[:200]), (features[200:], target[200:]))
+    assert (logits.argmax(1) == target[200:]).double().mean() > 0.9
+    noise = torch.randint(3, (300,))
+    logits = probes.linear_probe((features[:200], noise[:200]), (features[200:], noise[200:]))
+    assert (logits.argmax(1) == noise[200:]).double().mean() < 0.55
+
+
+class Reader:
+    """Samples are numbers; the class stands in `audio` and, where `both`, in `visual` too."""
+
+    def __init__(self, tells):
+        self.tells = tells
+
+    def read(self, sample_id):
+        return torch.nn.functional.one_hot(torch.tensor(int(sample_id) % 4), 4).float() * self.tells
+
+
+class Sum(nn.Module):
+    def forward(self, inputs):
+        total = sum(x for x in inputs.values())
+        return {"multimodal": total} | inputs, inputs
+
+
+@pytest.fixture(params=[0.0, 1.0])
+def loader(request):
+    """400 samples sorted by class, as data sets often are; `visual` tells nothing or the class."""
+    samples = [Sample(str(4 * i + k), k) for k in range(4) for i in range(100)]
+    readers = {"audio": Reader(1.0), "visual": Reader(request.param)}
+    options = Namespace(batch_size=32, num_workers=0, device="cpu")
+    return build_loader(samples, readers, options, 0, shuffle=False), request.param
+
+
+def test_a_missing_modality(loader):
+    batches, tells = loader
+    assert probes.accuracy(Sum(), batches, "multimodal") == 1
+    assert probes.accuracy(Sum(), probes.without(batches, "visual"), "multimodal") == 1
+    lost = probes.accuracy(Sum(), probes.without(batches, "audio"), "multimodal")
+    assert lost == (1 if tells else 0.25)
+
+
+def test_noise_takes_away_what_a_modality_tells(loader):
+    batches, tells = loader
+    found = [
+        probes.accuracy(Sum(), probes.with_noise(batches, "audio", level), "audio")
+        for level in (0, 1, 100)
+    ]
+    assert found[0] == 1 > found[1] > found[2] and abs(found[2] - 0.25) < 0.1
+    again = probes.accuracy(Sum(), probes.with_noise(batches, "audio", 1), "audio")
+    assert again == found[1]
+    other = probes.accuracy(Sum(), probes.with_noise(batches, "visual", 100), "audio")
+    assert other == 1
+
+
+def test_permuting_reaches_across_batches_and_leaves_the_others_alone(loader):
+    batches, _ = loader
+    mixed = list(probes.permuted(batches, {"audio"}))
+    plain = list(batches)
+    assert len(mixed) == len(plain)
+    for (a, target), (b, wanted) in zip(mixed, plain):
+        assert torch.equal(target, wanted) and torch.equal(a["visual"], b["visual"])
+    audio = torch.cat([inputs["audio"] for inputs, _ in mixed])
+    assert torch.equal(audio.sum(0), torch.full((4,), 100.0))  # the same samples, elsewhere
+    assert audio[:32].argmax(1).unique().numel() == 4  # though the first batch is of one class
+
+
+def test_shapley_values_on_a_model_that_is_known(loader):
+    batches, tells = loader
+    found = probes.shapley(Sum(), batches, ["audio", "visual"], "multimodal")
+    nothing = probes.accuracy(Sum(), probes.permuted(batches, {"audio", "visual"}), "multimodal")
+    assert sum(found.values()) == pytest.approx(1 - nothing)
+    if tells:
+        assert found["audio"] == pytest.approx(found["visual"], abs=0.05)
+    else:
+        assert found["visual"] == 0 and found["audio"] == pytest.approx(1 - nothing)
+
+
+def test_shapley_values_of_a_known_game():
+    """Gloves: two left, one right; a pair is worth 1. Textbook: 1/6, 1/6, 4/6."""
+    worth = lambda s: float("right" in s and len(s) > 1)  # noqa: E731
+    found = probes.contributions(worth, ["left", "other left", "right"])
+    assert found == pytest.approx({"left": 1 / 6, "other left": 1 / 6, "right": 4 / 6})
+
+
+def test_calibration_error():
+    target = torch.tensor([0, 0, 0, 1])
+    sure = torch.tensor([[50.0, 0.0]] * 4)
+    assert probes.calibration_error(sure, target) == pytest.approx(0.25)  # 75 % right, 100 % sure
+    right = torch.tensor([[3.0, 1.0]] * 4).double().log()  # 75 % sure
+    assert probes.calibration_error(right, target) == pytest.approx(0, abs=1e-12)
+    # two bins: 60 % sure and always right, 90 % sure and never
+    mixed = torch.tensor([[0.6, 0.4]] * 2 + [[0.1, 0.9]] * 2).double().log()
+    error = probes.calibration_error(mixed, torch.tensor([0, 0, 0, 0]))
+    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.9)
+
+
+def test_the_command(demo_root, tmp_path, capsys):
+    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
+    argv += ["--image_size", "32", "--batch_size", "27", "--num_workers", "0", "--epochs", "1"]
+    train.main([*argv, "--no-tensorboard", "--run_name", "x"])
+    capsys.readouterr()
+    wanted = ["missing", "noise", "shapley", "calibration"]
+    run = str(tmp_path / "x")
+    evaluate.main([run, "--probe", ",".join(wanted), "--noise_levels", "0,3"])
+    printed = capsys.readouterr().out
+    for words in ("audio missing (zero)", "noise, in deviations of the input", "contribution to"):
+        assert words in printed
+    found = {
+        name: json.loads((tmp_path / "x" / f"probe_{name}.json").read_text()) for name in wanted
+    }
+    assert [row[0] for row in found["noise"]["table"][1:]] == ["0", "3"]
+    whole = found["missing"]["table"][1][1]
+    assert found["noise"]["table"][1][1:] == [whole, whole]
+    assert [row[0] for row in found["calibration"]["table"][1:]] == [
+        "multimodal",
+        "audio",
+        "visual",
+    ]
+    assert not (tmp_path / "x" / "probe_linear.json").exists()
+    with pytest.raises(BadInput, match="--probe x: choose from none, linear, missing, noise"):
+        evaluate.main([run, "--probe", "linear,x"])
+    with pytest.raises(BadInput, match="--noise_levels .*: must be at least 0"):
+        evaluate.main([run, "--probe", "noise", "--noise_levels", "-1"])
