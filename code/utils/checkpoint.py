@@ -58,8 +58,21 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def open_run(options: Namespace) -> tuple[Path, dict | None]:
+def about(dataset, readers: dict) -> dict:
+    """What predict.py must know of the data: classes, channels, how raw files were prepared."""
+    settings = Path(dataset.root) / "settings.json"
+    return {
+        "classes": dataset.classes,
+        "channels": {modality: reader.channels for modality, reader in readers.items()},
+        "readers": {modality: dataset.modalities[modality] for modality in readers},
+        "preparation": json.loads(settings.read_text()) if settings.is_file() else None,
+    }
+
+
+def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict | None]:
     """The run's folder, and its last checkpoint when `--resume` finds one.
+
+    data: as `about` gives it, stored beside the options.
 
     Raises BadInput where the folder holds another run, there is nothing to resume, or an option
     differs from the run's; nothing is changed then.
@@ -70,7 +83,7 @@ def open_run(options: Namespace) -> tuple[Path, dict | None]:
     if not options.resume:
         if not distributed.is_main():
             return folder, None
-        content = {"options": wanted, "environment": environment()}
+        content = {"options": wanted, "environment": environment(), "data": data}
         begun = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         write_text(begun / stored.name, json.dumps(content, indent=1))
         try:

@@ -149,3 +149,25 @@ def draw_examples(model, loader, classes: list[str], count: int = 4):
         axes[row][0].set_xlabel(answers, fontsize=7, color=colour_of, loc="left")
     figure.tight_layout()
     return figure
+
+
+def draw_predictions(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+    """A panel of bars per sample: the probability of each class by each branch.
+
+    found: {sample: {branch: {class: probability}}}.
+    """
+    figure, axes = plt.subplots(len(found), 1, figsize=(7, 2.6 * len(found)), squeeze=False)
+    for axis, (name, by_branch) in zip(axes[:, 0], found.items()):
+        width = 0.8 / len(by_branch)
+        for position, (branch, shares) in enumerate(by_branch.items()):
+            place = np.arange(len(shares)) + (position - (len(by_branch) - 1) / 2) * width
+            values = [100 * share for share in shares.values()]
+            style = dict(color=colour(branch, position), hatch=["", "//", "..", "xx"][position % 4])
+            axis.bar(place, values, width, label=branch, edgecolor="white", **style)
+        axis.set_xticks(range(len(shares)), shares, rotation=0 if len(shares) < 12 else 90)
+        axis.set(ylabel="probability (%)", ylim=(0, 100), title=Path(name).name)
+        axis.legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

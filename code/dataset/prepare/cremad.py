@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dataset.modalities import waveform
 from utils import preparation
-from utils.audio import filter_bank, ogm_spectrogram, read_waveform
+from utils.audio import filter_bank, ogm_spectrogram, read_sound_track, read_waveform
 from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
 from utils.samples import read_split
@@ -70,7 +70,8 @@ def prepare_clip(video: Path, sound: Path, clip: str, output: Path, settings: di
     picture, folder = output / "audio" / f"{clip}.pt", output / "visual" / clip
     if not picture.is_file():
         refuse_pointer(sound)
-        samples, sample_rate_hz = read_waveform(sound)
+        read_sound = read_sound_track if sound == video else read_waveform
+        samples, sample_rate_hz = read_sound(sound)
         if settings["audio"] == "spectrogram":
             tensor = ogm_spectrogram(samples, sample_rate_hz)
         else:
@@ -80,6 +81,13 @@ def prepare_clip(video: Path, sound: Path, clip: str, output: Path, settings: di
     if not folder.is_dir():
         refuse_pointer(video)
         write_frames(read_frames(video, settings["frames_per_second"]), folder)
+
+
+def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None:
+    """For predict.py: a clip of its video and its sound, or of one video with sound."""
+    if len(files) > 2:
+        raise BadInput(f"{files[0]}: one video with sound, or a video and its sound")
+    prepare_clip(files[0], files[-1], name, output, settings)
 
 
 def refuse_pointer(path: Path) -> None:

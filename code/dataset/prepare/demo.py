@@ -25,6 +25,7 @@ from utils import preparation
 from utils.atomic import new_folder, sweep
 from utils.errors import BadInput, run
 
+from_raw = cremad.from_raw  # the demo set is prepared as CREMA-D is
 ACTORS, SENTENCES = (
     12,
     ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"],

@@ -216,6 +216,13 @@ def prepare_clip(path: Path | None, name: str, output: Path, settings: dict) -> 
     preparation.save_tensor(bank, picture)
 
 
+def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None:
+    """For predict.py: a clip of one video with sound."""
+    if len(files) > 1:
+        raise BadInput(f"{files[0]}: one video with sound, not {len(files)} files")
+    prepare_clip(files[0], name, output, settings)
+
+
 def prepare(
     clips: dict[Key, Path],
     output: Path,

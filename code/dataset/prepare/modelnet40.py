@@ -94,6 +94,14 @@ def prepare_object(name: str, files: dict[int, Path], output: Path, size: int) -
             shutil.copyfile(files[view], temporary)
 
 
+def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None:
+    """For predict.py: an object of its mesh, or of its front and rear view."""
+    views = dict(zip(VIEWS.values(), files)) if len(files) == len(VIEWS) else {0: files[0]}
+    if len(files) > len(VIEWS) or (0 in views) != (settings["from"] == "mesh"):
+        raise BadInput(f"{files[0]}: the model was trained on a {settings['from']} of each object")
+    prepare_object(name, views, output, settings["size"])
+
+
 def prepare(source: Path | None, output: Path, size: int, jobs: int) -> dict[str, str]:
     """Writes the whole tree. Returns {object: what is wrong with it}.
 
