@@ -6,7 +6,8 @@ python sweep.py --arm joint --arm "uniform --encoder_grad_scale 1.5" --seeds 0,1
 
 What is done is skipped and what was interrupted goes on, so the same command can be given again at
 any time, also after a kill. A run that fails does not end the others; it is named at the end. Flags
-of a method are given to the methods that have them. Then: python report.py RUNS...
+that only some runs have (of a method, of a kind of file) are given to those. Then:
+python report.py runs/DATASET-*
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from report import own_flags
 from utils import checkpoint, options, registry
 from utils.errors import BadInput, run
 from utils.record import read_jsonl
@@ -92,18 +92,20 @@ def arms_of(args) -> list[list[str]]:
 def plan(args, flags: list[str]) -> list[Run]:
     """All runs, each parsed as train.py will parse it. Raises BadInput before anything starts."""
     grid, arms = read_grid(flags), arms_of(args)
-    methods = {arm[1] for arm in arms}
-    owners = {flag: {m for m in methods if flag in own_flags(m)} for flag, _ in grid}
+    where = ["--dataset", args.dataset]
+    where += ["--data_root", str(args.data_root)] if args.data_root else []
+    of_all = [word for f, v in grid if f == "modalities" for word in ("--modalities", v[0])]
+    known = [options.known_flags([*where, *of_all, *arm]) for arm in arms]
+    if unused := [flag for flag, _ in grid if not any(flag in own for own in known)]:
+        raise BadInput(f"--{unused[0]}: no run of this sweep has such a flag")
     runs: dict[str, Run] = {}
-    for seed, arm in itertools.product(args.seeds.split(","), arms):
-        fitting = [(f, v) for f, v in grid if not owners[f] or arm[1] in owners[f]]
+    for seed, (arm, own) in itertools.product(args.seeds.split(","), zip(arms, known)):
+        fitting = [(flag, values) for flag, values in grid if flag in own]
         for values in itertools.product(*(v for _, v in fitting)):
-            argv, told = ["--dataset", args.dataset, *arm, "--random_seed", seed], arm[1:]
+            argv, told = [*where, *arm, "--random_seed", seed], arm[1:]
             for (flag, several), value in zip(fitting, values):
                 argv += [f"--{flag}"] if value is None else [f"--{flag}", value]
                 told = told + ([f"--{flag}", value] if len(several) > 1 else [])
-            if args.data_root:
-                argv += ["--data_root", str(args.data_root)]
             name = "-".join([args.dataset, *(word.lstrip("-") for word in told), f"seed{seed}"])
             argv += ["--ckpt_path", str(args.ckpt_path), "--run_name", name]
             runs.setdefault(name, Run(argv, options.parse(argv), args.ckpt_path / name))

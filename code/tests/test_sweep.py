@@ -54,6 +54,8 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
         "demo-joint-modalities-visual-seed0",
         "demo-uniform-encoder_grad_scale-1.5-seed0",
     ]
+    sizes = planned("--image_size", "32", each_modality=True)  # which only pictures have
+    assert ["--image_size" in flags for flags in sizes.values()] == [False, True]
     flags = planned("--measure_conflict", "--lr_decay_step=3", methods="uniform")
     assert "--measure_conflict --lr_decay_step 3 --ckpt_path" in " ".join(
         flags["demo-uniform-seed0"]
@@ -67,6 +69,7 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
         ([], dict(methods="jiont"), "--method jiont: no file methods/jiont.py; choose from"),
         (["0"], dict(methods="joint"), "0: belongs to no flag; write lists without blanks"),
         (["--epochs", "1", "2"], dict(methods="joint"), "2: belongs to no flag"),
+        (["--gamma", "1"], dict(methods="joint"), "--gamma: no run of this sweep has such a flag"),
         (["--gamma", "1,-1"], dict(methods="mmpareto"), "--gamma -1.0: must be > 0"),
         (["--epochs", "0"], dict(methods="joint"), "--epochs 0: must be at least 1"),
     ],

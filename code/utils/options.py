@@ -145,8 +145,8 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write events")
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options of one run, with defaults of the data set filled in and everything checked.
+def build_parser(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """The parser of a command line, and what the line chooses: data set, method, modalities.
 
     The flags of the method and of the modalities' readers are added once both are known, so a flag
     that the chosen ones do not use is refused instead of ignored.
@@ -154,23 +154,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     shared_flags(first)
     chosen, _ = first.parse_known_args(argv)
-    dataset_name, notice = choose_dataset(chosen)
-    dataset = registry.load("dataset", dataset_name, "--dataset").Dataset
-    method = registry.load("methods", chosen.method, "--method").Method
+    chosen.dataset, chosen.notice = choose_dataset(chosen)
+    dataset = registry.load("dataset", chosen.dataset, "--dataset").Dataset
+    chosen.build = registry.load("methods", chosen.method, "--method").Method
     readers = dataset.modalities_at(chosen.data_root)
-    modalities = choose_modalities(chosen.modalities, readers)
+    chosen.modalities = choose_modalities(chosen.modalities, readers)
 
     parser = argparse.ArgumentParser(
         prog="train.py",
         description="Train encoders and a fusion head with a method for multimodal learning.\n"
-        f"Flags and defaults below are those of --dataset {dataset_name} --method {chosen.method}.",
+        f"Flags and defaults below are those of --dataset {chosen.dataset} --method "
+        f"{chosen.method}.",
         epilog=describe_datasets(),
         formatter_class=HelpWithDefaults,
         allow_abbrev=False,
     )
     shared_flags(parser)
-    rooms = {f"method {chosen.method}": method}
-    for reader in dict.fromkeys(readers[m] for m in modalities):
+    rooms = {f"method {chosen.method}": chosen.build}
+    for reader in dict.fromkeys(readers[m] for m in chosen.modalities):
         module = registry.load("dataset/modalities", reader, "--modalities")
         rooms[f"modality file {reader}"] = module.Modality
     for title, owner in rooms.items():
@@ -178,14 +179,26 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
             owner.add_options(parser.add_argument_group(f"flags of {title}"))
     known = {action.dest for action in parser._actions}
     parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
+    return parser, chosen
+
+
+def known_flags(argv: list[str]) -> set[str]:
+    """The flags, without dashes, that a run with these choices has."""
+    parser, _ = build_parser(argv)
+    return {flag.lstrip("-") for flag in parser._option_string_actions}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of one run, with defaults of the data set filled in and everything checked."""
+    parser, chosen = build_parser(argv)
     options = parser.parse_args(argv)
-    options.dataset, options.modalities = dataset_name, modalities
-    options.demo_notice = notice
+    options.dataset, options.modalities = chosen.dataset, chosen.modalities
+    options.demo_notice = chosen.notice
     options.processes = distributed.world_size()
-    options.data_root = options.data_root or DATA / dataset_name
+    options.data_root = options.data_root or DATA / chosen.dataset
     check(options)
     try:
-        method(options)
+        chosen.build(options)
     except ValueError as error:  # methods need torch only, so they do not know BadInput
         raise BadInput(str(error)) from None
     options.device = choose_device(options)

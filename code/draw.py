@@ -1,0 +1,58 @@
+"""Figures from stored runs, each a file of figures/, written as .svg and .png.
+
+python draw.py cosine runs/avmnist-mmpareto-seed0
+python draw.py plane runs/avmnist-* --output ../pics/avmnist_plane
+python draw.py NAME --help                     what the figure shows, and its flags
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # no screen needed
+import matplotlib.pyplot as plt  # noqa: E402
+
+from utils import registry  # noqa: E402
+from utils.errors import BadInput, run  # noqa: E402
+
+
+def main(argv=None) -> None:
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("figure", nargs="?")
+    chosen = first.parse_known_args(argv)[0].figure
+    if chosen is None:
+        names = ", ".join(registry.names("figures"))
+        raise BadInput(f"name a figure: {names}; see python draw.py NAME --help")
+    module = registry.load("figures", chosen, "draw.py")
+    parser = argparse.ArgumentParser(
+        prog=f"draw.py {chosen}",
+        description=inspect.getdoc(module),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("figure", help=argparse.SUPPRESS)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("../pics") / chosen,
+        metavar="PREFIX",
+        help="of the files .svg and .png (default: ../pics/%(prog)s)".replace("%(prog)s", chosen),
+    )
+    if hasattr(module, "add_options"):
+        module.add_options(parser)
+    args = parser.parse_args(argv)
+    figure = module.draw(args.runs, args)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ("svg", "png"):
+        figure.savefig(f"{args.output}.{suffix}", dpi=130, bbox_inches="tight")
+    plt.close(figure)
+    print(f"figure: {args.output}.svg, {args.output}.png")
+
+
+if __name__ == "__main__":
+    run(main)

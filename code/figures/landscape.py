@@ -1,0 +1,101 @@
+"""Loss along random directions from the last weights, one line per run: how flat the minimum is.
+
+Directions are filter-normalised (Li et al. 2018): in every filter as long as the filter itself, so
+that the scale of weights does not count. Parameters with one dimension stay. Sharpness, in the
+legend: mean rise of the loss at distance +-R, over directions. On at most --samples training
+samples without augmentation, multimodal loss, evaluation mode."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from utils.errors import BadInput
+from utils.figures import METHOD_COLOURS
+from utils.seed import generator
+
+
+def add_options(parser):
+    parser.add_argument("--directions", type=int, default=3, metavar="N", help="random ones")
+    parser.add_argument("--reach", type=float, default=0.5, metavar="R", help="longest distance")
+    parser.add_argument("--points", type=int, default=11, help="along a direction, odd")
+    parser.add_argument("--samples", type=int, default=512, help="of the training split")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def direction(model, *where: int) -> list[torch.Tensor]:
+    """A random direction for every parameter, each filter as long as the parameter's own."""
+    own, found = generator(*where), []
+    for p in model.parameters():
+        if p.ndim < 2:
+            found.append(torch.zeros_like(p))
+            continue
+        drawn = torch.randn(p.shape, generator=own).to(p)
+        length = p.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1).clamp(min=1e-12)
+        found.append(drawn * length.view(-1, *[1] * (p.ndim - 1)))
+    return found
+
+
+@torch.no_grad()
+def loss_of(model, batches, branch: str) -> float:
+    """Mean over the samples."""
+    total = sum(
+        cross_entropy(model(inputs)[0][branch], target, reduction="sum").item()
+        for inputs, target in batches
+    )
+    return total / sum(len(target) for _, target in batches)
+
+
+def walk(folder, args) -> np.ndarray:
+    """(directions, points) losses at distances -R to R."""
+    from evaluate import load_run
+
+    opt, _, loaders, model = load_run(folder, "last", args.device)
+    branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    batches, taken = [], 0
+    for inputs, target in loaders["train_plain"]:
+        batches.append((inputs, target))
+        taken += len(target)
+        if taken >= args.samples:
+            break
+    model.eval()
+    start = [p.detach().clone() for p in model.parameters()]
+    losses = np.zeros((args.directions, args.points))
+    for row in range(args.directions):
+        way = direction(model, row)
+        for column, distance in enumerate(np.linspace(-args.reach, args.reach, args.points)):
+            with torch.no_grad():
+                for p, origin, d in zip(model.parameters(), start, way):
+                    p.copy_(origin + float(distance) * d)
+            losses[row, column] = loss_of(model, batches, branch)
+    return losses
+
+
+def draw(runs, args):
+    if args.points < 3 or args.points % 2 == 0:
+        raise BadInput(f"--points {args.points}: must be odd and at least 3")
+    if args.directions < 1 or args.samples < 1 or not args.reach > 0:
+        raise BadInput("--directions, --samples and --reach: must be positive")
+    figure, axis = plt.subplots(figsize=(6.5, 4.5))
+    distance = np.linspace(-args.reach, args.reach, args.points)
+    for position, folder in enumerate(runs):
+        losses = walk(folder, args)
+        middle = losses.mean(0)
+        rise = (losses[:, [0, -1]].mean() - losses[:, args.points // 2].mean()).item()
+        style = dict(color=METHOD_COLOURS[position % len(METHOD_COLOURS)])
+        name = f"{folder.name}: sharpness {rise:.3g}"
+        sign = "os^Dv<>PX*"[position % 10]
+        axis.plot(distance, middle, marker=sign, markersize=4, label=name, **style)
+        axis.fill_between(distance, losses.min(0), losses.max(0), alpha=0.15, **style)
+    axis.set(
+        xlabel="distance along a filter-normalised random direction",
+        ylabel="training loss",
+        title=f"mean of {args.directions} directions, band = least to largest",
+        yscale="log",
+    )
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,67 @@
+"""Norms of the multimodal and the unimodal gradient per mini-batch, for FIXED encoders: Figure 1(d)
+of the paper. Collected here from the checkpoint of one run, over its training split, and stored in
+<run>/gradient_norms.json; the second time it is only redrawn."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from utils.atomic import write_text
+from utils.errors import BadInput
+from utils.figures import SPARE_COLOURS, colour
+
+
+def add_options(parser):
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def collect(folder, args) -> dict[str, dict[str, list[float]]]:
+    """{encoder: {loss: norm of its gradient in each mini-batch}}; nothing is trained."""
+    from evaluate import load_run
+
+    opt, _, loaders, model = load_run(folder, args.checkpoint, args.device)
+    if len(opt.modalities) < 2:
+        raise BadInput(f"{folder}: a run with one modality has no second gradient")
+    model = copy.deepcopy(model).train()  # normalised over the mini-batch, as in training
+    parameters = model.encoder_parameters()
+    norms = {m: {"multimodal": [], m: []} for m in parameters}
+    for inputs, target in loaders["train"]:
+        logits, _ = model(inputs)
+        for modality, own in parameters.items():
+            for branch, values in norms[modality].items():
+                loss = cross_entropy(logits[branch], target)
+                gradients = torch.autograd.grad(loss, own, retain_graph=True)
+                values.append(torch.nn.utils.get_total_norm(gradients).item())
+    return norms
+
+
+def draw(runs, args):
+    if len(runs) != 1:
+        raise BadInput(f"norms: one run at a time, got {len(runs)}")
+    stored = runs[0] / "gradient_norms.json"
+    if not stored.is_file():
+        write_text(stored, json.dumps(collect(runs[0], args)))
+    norms = json.loads(stored.read_text())
+    figure, axes = plt.subplots(1, len(norms), figsize=(5.5 * len(norms), 4), squeeze=False)
+    for axis, (encoder, by_loss) in zip(axes[0], norms.items()):
+        edges = np.histogram_bin_edges(np.concatenate(list(by_loss.values())), 30)
+        for position, (loss, values) in enumerate(by_loss.items()):
+            name = f"{loss} loss: mean {np.mean(values):.3g}, variance {np.var(values):.3g}"
+            style = dict(color=colour(loss, position) if position == 0 else SPARE_COLOURS[0])
+            axis.hist(values, edges, alpha=0.55, label=name, hatch=["", "//"][position], **style)
+        batches = len(next(iter(by_loss.values())))
+        axis.set(xlabel="norm of the gradient", ylabel="mini-batches")
+        axis.set_title(f"{encoder} encoder, fixed, {batches} mini-batches")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.suptitle(runs[0].name)
+    figure.tight_layout()
+    return figure
