@@ -78,10 +78,13 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     free = VARIES.union(
         {"method", "modalities"}, *(own_flags(r["options"]["method"]) for r in runs)
     )
-    first = runs[0]
+    first = max(runs, key=lambda r: len(r["options"]["modalities"]))
     for r in runs:
         opt, label = r["options"], label_of(r["options"])
-        for key in sorted((opt.keys() | first["options"].keys()) - free):
+        keys = opt.keys() | first["options"].keys()
+        if opt["modalities"] != first["options"]["modalities"]:  # fewer, with fewer flags
+            keys = opt.keys() & first["options"].keys()
+        for key in sorted(keys - free):
             if opt.get(key) != first["options"].get(key):
                 raise BadInput(
                     f"{r['folder']}: --{key} {opt.get(key)}, but {first['folder']} has "

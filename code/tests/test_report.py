@@ -143,6 +143,20 @@ def test_flags_of_a_method_make_a_row_of_their_own(runs, capsys):
     assert found["mmpareto --gamma 2.0"][column] == "+10.00, one seed"
 
 
+def test_a_modality_alone_stands_in_the_table_with_the_flags_it_has(runs, capsys):
+    stored = json.loads((runs[0] / "options.json").read_text())
+    stored["options"]["modalities"] = ["audio"]
+    for flag in ("image_size", "frames_per_clip", "augment", "cache_pixels"):
+        del stored["options"][flag]
+    (runs[0] / "options.json").write_text(json.dumps(stored))
+    report.main([str(folder) for folder in runs])
+    found = table(capsys.readouterr().out, "Test accuracy, %")
+    assert found["audio alone"]["n"] == "1" and found["audio alone"]["visual head"] == "-"
+    change(runs[0], batch_size=9)
+    with pytest.raises(BadInput, match="--batch_size 9, but"):
+        report.main([str(folder) for folder in runs])
+
+
 def test_what_others_report_stands_apart_with_its_marks(runs, capsys):
     for folder in runs:
         change(folder, dataset="cremad")
