@@ -11,6 +11,7 @@ SMALL = ["--batch_size", "4", "--image_size", "32", "--rounds", "3", "--clips", 
 SMALL += ["--loader_pixels", "32", "--epochs", "1", "--num_workers", "0", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_measures_everything(tmp_path, capsys):
     benchmark.main([*SMALL, "--json", str(tmp_path / "found.json"), "--tried"])
     found = json.loads((tmp_path / "found.json").read_text())

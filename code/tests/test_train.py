@@ -230,7 +230,7 @@ def test_runs_repeat_and_do_not_depend_on_workers(flags, tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
 
 
-@pytest.mark.parametrize("kill_at_step", [1, 7])
+@pytest.mark.parametrize("kill_at_step", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_kill_and_resume_is_bitwise_the_same(kill_at_step, flags, tmp_path):
     """Killed in the first epoch (before any checkpoint) and in the third."""
     argv = [*flags, "--epochs", "4", "--lr_decay_step", "2", "--val_fraction", "0.2"]
@@ -383,6 +383,7 @@ def test_accumulated_losses_are_those_of_the_whole_batch(flags, tmp_path):
         assert a["loss/audio"] == pytest.approx(b["loss/audio"], rel=0.5)
 
 
+@pytest.mark.slow
 def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypatch):
     from utils import precision
 
@@ -399,6 +400,7 @@ def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypat
     assert scale == 2.0**117  # halved by every step that was skipped
 
 
+@pytest.mark.slow
 def test_compiled_encoders_train_alike(flags, tmp_path, monkeypatch):
     """Compiled without code generation, which takes minutes: the same graphs, cut the same way."""
     compile_module = torch.nn.Module.compile
