@@ -49,6 +49,6 @@ def draw(runs, args):
         axis.scatter(x.mean(), y.mean(), s=120, linewidths=1.5, label=name, **style)
     axis.set(xlabel=f"{modality} test accuracy (%)", ylabel="multimodal test accuracy (%)")
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, markerscale=0.6)
     figure.tight_layout()
     return figure
