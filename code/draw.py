@@ -41,7 +41,7 @@ def main(argv=None) -> None:
         type=Path,
         default=Path("../pics") / chosen,
         metavar="PREFIX",
-        help="of the files .svg and .png (default: ../pics/%(prog)s)".replace("%(prog)s", chosen),
+        help=f"of the files .svg and .png (default: ../pics/{chosen})",
     )
     if hasattr(module, "add_options"):
         module.add_options(parser)

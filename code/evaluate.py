@@ -21,15 +21,12 @@ from utils.errors import BadInput, run
 from utils.loading import build_loaders
 from utils.metrics import predict, score
 from utils.options import choose_device
-from utils.summary import align
+from utils.summary import align, main_branch
 
 
 def load_run(folder: Path, which: str, device: str, data_root: Path | None = None):
     """(options, data set, loaders, model) of a run folder, with the weights of `which`.pt."""
-    stored = folder / "options.json"
-    if not stored.is_file():
-        raise BadInput(f"{folder}: no run folder, it has no options.json")
-    opt = argparse.Namespace(**json.loads(stored.read_text())["options"])
+    opt = argparse.Namespace(**checkpoint.read_options(folder)["options"])
     opt.device, opt.gpu_ids = device, None
     opt.device = choose_device(opt)
     opt.data_root = data_root or Path(opt.data_root)
@@ -161,7 +158,7 @@ def main(argv=None) -> None:
         print(f"\nconfusion, {branch}\n{confusion(values, target, dataset.classes)}")
     about = {"checkpoint": args.checkpoint, "split": args.split}
     found = {"linear": {"scores": scores}} if "linear" in wanted else {}
-    branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    branch = main_branch(opt.modalities)
     for name in wanted:
         if name in PROBES:
             rows = PROBES[name](model, loaders[args.split], opt.modalities, branch, args)

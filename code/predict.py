@@ -26,7 +26,7 @@ from utils import checkpoint, registry
 from utils.atomic import write_text
 from utils.errors import BadInput, run
 from utils.figures import draw_predictions
-from utils.loading import build_readers, collate
+from utils.loading import build_readers, collate, finish_inputs
 from utils.options import choose_device
 from utils.summary import align
 
@@ -35,10 +35,7 @@ class Predictor:
     """A run's model and preprocessing. Raises BadInput where the run does not say enough."""
 
     def __init__(self, folder: Path, which: str = "last", device: str = "auto"):
-        stored = folder / "options.json"
-        if not stored.is_file():
-            raise BadInput(f"{folder}: no run folder, it has no options.json")
-        content = json.loads(stored.read_text())
+        content = checkpoint.read_options(folder)
         self.options, self.data = Namespace(**content["options"]), content.get("data")
         if not self.data or self.data["preparation"] is None:
             raise BadInput(f"{folder}: does not say how its data were prepared; train it again")
@@ -77,13 +74,7 @@ class Predictor:
         tree = Namespace(root=root, modalities=self.data["readers"])
         readers = build_readers(tree, self.options.modalities, False, self.options)
         batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
-        inputs = {}
-        for modality, reader in readers.items():
-            value = batch[modality]
-            value = tuple(x.to(self.device) for x in value) if isinstance(value, tuple) else value
-            value = reader.finish(value) if hasattr(reader, "finish") else value
-            inputs[modality] = value.to(self.device)
-        logits, _ = self.model(inputs)
+        logits, _ = self.model(finish_inputs(batch, readers, self.device))
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
         classes = self.data["classes"]
         return [

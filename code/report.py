@@ -17,11 +17,12 @@ from scipy.stats import t as student
 
 from utils import registry
 from utils.atomic import write_text
+from utils.checkpoint import read_options
 from utils.errors import BadInput, run
 from utils.figures import draw_comparison
 from utils.literature import PUBLISHED
 from utils.record import read_jsonl
-from utils.summary import selections
+from utils.summary import main_branch, selections
 
 VARIES = {
     "random_seed",
@@ -36,10 +37,7 @@ VARIES = {
 
 def read_run(folder: Path) -> dict:
     """Options, environment, epochs and probe of a run. Raises BadInput unless complete."""
-    stored = folder / "options.json"
-    if not stored.is_file():
-        raise BadInput(f"{folder}: no run folder, it has no options.json")
-    content = json.loads(stored.read_text())
+    content = read_options(folder)
     epochs = read_jsonl(folder / "metrics.jsonl")
     wanted = content["options"]["epochs"]
     if len(epochs) < wanted:
@@ -100,10 +98,6 @@ REFERENCE = "uniform"  # what the others are compared with
 LEVEL = 0.95  # of the confidence interval
 
 
-def main_branch(options: dict) -> str:
-    return "multimodal" if len(options["modalities"]) > 1 else options["modalities"][0]
-
-
 def conflict_rate(records: list[dict], encoder: str) -> float | None:
     values = [r[f"cosine/{encoder}"] for r in records if f"cosine/{encoder}" in r]
     return sum(v <= 0 for v in values) / len(values) if values else None
@@ -118,7 +112,8 @@ def trains_heads(options: dict) -> bool:
 def measures_of(one: dict) -> dict[str, float]:
     """{measure: value} of a run, shares in percent; what was not measured is left out."""
     opt, found = one["options"], {}
-    branch, chosen = main_branch(opt), selections(one["epochs"], main_branch(opt))
+    branch = main_branch(opt["modalities"])
+    chosen = selections(one["epochs"], branch)
     last = chosen["last epoch"]
     found["multimodal"] = 100 * last[f"test/accuracy/{branch}"]
     for selection, record in list(chosen.items())[1:]:
@@ -168,9 +163,13 @@ def difference(own: dict[int, float], reference: dict[int, float]) -> str:
     return told if low > 0 or high < 0 else f"{told} not distinguishable"
 
 
-def tabulate(groups: dict[str, list[dict]]) -> dict[str, list[list[str]]]:
-    """{title: rows of cells, the first the head}: accuracy, macro F1, and what others report."""
-    found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
+def tabulate(
+    groups: dict[str, list[dict]], found: dict[str, list[dict[str, float]]]
+) -> dict[str, list[list[str]]]:
+    """{title: rows of cells, the first the head}: accuracy, macro F1, and what others report.
+
+    found: `measures_of` every run of `groups`.
+    """
     seeds = {label: [one["options"]["random_seed"] for one in r] for label, r in groups.items()}
     every = [one for runs in groups.values() for one in runs]
     modalities = max((one["options"]["modalities"] for one in every), key=len)
@@ -260,15 +259,15 @@ def latex(tables: dict[str, list[list[str]]], text: str) -> str:
     return "\n\n".join(parts)
 
 
-def comma_separated(groups: dict[str, list[dict]]) -> str:
+def comma_separated(groups: dict[str, list[dict]], found: dict[str, list[dict[str, float]]]) -> str:
     """One line per run and measure, so that others can compute what they want from it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "seed", "measure", "value", "run", "commit"])
     for label, runs in groups.items():
-        for one in runs:
+        for one, measures in zip(runs, found[label]):
             where = one["folder"].name, one["environment"]["commit"]
-            for measure, value in measures_of(one).items():
+            for measure, value in measures.items():
                 seed = one["options"]["random_seed"]
                 writer.writerow([label, seed, measure, f"{value:.4f}", *where])
     return file.getvalue()
@@ -291,12 +290,13 @@ def main(argv=None) -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw accuracy and cosine")
     args = parser.parse_args(argv)
     groups = group([read_run(folder) for folder in args.runs])
-    tables, text = tabulate(groups), caption(groups)
+    found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
+    tables, text = tabulate(groups, found), caption(groups)
     output = args.output or args.runs[0].parent / "report"
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
     write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
-    write_text(Path(f"{output}.csv"), comma_separated(groups))
+    write_text(Path(f"{output}.csv"), comma_separated(groups, found))
     print(f"\nwritten: {output}.md, .csv, .tex")
     if args.figure:
         draw_comparison({k: [r["folder"] for r in runs] for k, runs in groups.items()}, args.figure)

@@ -117,7 +117,7 @@ def main(argv=None) -> None:
         folder, progress["epoch"], progress["step"], opt.tensorboard, opt.amp == "fp16", is_main
     )
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
-    main_branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    main_branch = summary.main_branch(opt.modalities)
     where = opt.device if distributed.world_size() == 1 else f"{opt.processes} x {opt.device}"
     print(
         f"run {folder}: {opt.method} on {opt.dataset}, {len(loaders['train'].dataset)} training "

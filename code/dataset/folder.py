@@ -52,7 +52,8 @@ class Dataset(CsvDataset):
     name = "folder"
 
     def __init__(self, root: Path):
-        self.root, self.modalities = Path(root), self.modalities_at(root)
+        self.root, kinds = Path(root), self.kinds_at(root)
+        self.modalities = {modality: reader for modality, (reader, _) in kinds.items()}
         labels = {split: self.labels(split) for split in ("train", "test")}
         self.classes = sorted(labels["train"], key=natural)
         if len(self.classes) < 2:
@@ -65,8 +66,7 @@ class Dataset(CsvDataset):
         ids = {split: [s.id for s in self.samples(split)] for split in ("train", "test")}
         if both := set(ids["train"]) & set(ids["test"]):
             raise BadInput(f"{self.root}: {min(both)!r} is in train.csv and in test.csv")
-        for modality in self.modalities:
-            _, present = kind_of(self.root / modality)
+        for modality, (_, present) in kinds.items():
             for split, own in ids.items():
                 if missing := [name for name in own if name not in present]:
                     raise BadInput(
@@ -77,7 +77,12 @@ class Dataset(CsvDataset):
 
     @classmethod
     def modalities_at(cls, root: Path | None) -> dict[str, str]:
-        """{folder below `root`: file in modalities/ that reads its files}, in alphabetical order.
+        """{folder below `root`: file in modalities/ that reads its files}."""
+        return {modality: reader for modality, (reader, _) in cls.kinds_at(root).items()}
+
+    @classmethod
+    def kinds_at(cls, root: Path | None) -> dict[str, tuple[str, set[str]]]:
+        """{folder below `root`: `kind_of` it}, in alphabetical order.
 
         Folders whose name starts with a dot, and `cache`, are left out.
         """
@@ -89,7 +94,7 @@ class Dataset(CsvDataset):
                 f"--data_root {root}: has no {', '.join(missing)}. {cls.how_to_prepare()}"
             )
         folders = sorted(f for f in Path(root).iterdir() if f.is_dir() and f.name[0] != ".")
-        found = {f.name: kind_of(f)[0] for f in folders if f.name != "cache"}
+        found = {f.name: kind_of(f) for f in folders if f.name != "cache"}
         if not found:
             raise BadInput(f"--data_root {root}: has no folder. {cls.how_to_prepare()}")
         return found

@@ -6,19 +6,19 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from report import conflict_rate
 from utils.errors import BadInput
-from utils.figures import CONFLICT, draw_cosine, encoders_of
+from utils.figures import CONFLICT, draw_cosine, encoders_of, one_run
 from utils.record import read_jsonl
 
 
 def draw(runs, args):
     del args
-    if len(runs) != 1:
-        raise BadInput(f"cosine: one run at a time, got {len(runs)}")
-    steps = read_jsonl(runs[0] / "steps.jsonl")
+    folder = one_run(runs, "cosine")
+    steps = read_jsonl(folder / "steps.jsonl")
     encoders = encoders_of(steps)
     if not encoders:
-        raise BadInput(f"{runs[0]}: measured no cosine; MMPareto does, uniform --measure_conflict")
+        raise BadInput(f"{folder}: measured no cosine; MMPareto does, uniform --measure_conflict")
     size = (5.5 * len(encoders), 5.5)
     shape = {"height_ratios": [2, 1]}
     figure, axes = plt.subplots(2, len(encoders), figsize=size, squeeze=False, gridspec_kw=shape)
@@ -26,11 +26,11 @@ def draw(runs, args):
         draw_cosine(axes[0][column], steps, encoder)
         key, axis = f"cosine/{encoder}", axes[1][column]
         epochs = sorted({r["epoch"] for r in steps if key in r})
-        rates = [np.mean([r[key] <= 0 for r in steps if r["epoch"] == e]) for e in epochs]
+        rates = [conflict_rate([r for r in steps if r["epoch"] == e], encoder) for e in epochs]
         axis.bar(epochs, 100 * np.array(rates), color=CONFLICT, width=0.7)
         axis.set(xlabel="epoch", ylabel="steps in conflict (%)", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    figure.suptitle(runs[0].name)
+    figure.suptitle(folder.name)
     figure.tight_layout()
     return figure

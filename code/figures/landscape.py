@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from utils.errors import BadInput
 from utils.figures import METHOD_COLOURS
 from utils.seed import generator
+from utils.summary import main_branch
 
 
 def add_options(parser):
@@ -53,7 +54,7 @@ def walk(folder, args) -> np.ndarray:
     from evaluate import load_run
 
     opt, _, loaders, model = load_run(folder, "last", args.device)
-    branch = "multimodal" if len(opt.modalities) > 1 else opt.modalities[0]
+    branch = main_branch(opt.modalities)
     batches, taken = [], 0
     for inputs, target in loaders["train_plain"]:
         batches.append((inputs, target))

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from utils.atomic import write_text
 from utils.errors import BadInput
-from utils.figures import SPARE_COLOURS, colour
+from utils.figures import SPARE_COLOURS, colour, one_run
 
 
 def add_options(parser):
@@ -43,11 +43,10 @@ def collect(folder, args) -> dict[str, dict[str, list[float]]]:
 
 
 def draw(runs, args):
-    if len(runs) != 1:
-        raise BadInput(f"norms: one run at a time, got {len(runs)}")
-    stored = runs[0] / "gradient_norms.json"
+    folder = one_run(runs, "norms")
+    stored = folder / "gradient_norms.json"
     if not stored.is_file():
-        write_text(stored, json.dumps(collect(runs[0], args)))
+        write_text(stored, json.dumps(collect(folder, args)))
     norms = json.loads(stored.read_text())
     figure, axes = plt.subplots(1, len(norms), figsize=(5.5 * len(norms), 4), squeeze=False)
     for axis, (encoder, by_loss) in zip(axes[0], norms.items()):
@@ -62,6 +61,6 @@ def draw(runs, args):
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.suptitle(runs[0].name)
+    figure.suptitle(folder.name)
     figure.tight_layout()
     return figure

@@ -7,18 +7,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from utils.errors import BadInput
-from utils.figures import AGREEMENT, CONFLICT, encoders_of
+from utils.figures import AGREEMENT, CONFLICT, encoders_of, one_run
 from utils.record import read_jsonl
 
 
 def draw(runs, args):
     del args
-    if len(runs) != 1:
-        raise BadInput(f"weights: one run at a time, got {len(runs)}")
-    steps = read_jsonl(runs[0] / "steps.jsonl")
+    folder = one_run(runs, "weights")
+    steps = read_jsonl(folder / "steps.jsonl")
     encoders = encoders_of(steps)
     if not encoders:
-        raise BadInput(f"{runs[0]}: recorded no weights; MMPareto and Pareto do")
+        raise BadInput(f"{folder}: recorded no weights; MMPareto and Pareto do")
     size = (5.5 * len(encoders), 5.5)
     figure, axes = plt.subplots(2, len(encoders), figsize=size, squeeze=False, sharex=True)
     for column, encoder in enumerate(encoders):
@@ -43,6 +42,6 @@ def draw(runs, args):
         axes[0][column].set(ylim=(-0.03, 1.03), title=f"{encoder} encoder")
         axes[0][column].legend(fontsize=8)
         axes[1][column].set(xlabel="step")
-    figure.suptitle(runs[0].name)
+    figure.suptitle(folder.name)
     figure.tight_layout()
     return figure

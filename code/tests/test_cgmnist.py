@@ -53,20 +53,25 @@ def test_shape_is_kept_and_both_pictures_show_the_same_digit(cgmnist_root):
         assert torch.corrcoef(together)[0, 1] > 0.999
 
 
-def published_file(path, **changes):
-    """In the format of Kim et al.: a dictionary, pickled by NumPy."""
+def published_content():
+    """The keys and shapes of Kim et al."""
     rng = np.random.default_rng(0)
     content = {}
     for part, n in (("train", 30), ("test", 20)):
         content[f"{part}_image"] = rng.integers(0, 256, (n, 28, 28, 3)).astype(np.uint8)
         content[f"{part}_label"] = np.arange(n) % 10
-    np.save(path, content | changes, allow_pickle=True)
+    return content
+
+
+def published_file(path, **changes):
+    """In the format of Kim et al.: a dictionary, pickled by NumPy."""
+    np.save(path, published_content() | changes, allow_pickle=True)
     return path
 
 
 def test_the_published_file_is_read_without_running_it(tmp_path):
     path = published_file(tmp_path / "x.npy")
-    expected = np.load(path, allow_pickle=True).item()
+    expected = published_content()
     found = cgmnist.read_npy(path)
     for part in ("train", "test"):
         np.testing.assert_array_equal(found[part][0], expected[f"{part}_image"])

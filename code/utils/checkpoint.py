@@ -105,9 +105,17 @@ def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict |
     return folder, load(last) if last.is_file() else None
 
 
+def read_options(folder: Path) -> dict:
+    """What options.json of a run holds. Raises BadInput where there is none."""
+    stored = folder / "options.json"
+    if not stored.is_file():
+        raise BadInput(f"{folder}: no run folder, it has no options.json")
+    return json.loads(stored.read_text())
+
+
 def refuse_other_options(folder: Path, options: Namespace, asked_by: str) -> None:
     """Raises BadInput where the run in `folder` was begun with options that lead elsewhere."""
-    begun = json.loads((folder / "options.json").read_text())["options"]
+    begun = read_options(folder)["options"]
     wanted = jsonable(options)
     for name in sorted(begun.keys() | wanted.keys()):
         if name not in FREE_ON_RESUME and begun.get(name) != wanted.get(name):

@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from utils.errors import BadInput  # noqa: E402
 from utils.loading import collate  # noqa: E402
 from utils.record import read_jsonl  # noqa: E402
 
@@ -29,6 +30,13 @@ def encoders_of(steps: list[dict]) -> list[str]:
     """The encoders whose cosine was recorded, in order."""
     keys = dict.fromkeys(k for r in steps for k in r if k.startswith("cosine/"))
     return [key.split("/", 1)[1] for key in keys]
+
+
+def one_run(runs: list[Path], figure: str) -> Path:
+    """The run of a figure that shows a single one. Raises BadInput for several."""
+    if len(runs) != 1:
+        raise BadInput(f"{figure}: one run at a time, got {len(runs)}")
+    return runs[0]
 
 
 def draw_run(folder: Path) -> Path:

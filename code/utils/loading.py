@@ -83,17 +83,23 @@ class Batches:
             yield self.to_device(inputs, target)
 
     def to_device(self, inputs: dict, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        inputs = {m: self.move(x) for m, x in inputs.items()}
-        for modality, reader in self.readers.items():
-            if hasattr(reader, "finish"):
-                inputs[modality] = reader.finish(inputs[modality])
-        return inputs, self.move(target)
+        return finish_inputs(inputs, self.readers, self.device), move(target, self.device)
 
-    def move(self, x):
-        """A tensor or a tuple of them; the copy runs beside the work that is queued."""
-        if isinstance(x, Tensor):
-            return x.to(self.device, non_blocking=True)
-        return tuple(self.move(part) for part in x)
+
+def move(x, device: str):
+    """A tensor or a tuple of them to a device; the copy runs beside the work that is queued."""
+    if isinstance(x, Tensor):
+        return x.to(device, non_blocking=True)
+    return tuple(move(part, device) for part in x)
+
+
+def finish_inputs(inputs: dict, readers: dict, device: str) -> dict[str, Tensor]:
+    """A batch as `collate` gives it, on the device and as the encoders want it."""
+    inputs = {m: move(x, device) for m, x in inputs.items()}
+    for modality, reader in readers.items():
+        if hasattr(reader, "finish"):
+            inputs[modality] = reader.finish(inputs[modality])
+    return inputs
 
 
 def split_validation(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from models.multimodal import MULTIMODAL
 from utils.record import read_jsonl
 
 
@@ -17,6 +18,11 @@ def epoch_line(epoch: int, scores: dict[str, float]) -> str:
                 f"{branch} {100 * value:.1f}" if split == "test" else f"{split} {100 * value:.1f}"
             )
     return f"epoch {epoch}: test accuracy % " + " | ".join(cells)
+
+
+def main_branch(modalities: list[str]) -> str:
+    """The branch a run is judged by: the only one where there is nothing to fuse."""
+    return MULTIMODAL if len(modalities) > 1 else modalities[0]
 
 
 def selections(records: list[dict], main_branch: str) -> dict[str, dict]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -62,23 +63,25 @@ def crop_resize_flip(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     return pictures.unflatten(0, frames.shape[:2])
 
 
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """The files of a folder that are pictures; none where there is no folder."""
+    if folder.is_dir():
+        yield from (p for p in folder.iterdir() if p.suffix.lower() in image.Modality.suffixes)
+
+
 class FrameFiles:
     """The frames of a clip in order, each decoded when it is asked for."""
 
     def __init__(self, folder: Path):
-        found = [p for p in folder.iterdir() if p.suffix.lower() in image.Modality.suffixes]
-        self.paths = sorted(found, key=lambda path: natural(path.name))
+        self.paths = sorted(pictures_in(folder), key=lambda path: natural(path.name))
+        if not self.paths:
+            raise BadInput(f"{folder}: no picture; prepare it again")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[position]) as frame:
-                return frame.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            path = self.paths[position]
-            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+        return image.opened(self.paths[position]).convert("RGB")
 
 
 class Modality:
@@ -141,7 +144,7 @@ class Modality:
         """The ids that have a folder with at least one frame."""
         if not self.folder.is_dir():
             return set()
-        return {f.name for f in self.folder.iterdir() if f.is_dir() and len(FrameFiles(f))}
+        return {f.name for f in self.folder.iterdir() if any(pictures_in(f))}
 
     def pack(self, sample_id: str) -> Tensor:
         """All frames of a clip, (N, H, W, 3) uint8, the layout that is resized fastest."""

@@ -28,6 +28,16 @@ def add_image_size(parser) -> None:
         )
 
 
+def opened(path: Path) -> Image.Image:
+    """A picture, decoded. Raises BadInput where it cannot be."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+    return picture
+
+
 class Modality:
     """Reads `<folder>/<id>.png` as (C, S, S) in [-1, 1], S = `--image_size`. No augmentation.
 
@@ -57,11 +67,7 @@ class Modality:
 
     def open(self, sample_id: str) -> Image.Image:
         path = file_of(self.folder, sample_id, self.suffixes)
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (UnidentifiedImageError, OSError) as error:
-            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+        image = opened(path)
         if image.mode not in GREY + COLOUR:
             raise BadInput(f"{path}: of mode {image.mode}; save it with 8 bits per channel")
         return image
