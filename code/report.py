@@ -135,6 +135,8 @@ def measures_of(one: dict) -> dict[str, float]:
     times = read_jsonl(one["folder"] / "times.jsonl")
     if len(times) == len(one["epochs"]):
         found["minutes"] = sum(record["seconds"] for record in times) / 60
+        if all("peak_mb" in record for record in times):
+            found["peak memory, GB"] = max(record["peak_mb"] for record in times) / 1e3
     return found
 
 
@@ -179,7 +181,7 @@ def tabulate(
         if len(values) < len(found[label]):
             untrained = measure.endswith(" head") and not trains_heads(groups[label][0]["options"])
             return "untrained" if untrained else "-"
-        return mean_std(values, 1 if measure.startswith(("conflict", "minutes")) else 2)
+        return mean_std(values, 1 if measure.startswith(("conflict", "minutes", "peak")) else 2)
 
     def rows(columns: list[str]) -> list[list[str]]:
         used = [c for c in columns if any(c in m for ms in found.values() for m in ms)]
@@ -190,7 +192,9 @@ def tabulate(
 
     chosen = ["multimodal", "best on test, as published", "best on validation"]
     own = [f"{m} {what}" for what in ("head", "probe") for m in modalities]
-    accuracy = rows([*chosen, *own, *(f"conflict {m}" for m in modalities), "minutes"])
+    accuracy = rows(
+        [*chosen, *own, *(f"conflict {m}" for m in modalities), "minutes", "peak memory, GB"]
+    )
     if REFERENCE in groups and len(groups) > 1:
         by_seed = {
             label: {s: m["multimodal"] for s, m in zip(seeds[label], found[label])}

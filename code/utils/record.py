@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -111,8 +113,9 @@ class Recorder:
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "step": self.step} | values) + "\n")
         now = time.monotonic()
+        cost = {"seconds": round(now - self.since, 3), "peak_mb": round(peak_memory_mb())}
         with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "seconds": round(now - self.since, 3)}) + "\n")
+            file.write(json.dumps({"epoch": epoch} | cost) + "\n")
         self.since = now
         rates = {
             f"conflict_rate/{encoder}": sum(c <= 0 for c in cosines) / len(cosines)
@@ -127,6 +130,14 @@ class Recorder:
     def add_figure(self, tag: str, figure) -> None:
         """A matplotlib figure to TensorBoard, which closes it."""
         self.writer.add_figure(tag, figure, self.step)
+
+
+def peak_memory_mb() -> float:
+    """The most memory so far: of tensors on the GPU where one is used, else of this process."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated() / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def read_jsonl(path: Path) -> list[dict]:
