@@ -21,6 +21,7 @@ from utils.errors import BadInput, run
 from utils.loading import build_loaders
 from utils.metrics import predict, score
 from utils.options import choose_device
+from utils.record import cost_of
 from utils.summary import align, main_branch
 
 
@@ -57,48 +58,52 @@ def confusion(logits: Tensor, target: Tensor, classes: list[str]) -> str:
     return align(rows)
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def probe_missing(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+def probe_missing(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Accuracy with every input, and with one modality's input zero."""
     del args
-    rows = [["test-time input", f"{branch} accuracy %"]]
-    rows += [["all", percent(probes.accuracy(model, loader, branch))]]
+    found = {"missing/none": probes.accuracy(model, loader, branch)}
     for m in modalities:
-        found = probes.accuracy(model, probes.without(loader, m), branch)
-        rows.append([f"{m} missing (zero)", percent(found)])
-    return rows
+        found[f"missing/{m}"] = probes.accuracy(model, probes.without(loader, m), branch)
+    return found
 
 
-def probe_noise(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
-    rows = [["noise, in deviations of the input", *modalities]]
-    for level in args.noise_levels:
-        noisy = [probes.with_noise(loader, m, level) for m in modalities]
-        rows.append([f"{level:g}", *(percent(probes.accuracy(model, x, branch)) for x in noisy)])
-    return rows
+def probe_noise(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Accuracy with Gaussian noise on one modality, per level in deviations of its input."""
+    return {
+        f"noise/{m}/{level:g}": probes.accuracy(model, probes.with_noise(loader, m, level), branch)
+        for m in modalities
+        for level in args.noise_levels
+    }
 
 
-def probe_shapley(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+def probe_shapley(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Contribution of every modality to the accuracy, the others' inputs exchanged."""
     del args
     found = probes.shapley(model, loader, modalities, branch)
-    rows = [["modality", f"contribution to {branch} accuracy, points"]]
-    return rows + [[m, f"{100 * value:+.2f}"] for m, value in found.items()]
+    return {f"shapley/{m}": value for m, value in found.items()}
 
 
-def probe_calibration(model, loader, modalities: list[str], branch: str, args) -> list[list[str]]:
+def probe_calibration(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Expected calibration error of every branch."""
     del modalities, branch, args
     logits, _, target = predict(model, loader)
-    rows = [["branch", "expected calibration error %"]]
-    return rows + [[b, percent(probes.calibration_error(x, target))] for b, x in logits.items()]
+    return {f"calibration/{b}": probes.calibration_error(x, target) for b, x in logits.items()}
 
 
-PROBES = {  # besides linear, which needs the training split
+PROBES = {  # {what: share in [0, 1]}; besides linear, which needs the training split
     "missing": probe_missing,
     "noise": probe_noise,
     "shapley": probe_shapley,
     "calibration": probe_calibration,
 }
+
+
+def read_probes(text: str) -> list[str]:
+    """The names in a list such as linear,noise. Raises BadInput for one that does not exist."""
+    wanted = [name for name in text.split(",") if name != "none"]
+    if unknown := [name for name in wanted if name not in ("linear", *PROBES)]:
+        raise BadInput(f"--probe {unknown[0]}: choose from none, linear, {', '.join(PROBES)}")
+    return wanted
 
 
 def main(argv=None) -> None:
@@ -122,16 +127,13 @@ def main(argv=None) -> None:
         type=lambda text: [float(level) for level in text.split(",")],
         default=[0, 0.5, 1, 2, 4],
         metavar="0,1,2",
-        help="of --probe noise, in standard deviations of the input",
+        help="of --probe noise, in standard deviations of the modality's own input",
     )
     parser.add_argument("--data_root", type=Path, help="if the data have moved since the run")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     args = parser.parse_args(argv)
-    wanted = [name for name in args.probe.split(",") if name != "none"]
-    if unknown := [name for name in wanted if name not in ("linear", *PROBES)]:
-        raise BadInput(f"--probe {unknown[0]}: choose from none, linear, {', '.join(PROBES)}")
-
+    wanted = read_probes(args.probe)
     if not all(level >= 0 for level in args.noise_levels):
         raise BadInput(f"--noise_levels {args.noise_levels}: must be at least 0")
 
@@ -161,11 +163,16 @@ def main(argv=None) -> None:
     branch = main_branch(opt.modalities)
     for name in wanted:
         if name in PROBES:
-            rows = PROBES[name](model, loaders[args.split], opt.modalities, branch, args)
-            print(f"\n{align(rows)}")
-            found[name] = {"table": rows}
+            probe = PROBES[name]
+            shares = probe(model, loaders[args.split], opt.modalities, branch, args)
+            found[name] = {"scores": shares}
+            rows = [[key, f"{100 * share:.2f}"] for key, share in shares.items()]
+            print(f"\n{probe.__doc__} %, {branch} branch:\n{align(rows)}")
     for name, content in found.items():
         write_text(args.run / f"probe_{name}.json", json.dumps(about | content, indent=1))
+    if cost := cost_of(args.run):
+        told = ", ".join(f"{what} {value:.2f}" for what, value in cost.items())
+        print(f"\ncost of the training: {told}")
     if args.json:
         write_text(args.json, json.dumps(scores, indent=1))
 

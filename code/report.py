@@ -1,7 +1,7 @@
 """Stored runs -> tables: mean ± standard deviation over seeds, paired differences to uniform.
 
 python report.py runs/avmnist-*            prints Markdown, writes runs/report.md, .csv and .tex
-python report.py runs/avmnist-* --output tables/avmnist --figure ../pics/avmnist.png
+python report.py runs/avmnist-* --output tables/avmnist
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from utils import registry
 from utils.atomic import write_text
 from utils.checkpoint import read_options
 from utils.errors import BadInput, run
-from utils.figures import draw_comparison
 from utils.literature import PUBLISHED
-from utils.record import read_jsonl
+from utils.record import cost_of, read_jsonl
 from utils.summary import main_branch, selections
 
 VARIES = {
@@ -36,7 +35,7 @@ VARIES = {
 
 
 def read_run(folder: Path) -> dict:
-    """Options, environment, epochs and probe of a run. Raises BadInput unless complete."""
+    """Options, environment, epochs and probes of a run. Raises BadInput unless complete."""
     content = read_options(folder)
     epochs = read_jsonl(folder / "metrics.jsonl")
     wanted = content["options"]["epochs"]
@@ -44,8 +43,15 @@ def read_run(folder: Path) -> dict:
         raise BadInput(f"{folder}: {len(epochs)} of {wanted} epochs done; finish it with --resume")
     if [record["epoch"] for record in epochs] != list(range(wanted)):
         raise BadInput(f"{folder}: metrics.jsonl does not hold epochs 0 to {wanted - 1}, each once")
-    probe = folder / "probe_linear.json"
-    content["probe"] = json.loads(probe.read_text()) if probe.is_file() else None
+    content["probes"] = {}
+    for file in sorted(folder.glob("probe_*.json")):
+        name, probe = file.stem.removeprefix("probe_"), json.loads(file.read_text())
+        if (probe["checkpoint"], probe["split"]) != ("last", "test"):
+            raise BadInput(
+                f"{file}: of {probe['checkpoint']}.pt on the {probe['split']} split, tables show "
+                f"the last epoch on the test split; run evaluate.py {folder} --probe {name} again"
+            )
+        content["probes"][name] = probe["scores"]
     return content | {"folder": folder, "epochs": epochs}
 
 
@@ -125,18 +131,15 @@ def measures_of(one: dict) -> dict[str, float]:
         if heads:
             found[f"{modality} head"] = 100 * last[f"test/accuracy/{modality}"]
             found[f"F1 {modality} head"] = 100 * last[f"test/macro_f1/{modality}"]
-        if one["probe"]:
-            found[f"{modality} probe"] = 100 * one["probe"]["scores"][f"accuracy/{modality} probe"]
-            found[f"F1 {modality} probe"] = (
-                100 * one["probe"]["scores"][f"macro_f1/{modality} probe"]
-            )
+        if linear := one["probes"].get("linear"):
+            found[f"{modality} probe"] = 100 * linear[f"accuracy/{modality} probe"]
+            found[f"F1 {modality} probe"] = 100 * linear[f"macro_f1/{modality} probe"]
         if (rate := conflict_rate(steps, modality)) is not None:
             found[f"conflict {modality}"] = 100 * rate
-    times = read_jsonl(one["folder"] / "times.jsonl")
-    if len(times) == len(one["epochs"]):
-        found["minutes"] = sum(record["seconds"] for record in times) / 60
-        if all("peak_mb" in record for record in times):
-            found["peak memory, GB"] = max(record["peak_mb"] for record in times) / 1e3
+    for name, scores in one["probes"].items():
+        if name != "linear":
+            found |= {key: 100 * share for key, share in scores.items()}
+    found |= cost_of(one["folder"])
     return found
 
 
@@ -208,6 +211,11 @@ def tabulate(
         "Test accuracy, %": accuracy,
         "Macro F1, %": rows(["F1 multimodal", *(f"F1 {name}" for name in own)]),
     }
+    branches = ["multimodal", *modalities]
+    probed = [*(f"missing/{m}" for m in modalities), *(f"shapley/{m}" for m in modalities)]
+    probed = rows([*probed, *(f"calibration/{b}" for b in branches)])
+    if len(probed[0]) > 2:
+        tables["Probes of evaluate.py on the test split, %"] = probed
     if published := PUBLISHED.get(every[0]["options"]["dataset"]):
         sources = list(dict.fromkeys(source for cells in published.values() for source in cells))
         tables["Reported by others, multimodal / audio / visual, %"] = [
@@ -228,7 +236,9 @@ def caption(groups: dict[str, list[dict]]) -> str:
     return (
         f"{opt['dataset']}, last of {opt['epochs']} epochs unless the column says otherwise; mean "
         "± standard deviation over n seeds; conflict: % of steps with cosine <= 0; intervals: "
-        f"Student, paired by seed. {hardware}, torch {env['torch']}, commit {commits}."
+        "Student, paired by seed; missing/X: multimodal accuracy with X zero; shapley/X: what X "
+        f"adds to it; calibration: expected calibration error. {hardware}, torch {env['torch']}, "
+        f"commit {commits}."
     )
 
 
@@ -291,7 +301,6 @@ def main(argv=None) -> None:
         metavar="PREFIX",
         help="of the files .md, .csv, .tex (default: report beside the first run)",
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw accuracy and cosine")
     args = parser.parse_args(argv)
     groups = group([read_run(folder) for folder in args.runs])
     found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
@@ -302,9 +311,6 @@ def main(argv=None) -> None:
     write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
     write_text(Path(f"{output}.csv"), comma_separated(groups, found))
     print(f"\nwritten: {output}.md, .csv, .tex")
-    if args.figure:
-        draw_comparison({k: [r["folder"] for r in runs] for k, runs in groups.items()}, args.figure)
-        print(f"figure: {args.figure}")
 
 
 if __name__ == "__main__":

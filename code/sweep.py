@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from evaluate import read_probes
 from utils import checkpoint, options, registry
 from utils.errors import BadInput, run
 from utils.record import read_jsonl
@@ -51,8 +52,8 @@ class Run(NamedTuple):
         checkpoint.refuse_other_options(self.folder, self.options, "sweep.py")
         return True
 
-    def is_done(self, probe: str) -> bool:
-        probed = probe == "none" or (self.folder / f"probe_{probe}.json").is_file()
+    def is_done(self, probes: list[str]) -> bool:
+        probed = all((self.folder / f"probe_{name}.json").is_file() for name in probes)
         return self.is_begun() and self.epochs() == self.options.epochs and probed
 
 
@@ -140,8 +141,8 @@ def carry_out(one: Run, args) -> str:
             resume = ["--resume"] if one.is_begun() else []
             if problem := call(["train.py", *one.argv, *resume], log, held):
                 return f"{problem} ({log})"
-        if args.probe != "none":
-            command = ["evaluate.py", str(one.folder), "--probe", args.probe]
+        if args.probe:
+            command = ["evaluate.py", str(one.folder), "--probe", ",".join(args.probe)]
             if problem := call(command, log, held):
                 return f"{problem} ({log})"
         if args.checkpoints == "delete":
@@ -179,7 +180,7 @@ def main(argv=None) -> None:
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     add("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
-    add("--probe", choices=("none", "linear"), default="none", help="also evaluate.py --probe")
+    add("--probe", default="none", metavar="A,B", help="also evaluate.py --probe A,B on every run")
     add(
         "--checkpoints",
         choices=("keep", "delete"),
@@ -189,6 +190,7 @@ def main(argv=None) -> None:
     args, flags = parser.parse_known_args(argv)
     if args.jobs < 1:
         raise BadInput(f"--jobs {args.jobs}: must be at least 1")
+    args.probe = read_probes(args.probe)
     args.dataset = args.dataset.lower()
     runs = plan(args, flags)
     args.ckpt_path.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from report import group, read_run, trains_heads
-from utils.figures import METHOD_COLOURS
+from utils.figures import draw_band
 
 
 def draw(runs, args):
@@ -25,14 +25,8 @@ def draw(runs, args):
             ):
                 continue
             values = 100 * np.array([[r[key] for r in one["epochs"]] for one in own])
-            epoch, middle = np.arange(values.shape[1]), values.mean(0)
-            style = dict(color=METHOD_COLOURS[position % len(METHOD_COLOURS)])
-            sign = "os^Dv<>PX*"[position % 10]
             name = f"{label} (n = {len(own)})"
-            axis.plot(epoch, middle, marker=sign, markersize=4, label=name, **style)
-            if len(own) > 1:
-                spread = values.std(0, ddof=1)
-                axis.fill_between(epoch, middle - spread, middle + spread, alpha=0.15, **style)
+            draw_band(axis, np.arange(values.shape[1]), values, name, position)
         axis.set(xlabel="epoch", ylabel="test accuracy (%)", title=branch)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

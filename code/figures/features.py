@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from utils.figures import METHOD_COLOURS
+from utils.figures import method_colour, sign_of
 from utils.metrics import predict
 
 
@@ -39,8 +39,8 @@ def draw(runs, args):
                 points = TSNE(2, perplexity=perplexity, random_state=0).fit_transform(points)
             for k, name in enumerate(dataset.classes):
                 own = target.numpy()[chosen] == k
-                sign = "os^Dv<>PX*"[k % 10]
-                colour = METHOD_COLOURS[k % len(METHOD_COLOURS)]  # sign and colour tell it together
+                sign = sign_of(k)
+                colour = method_colour(k)  # sign and colour tell it together
                 axis.scatter(*points[own].T, s=8, marker=sign, color=colour, label=name)
             axis.set(xticks=[], yticks=[], title=f"{modality} encoder")
             axis.set_xlabel(folder.name, fontsize=8)

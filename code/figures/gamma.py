@@ -8,7 +8,7 @@ import numpy as np
 
 from report import group, measures_of, read_run
 from utils.errors import BadInput
-from utils.figures import colour
+from utils.figures import colour, sign_of
 
 
 def draw(runs, args):
@@ -35,7 +35,7 @@ def draw(runs, args):
             [np.mean(v) for v in values],
             spread,
             color=colour(branch, position),
-            marker="os^Dv"[position % 5],
+            marker=sign_of(position),
             capsize=3,
             label=branch,
         )

@@ -1,19 +1,25 @@
-"""Loss along random directions from the last weights, one line per run: how flat the minimum is.
+"""Loss along random directions from the last weights, a line per method: how flat the minimum is.
 
 Directions are filter-normalised (Li et al. 2018): in every filter as long as the filter itself, so
 that the scale of weights does not count. Parameters with one dimension stay. Sharpness, in the
-legend: mean rise of the loss at distance +-R, over directions. On at most --samples training
-samples without augmentation, multimodal loss, evaluation mode."""
+legend: mean rise of the loss at distance +-R. Means over directions; lines and sharpness are means
+over seeds, bands and ± one standard deviation. Multimodal loss of --samples training samples (all,
+if there are fewer) without augmentation, evaluation mode. Collected from each run's last.pt and
+kept in <run>/landscape.json."""
 
 from __future__ import annotations
+
+import json
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from report import group, mean_std, read_run
+from utils.atomic import write_text
 from utils.errors import BadInput
-from utils.figures import METHOD_COLOURS
+from utils.figures import draw_band
 from utils.seed import generator
 from utils.summary import main_branch
 
@@ -57,7 +63,8 @@ def walk(folder, args) -> np.ndarray:
     branch = main_branch(opt.modalities)
     batches, taken = [], 0
     for inputs, target in loaders["train_plain"]:
-        batches.append((inputs, target))
+        wanted = args.samples - taken
+        batches.append(({m: x[:wanted] for m, x in inputs.items()}, target[:wanted]))
         taken += len(target)
         if taken >= args.samples:
             break
@@ -74,27 +81,34 @@ def walk(folder, args) -> np.ndarray:
     return losses
 
 
+def stored_walk(folder, args) -> np.ndarray:
+    """`walk`, kept in <run>/landscape.json and read from there when asked for the same again."""
+    file = folder / "landscape.json"
+    asked = {k: getattr(args, k) for k in ("directions", "reach", "points", "samples")}
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    if kept.get("asked") != asked:
+        kept = {"asked": asked, "losses": walk(folder, args).tolist()}
+        write_text(file, json.dumps(kept))
+    return np.array(kept["losses"])
+
+
 def draw(runs, args):
     if args.points < 3 or args.points % 2 == 0:
         raise BadInput(f"--points {args.points}: must be odd and at least 3")
     if args.directions < 1 or args.samples < 1 or not args.reach > 0:
         raise BadInput("--directions, --samples and --reach: must be positive")
+    groups = group([read_run(folder) for folder in runs])
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
     distance = np.linspace(-args.reach, args.reach, args.points)
-    for position, folder in enumerate(runs):
-        losses = walk(folder, args)
-        middle = losses.mean(0)
-        rise = (losses[:, [0, -1]].mean() - losses[:, args.points // 2].mean()).item()
-        style = dict(color=METHOD_COLOURS[position % len(METHOD_COLOURS)])
-        name = f"{folder.name}: sharpness {rise:.3g}"
-        sign = "os^Dv<>PX*"[position % 10]
-        axis.plot(distance, middle, marker=sign, markersize=4, label=name, **style)
-        axis.fill_between(distance, losses.min(0), losses.max(0), alpha=0.15, **style)
+    for position, (label, own) in enumerate(groups.items()):
+        losses = np.array([stored_walk(one["folder"], args).mean(0) for one in own])
+        rise = losses[:, [0, -1]].mean(1) - losses[:, args.points // 2]
+        name = f"{label} (n = {len(own)}): sharpness {mean_std(rise.tolist())}"
+        draw_band(axis, distance, losses, name, position)
     axis.set(
         xlabel="distance along a filter-normalised random direction",
         ylabel="training loss",
-        title=f"mean of {args.directions} directions, band = least to largest",
-        yscale="log",
+        title=f"{args.directions} directions, {args.samples} training samples a run",
     )
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -58,6 +58,7 @@ def draw(runs, args):
         batches = len(next(iter(by_loss.values())))
         axis.set(xlabel="norm of the gradient", ylabel="mini-batches")
         axis.set_title(f"{encoder} encoder, fixed, {batches} mini-batches")
+        axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
         axis.yaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

@@ -9,9 +9,7 @@ import numpy as np
 
 from report import group, measures_of, read_run
 from utils.errors import BadInput
-from utils.figures import METHOD_COLOURS
-
-SIGNS = "os^Dv<>PX*"
+from utils.figures import method_colour, sign_of
 
 
 def add_options(parser):
@@ -41,8 +39,8 @@ def draw(runs, args):
             )
         x, y = np.array(points).T
         probed = f"{modality} head" not in found[0]
-        colour = METHOD_COLOURS[position % len(METHOD_COLOURS)]
-        style = dict(marker=SIGNS[position % len(SIGNS)], edgecolors=colour)
+        colour = method_colour(position)
+        style = dict(marker=sign_of(position), edgecolors=colour)
         style["facecolors"] = "none" if probed else colour
         name = f"{label} (n = {len(own)}{', probe' if probed else ''})"
         axis.scatter(x, y, s=22, alpha=0.6, **style)

@@ -29,6 +29,7 @@ WHICH = {  # runs that suit a figure, and flags that make it quick
     "norms": ["mm0"],
     "gamma": ["mm0", "mm1", "gain0"],
     "features": ["mm0", "uniform0", "--map", "pca"],
+    "noise": ["mm0", "mm1", "gain0"],
     "landscape": ["mm0", "--directions", "1", "--points", "3", "--samples", "8"],
 }
 
@@ -41,6 +42,8 @@ def runs(demo_root, tmp_path_factory):
     for name, flags in RUNS.items():
         train.main([*argv, "--no-tensorboard", "--run_name", name, *flags])
     evaluate.main([str(where / "joint0"), "--probe", "linear"])
+    for name in ("mm0", "mm1", "gain0"):
+        evaluate.main([str(where / name), "--probe", "noise", "--noise_levels", "0,2"])
     return where
 
 
@@ -73,6 +76,8 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
         (["gamma", "mm0", "uniform0"], "its method has no --gamma"),
         (["plane", "mm0", "--modality", "smell"], "--modality smell: choose from audio, visual"),
         (["landscape", "mm0", "--points", "4"], "--points 4: must be odd"),
+        (["noise", "mm0", "uniform0"], "uniform0: first run evaluate.py on it with --probe noise"),
+        (["overview", "joint0", "uniform0"], "overview: needs a run of --method mmpareto"),
         (["curves", "nowhere"], "nowhere: no run folder"),
     ],
 )
@@ -109,6 +114,23 @@ def test_norms_are_those_of_the_fixed_encoder_and_are_kept(runs, tmp_path):
     drawn("norms", runs, tmp_path / "y", "uniform0")  # redrawn from what is stored
     stored.unlink()
     assert norms.collect.__doc__
+
+
+def test_landscape_is_kept_and_collected_anew_when_asked_for_otherwise(runs, tmp_path):
+    quick = ["--directions", "1", "--points", "3", "--samples", "8"]
+    drawn("landscape", runs, tmp_path / "x", "mm1", "uniform0", *quick)
+    stored = runs / "mm1" / "landscape.json"
+    (first,) = json.loads(stored.read_text())["losses"]
+    assert len(first) == 3 and min(first) > 0
+    kept = stored.read_text().replace(f"{first[1]}", "1.25")
+    stored.write_text(kept)
+    drawn("landscape", runs, tmp_path / "x", "mm1", *quick)
+    assert stored.read_text() == kept  # redrawn from what is stored
+    drawn("landscape", runs, tmp_path / "x", "mm1", *quick, "--reach", "0.001")
+    (near,) = json.loads(stored.read_text())["losses"]
+    assert near[1] == first[1]  # the trained weights themselves
+    assert abs(near[0] - near[1]) < abs(first[0] - first[1])
+    stored.unlink()
 
 
 def test_directions_are_filter_normalised():

@@ -123,19 +123,17 @@ def test_the_command(demo_root, tmp_path, capsys):
     run = str(tmp_path / "x")
     evaluate.main([run, "--probe", ",".join(wanted), "--noise_levels", "0,3"])
     printed = capsys.readouterr().out
-    for words in ("audio missing (zero)", "noise, in deviations of the input", "contribution to"):
+    for words in ("missing/audio", "noise/visual/3", "shapley/audio", "cost of the training: min"):
         assert words in printed
-    found = {
-        name: json.loads((tmp_path / "x" / f"probe_{name}.json").read_text()) for name in wanted
-    }
-    assert [row[0] for row in found["noise"]["table"][1:]] == ["0", "3"]
-    whole = found["missing"]["table"][1][1]
-    assert found["noise"]["table"][1][1:] == [whole, whole]
-    assert [row[0] for row in found["calibration"]["table"][1:]] == [
-        "multimodal",
-        "audio",
-        "visual",
-    ]
+    found = {}
+    for name in wanted:
+        stored = json.loads((tmp_path / "x" / f"probe_{name}.json").read_text())
+        assert (stored["checkpoint"], stored["split"]) == ("last", "test")
+        found |= stored["scores"]
+    assert found["noise/audio/0"] == found["noise/visual/0"] == found["missing/none"]
+    assert found["noise/audio/3"] != found["noise/audio/0"]
+    assert sum(found[f"shapley/{m}"] for m in ("audio", "visual")) <= found["missing/none"]
+    assert all(0 <= found[f"calibration/{b}"] <= 1 for b in ("multimodal", "audio", "visual"))
     assert not (tmp_path / "x" / "probe_linear.json").exists()
     with pytest.raises(BadInput, match="--probe x: choose from none, linear, missing, noise"):
         evaluate.main([run, "--probe", "linear,x"])

@@ -86,14 +86,14 @@ def test_means_deviations_and_paired_differences(runs, capsys):
     assert "not distinguishable" not in found["mmpareto"][column]
     assert found["joint"]["audio head"] == "untrained" and found["joint"]["conflict audio"] == "-"
     assert float(found["mmpareto"]["minutes"].split(" ")[0]) >= 0
+    assert 0.2 < float(found["mmpareto"]["peak memory, GB"].split(" ")[0]) < 20
     assert "F1 audio head" in table(printed, "Macro F1, %")["mmpareto"]
     assert "last of 1 epochs" in printed and "torch 2.11" in printed and "commit " in printed
 
 
 def test_files_agree_with_what_is_printed(runs, tmp_path, capsys):
     prefix = tmp_path / "tables" / "demo"
-    figure = tmp_path / "figure.png"
-    report.main([*map(str, runs), "--output", str(prefix), "--figure", str(figure)])
+    report.main([*map(str, runs), "--output", str(prefix)])
     printed = capsys.readouterr().out
     assert (tmp_path / "tables" / "demo.md").read_text().strip() in printed
     rows = list(csv.DictReader((tmp_path / "tables" / "demo.csv").open()))
@@ -106,7 +106,22 @@ def test_files_agree_with_what_is_printed(runs, tmp_path, capsys):
     text = (tmp_path / "tables" / "demo.tex").read_text()
     assert rf"mmpareto & 3 & {mean(values):.2f} $\pm$ {stdev(values):.2f} &" in text
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
-    assert figure.stat().st_size > 10_000
+
+
+def write_probe(folder, name, scores, checkpoint="last", split="test"):
+    content = {"checkpoint": checkpoint, "split": split, "scores": scores}
+    (folder / f"probe_{name}.json").write_text(json.dumps(content))
+
+
+def test_probes_are_averaged_too(runs, tmp_path, capsys):
+    for folder, share in zip(runs[:3], (0.1, 0.2, 0.6)):
+        write_probe(folder, "missing", {"missing/none": 0.9, "missing/audio": share})
+        write_probe(folder, "noise", {"noise/audio/2": share})
+    report.main([*map(str, runs), "--output", str(tmp_path / "x")])
+    found = table(capsys.readouterr().out, "Probes of evaluate.py on the test split, %")
+    assert found["uniform"]["missing/audio"] == f"30.00 ± {stdev([10, 20, 60]):.2f}"
+    assert found["joint"]["missing/audio"] == "-"
+    assert "uniform,0,noise/audio/2,10.0000," in (tmp_path / "x.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +139,11 @@ def test_files_agree_with_what_is_printed(runs, tmp_path, capsys):
             ),
             "metrics.jsonl does not hold epochs 0 to 0, each once",
         ),
+        (
+            lambda f: write_probe(f[1], "linear", {}, checkpoint="best"),
+            "probe_linear.json: of best.pt on the test split, tables show the last epoch",
+        ),
+        (lambda f: write_probe(f[1], "noise", {}, split="val"), "of last.pt on the val split"),
         (lambda f: (f[1] / "options.json").unlink(), "no run folder, it has no options.json"),
     ],
 )

@@ -20,10 +20,29 @@ COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
 SPARE_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
 METHOD_COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#000000"]
+SIGNS = "os^Dv<>PX*"  # told apart without colour
 
 
 def colour(branch: str, position: int) -> str:
     return COLOURS.get(branch, SPARE_COLOURS[position % len(SPARE_COLOURS)])
+
+
+def sign_of(position: int) -> str:
+    return SIGNS[position % len(SIGNS)]
+
+
+def method_colour(position: int) -> str:
+    return METHOD_COLOURS[position % len(METHOD_COLOURS)]
+
+
+def draw_band(axis, x, values: np.ndarray, label: str, position: int) -> None:
+    """A line through the means of `values` (n, len(x)), in a band of one standard deviation."""
+    style = dict(color=method_colour(position))
+    middle = values.mean(0)
+    axis.plot(x, middle, marker=sign_of(position), markersize=4, label=label, **style)
+    if len(values) > 1:
+        spread = values.std(0, ddof=1)
+        axis.fill_between(x, middle - spread, middle + spread, alpha=0.15, linewidth=0, **style)
 
 
 def encoders_of(steps: list[dict]) -> list[str]:
@@ -64,7 +83,7 @@ def draw_accuracy(axis, epochs: list[dict]) -> None:
             [r["epoch"] for r in epochs],
             [100 * r[key] for r in epochs],
             color=colour(branch, position),
-            marker="os^Dv"[position % 5],
+            marker=sign_of(position),
             markersize=4,
             label=branch,
         )
@@ -93,39 +112,6 @@ def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
     )
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-
-
-def draw_comparison(groups: dict[str, list[Path]], path: Path) -> None:
-    """Multimodal accuracy per epoch of every method (mean, band = std), and MMPareto's cosines.
-
-    groups: {method: its run folders, one per seed}.
-    """
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4))
-    for position, (label, folders) in enumerate(groups.items()):
-        curves = [read_jsonl(folder / "metrics.jsonl") for folder in folders]
-        key = next(k for k in curves[0][-1] if k.startswith("test/accuracy/"))
-        values = 100 * np.array([[r[key] for r in curve] for curve in curves])
-        epoch, middle = np.arange(values.shape[1]), values.mean(0)
-        style = dict(color=METHOD_COLOURS[position % len(METHOD_COLOURS)])
-        name = f"{label} (n = {len(folders)})"
-        axes[0].plot(epoch, middle, marker="os^Dv"[position % 5], markersize=4, label=name, **style)
-        if len(folders) > 1:
-            spread = values.std(0, ddof=1)
-            axes[0].fill_between(epoch, middle - spread, middle + spread, alpha=0.15, **style)
-    axes[0].set(xlabel="epoch", ylabel="multimodal test accuracy (%)", title="mean, band = std")
-    axes[0].xaxis.get_major_locator().set_params(integer=True)
-    axes[0].grid(alpha=0.3)
-    axes[0].legend(loc="lower right")
-    shown = next((k for k in groups if k.startswith("mmpareto")), list(groups)[-1])
-    steps = read_jsonl(groups[shown][0] / "steps.jsonl")
-    encoders = encoders_of(steps)
-    for axis, encoder in zip(axes[1:], encoders):
-        draw_cosine(axis, steps, encoder)
-    figure.suptitle(f"right: {groups[shown][0].name}", fontsize=9)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def draw_examples(model, loader, classes: list[str], count: int = 4):

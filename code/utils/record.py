@@ -140,6 +140,15 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def cost_of(folder: Path) -> dict[str, float]:
+    """What the training of a run took, as far as times.jsonl tells it."""
+    times = read_jsonl(folder / "times.jsonl")
+    found = {"minutes": sum(record["seconds"] for record in times) / 60} if times else {}
+    if peaks := [record["peak_mb"] for record in times if "peak_mb" in record]:
+        found["peak memory, GB"] = max(peaks) / 1e3
+    return found
+
+
 def read_jsonl(path: Path) -> list[dict]:
     """The records of a file, without a last line that a killed process left incomplete."""
     if not path.is_file():

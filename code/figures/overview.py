@@ -1,0 +1,57 @@
+"""The method in one picture: gradients that conflict, training, and what it ends with. From runs of
+several methods; left the cosines of the first MMPareto run, for the encoder with most conflicts."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from report import REFERENCE, conflict_rate, difference, group, measures_of, read_run
+from utils.errors import BadInput
+from utils.figures import draw_band, draw_cosine, encoders_of, method_colour, sign_of
+from utils.record import read_jsonl
+
+
+def draw(runs, args):
+    del args
+    groups = group([read_run(folder) for folder in runs])
+    groups = {k: own for k, own in groups.items() if len(own[0]["options"]["modalities"]) > 1}
+    if "mmpareto" not in groups:
+        raise BadInput("overview: needs a run of --method mmpareto, with several modalities")
+    shown = groups["mmpareto"][0]["folder"]
+    steps = read_jsonl(shown / "steps.jsonl")
+    encoder = max(encoders_of(steps), key=lambda name: conflict_rate(steps, name))
+
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), gridspec_kw={"width_ratios": [4, 4, 5]})
+    draw_cosine(axes[0], steps, encoder)
+    labels = list(groups)
+    for position, (label, own) in enumerate(groups.items()):
+        curves = [[r["test/accuracy/multimodal"] for r in one["epochs"]] for one in own]
+        values = 100 * np.array(curves)
+        name = f"{label} (n = {len(own)})"
+        draw_band(axes[1], np.arange(values.shape[1]), values, name, position)
+        last = values[:, -1]
+        row = len(labels) - 1 - position  # the first on top
+        style = dict(color=method_colour(position), marker=sign_of(position))
+        axes[2].scatter(last, np.full(len(last), row + 0.12), s=14, alpha=0.6, **style)
+        spread = last.std(ddof=1) if len(last) > 1 else 0
+        axes[2].errorbar(last.mean(), row - 0.12, xerr=spread, capsize=3, **style)
+    axes[1].set(xlabel="epoch", ylabel="multimodal test accuracy (%)", title="while training")
+    axes[1].xaxis.get_major_locator().set_params(integer=True)
+    axes[1].legend(fontsize=8)
+    if REFERENCE in groups:
+        found = {
+            label: {r["options"]["random_seed"]: measures_of(r)["multimodal"] for r in own}
+            for label, own in groups.items()
+        }
+        labels = [
+            label if label == REFERENCE else f"{label}\n{difference(own, found[REFERENCE])}"
+            for label, own in found.items()
+        ]
+    axes[2].set(xlabel="multimodal test accuracy (%)", ylim=(-0.6, len(labels) - 0.4))
+    axes[2].set_yticks(range(len(labels) - 1, -1, -1), labels, fontsize=8)
+    axes[2].set_title("last epoch: seeds, mean ± std; minus uniform [95 %]")
+    for axis in axes[1:]:
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
