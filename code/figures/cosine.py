@@ -6,10 +6,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import conflict_rate
 from utils.errors import BadInput
 from utils.figures import CONFLICT, draw_cosine, encoders_of, one_run
 from utils.record import read_jsonl
+from utils.runs import conflict_rate
 
 
 def draw(runs, args):

@@ -6,8 +6,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import group, read_run, trains_heads
 from utils.figures import draw_band
+from utils.runs import group, read_run, trains_heads
 
 
 def draw(runs, args):

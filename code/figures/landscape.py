@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from report import group, mean_std, read_run
+from report import mean_std
 from utils.atomic import write_text
 from utils.errors import BadInput
 from utils.figures import draw_band
+from utils.runs import group, read_run
 from utils.seed import generator
 from utils.summary import main_branch
 

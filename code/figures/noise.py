@@ -6,9 +6,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import group, read_run
 from utils.errors import BadInput
 from utils.figures import draw_band
+from utils.runs import group, read_run
 
 
 def draw(runs, args):

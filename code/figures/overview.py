@@ -6,10 +6,11 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import REFERENCE, conflict_rate, difference, group, measures_of, read_run
+from report import REFERENCE, difference
 from utils.errors import BadInput
 from utils.figures import draw_band, draw_cosine, encoders_of, method_colour, sign_of
 from utils.record import read_jsonl
+from utils.runs import conflict_rate, group, measures_of, read_run
 
 
 def draw(runs, args):
