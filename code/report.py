@@ -95,7 +95,9 @@ def tabulate(
     probed = [*(f"missing/{m}" for m in modalities), *(f"shapley/{m}" for m in modalities)]
     probed = rows([*probed, *(f"calibration/{b}" for b in branches)])
     if len(probed[0]) > 2:
-        tables["Probes of evaluate.py on the test split, %"] = probed
+        tables[
+            "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
+        ] = probed
     if published := PUBLISHED.get(every[0]["options"]["dataset"]):
         sources = list(dict.fromkeys(source for cells in published.values() for source in cells))
         tables["Reported by others, multimodal / audio / visual, %"] = [
@@ -116,9 +118,7 @@ def caption(groups: dict[str, list[dict]]) -> str:
     return (
         f"{opt['dataset']}, last of {opt['epochs']} epochs unless the column says otherwise; mean "
         "± standard deviation over n seeds; conflict: % of steps with cosine <= 0; intervals: "
-        "Student, paired by seed; missing/X: multimodal accuracy with X zero; shapley/X: what X "
-        f"adds to it; calibration: expected calibration error. {hardware}, torch {env['torch']}, "
-        f"commit {commits}."
+        f"Student, paired by seed. {hardware}, torch {env['torch']}, commit {commits}."
     )
 
 

@@ -50,13 +50,17 @@ def draw(runs, args):
     norms = json.loads(stored.read_text())
     figure, axes = plt.subplots(1, len(norms), figsize=(5.5 * len(norms), 4), squeeze=False)
     for axis, (encoder, by_loss) in zip(axes[0], norms.items()):
-        edges = np.histogram_bin_edges(np.concatenate(list(by_loss.values())), 30)
+        every = np.concatenate(list(by_loss.values()))
+        wide = every.min() > 0 and every.max() > 50 * every.min()
+        edges = np.histogram_bin_edges(np.log10(every) if wide else every, 30)
+        edges = 10**edges if wide else edges
         for position, (loss, values) in enumerate(by_loss.items()):
             name = f"{loss} loss: mean {np.mean(values):.3g}, variance {np.var(values):.3g}"
             style = dict(color=colour(loss, position) if position == 0 else SPARE_COLOURS[0])
             axis.hist(values, edges, alpha=0.55, label=name, hatch=["", "//"][position], **style)
         batches = len(next(iter(by_loss.values())))
         axis.set(xlabel="norm of the gradient", ylabel="mini-batches")
+        axis.set_xscale("log" if wide else "linear")
         axis.set_title(f"{encoder} encoder, fixed, {batches} mini-batches")
         axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
         axis.yaxis.get_major_locator().set_params(integer=True)

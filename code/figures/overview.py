@@ -39,7 +39,7 @@ def draw(runs, args):
         axes[2].errorbar(last.mean(), row - 0.12, xerr=spread, capsize=3, **style)
     axes[1].set(xlabel="epoch", ylabel="multimodal test accuracy (%)", title="while training")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
-    axes[1].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="lower right")
     if REFERENCE in groups:
         found = {
             label: {r["options"]["random_seed"]: measures_of(r)["multimodal"] for r in own}

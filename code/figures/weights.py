@@ -37,7 +37,7 @@ def draw(runs, args):
             axis.scatter(
                 step[conflict], values[conflict], s=14, marker="x", color=CONFLICT, label="conflict"
             )
-            axis.set(ylabel=label)
+            axis.set(ylabel=label, yscale="log" if row else "linear")
             axis.grid(alpha=0.3)
         axes[0][column].set(ylim=(-0.03, 1.03), title=f"{encoder} encoder")
         axes[0][column].legend(fontsize=8)

@@ -118,7 +118,10 @@ def test_probes_are_averaged_too(runs, tmp_path, capsys):
         write_probe(folder, "missing", {"missing/none": 0.9, "missing/audio": share})
         write_probe(folder, "noise", {"noise/audio/2": share})
     report.main([*map(str, runs), "--output", str(tmp_path / "x")])
-    found = table(capsys.readouterr().out, "Probes of evaluate.py on the test split, %")
+    found = table(
+        capsys.readouterr().out,
+        "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %",
+    )
     assert found["uniform"]["missing/audio"] == f"30.00 ± {stdev([10, 20, 60]):.2f}"
     assert found["joint"]["missing/audio"] == "-"
     assert "uniform,0,noise/audio/2,10.0000," in (tmp_path / "x.csv").read_text()
