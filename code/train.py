@@ -102,7 +102,7 @@ def main(argv=None) -> None:
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
     with distributed.main_first():
-        about = checkpoint.about(dataset, loaders["train"].dataset.readers)
+        about = checkpoint.about(dataset, loaders)
         folder, state = checkpoint.open_run(opt, about)
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "method": method}
     parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}

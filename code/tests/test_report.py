@@ -50,6 +50,12 @@ def runs(trained, tmp_path):
     return folders
 
 
+def change_data(folder, **data):
+    content = json.loads((folder / "options.json").read_text())
+    content["data"] |= data
+    (folder / "options.json").write_text(json.dumps(content))
+
+
 def change(folder, **options):
     content = json.loads((folder / "options.json").read_text())
     content["options"] |= options
@@ -134,6 +140,11 @@ def test_probes_are_averaged_too(runs, tmp_path, capsys):
         (lambda f: change(f[1], learning_rate=0.1), "--learning_rate 0.1, but"),
         (lambda f: change(f[1], image_size=64), "--image_size 64, but"),
         (lambda f: change(f[1], dataset="avmnist"), "--dataset avmnist, but"),
+        (
+            lambda f: change_data(f[1], samples={"train": 9, "test": 9}),
+            "trained on data with samples .* 9.*; only runs on the same data share a table",
+        ),
+        (lambda f: change_data(f[1], preparation={"seed": 7}), "with preparation .*'seed': 7"),
         (lambda f: change(f[1], random_seed=0), "seed 0 of uniform is there twice"),
         (lambda f: change(f[1], epochs=2), "1 of 2 epochs done; finish it with --resume"),
         (

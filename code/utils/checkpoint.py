@@ -58,13 +58,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def about(dataset, readers: dict) -> dict:
-    """What predict.py must know of the data: classes, channels, how raw files were prepared."""
+def about(dataset, loaders: dict) -> dict:
+    """What others must know of the data: classes, channels, samples, how it was prepared."""
+    readers = loaders["train"].dataset.readers
     settings = Path(dataset.root) / "settings.json"
     return {
         "classes": dataset.classes,
         "channels": {modality: reader.channels for modality, reader in readers.items()},
         "readers": {modality: dataset.modalities[modality] for modality in readers},
+        "samples": {split: len(loader.dataset) for split, loader in loaders.items()},
         "preparation": json.loads(settings.read_text()) if settings.is_file() else None,
     }
 

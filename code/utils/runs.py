@@ -64,8 +64,8 @@ def label_of(options: dict) -> str:
 def group(runs: list[dict]) -> dict[str, list[dict]]:
     """{label: runs that differ in their seed only}.
 
-    Raises BadInput for a seed that occurs twice, or for runs that differ in more than their method
-    and its own flags, naming the difference.
+    Raises BadInput for a seed that occurs twice, or for runs that differ in their data or in more
+    than their method and its own flags, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
     free = VARIES.union(
@@ -82,6 +82,13 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
                 raise BadInput(
                     f"{r['folder']}: --{key} {opt.get(key)}, but {first['folder']} has "
                     f"{first['options'].get(key)}; only runs with the same options share a table"
+                )
+        for key in ("classes", "samples", "preparation"):
+            own, wanted = (x.get("data", {}).get(key) for x in (r, first))
+            if own != wanted:
+                raise BadInput(
+                    f"{r['folder']}: trained on data with {key} {own}, {first['folder']} with "
+                    f"{wanted}; only runs on the same data share a table"
                 )
         if opt["random_seed"] in [o["options"]["random_seed"] for o in groups.get(label, [])]:
             raise BadInput(f"{r['folder']}: seed {opt['random_seed']} of {label} is there twice")
