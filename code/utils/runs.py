@@ -84,7 +84,7 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
                     f"{first['options'].get(key)}; only runs with the same options share a table"
                 )
         for key in ("classes", "samples", "preparation"):
-            own, wanted = (x.get("data", {}).get(key) for x in (r, first))
+            own, wanted = ((x.get("data") or {}).get(key) for x in (r, first))
             if own != wanted:
                 raise BadInput(
                     f"{r['folder']}: trained on data with {key} {own}, {first['folder']} with "
