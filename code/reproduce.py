@@ -68,7 +68,6 @@ def main(argv=None) -> None:
     sweep.main(["--each_modality", *arms, "--probe", "linear", "--checkpoints", "delete", *given])
 
     report.main(folders(where, name, "joint-modalities-*", *METHODS, GAIN, *OTHERS))
-    core = folders(where, name, *METHODS)
     shown = folders(where, name, *METHODS, GAIN)
     one = folders(where, name, "mmpareto")[:1]
     pair = folders(where, name, "joint")[:1] + one
@@ -81,9 +80,9 @@ def main(argv=None) -> None:
         "weights": one,
         "curves": shown,
         "gamma": folders(where, name, "mmpareto", *gammas),
-        "landscape": core,
+        "landscape": shown,
         "features": pair,
-        "noise": core,
+        "noise": shown,
     }.items():
         draw.main([figure, *runs, "--output", str(pictures / f"{name}_{figure}")])
 
