@@ -25,29 +25,28 @@ def draw(runs, args):
 
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), gridspec_kw={"width_ratios": [4, 4, 5]})
     draw_cosine(axes[0], steps, encoder)
-    labels = list(groups)
+    labels = [f"{label} (n = {len(own)})" for label, own in groups.items()]
     for position, (label, own) in enumerate(groups.items()):
         curves = [[r["test/accuracy/multimodal"] for r in one["epochs"]] for one in own]
         values = 100 * np.array(curves)
-        name = f"{label} (n = {len(own)})"
-        draw_band(axes[1], np.arange(values.shape[1]), values, name, position)
+        draw_band(axes[1], np.arange(values.shape[1]), values, label, position)
         last = values[:, -1]
         row = len(labels) - 1 - position  # the first on top
         style = dict(color=method_colour(position), marker=sign_of(position))
         axes[2].scatter(last, np.full(len(last), row + 0.12), s=14, alpha=0.6, **style)
         spread = last.std(ddof=1) if len(last) > 1 else 0
         axes[2].errorbar(last.mean(), row - 0.12, xerr=spread, capsize=3, **style)
-    axes[1].set(xlabel="epoch", ylabel="multimodal test accuracy (%)", title="while training")
+    axes[1].set(xlabel="epoch", ylabel="multimodal test accuracy (%)")
+    axes[1].set_title("while training, signs as on the right")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
-    axes[1].legend(fontsize=8, loc="lower right")
     if REFERENCE in groups:
         found = {
             label: {r["options"]["random_seed"]: measures_of(r)["multimodal"] for r in own}
             for label, own in groups.items()
         }
         labels = [
-            label if label == REFERENCE else f"{label}\n{difference(own, found[REFERENCE])}"
-            for label, own in found.items()
+            label if key == REFERENCE else f"{label}\n{difference(own, found[REFERENCE])}"
+            for label, (key, own) in zip(labels, found.items())
         ]
     axes[2].set(xlabel="multimodal test accuracy (%)", ylim=(-0.6, len(labels) - 0.4))
     axes[2].set_yticks(range(len(labels) - 1, -1, -1), labels, fontsize=8)
