@@ -26,10 +26,10 @@ from utils.summary import main_branch
 
 
 def add_options(parser):
-    parser.add_argument("--directions", type=int, default=3, metavar="N", help="random ones")
+    parser.add_argument("--directions", type=int, default=2, metavar="N", help="random ones")
     parser.add_argument("--reach", type=float, default=0.5, metavar="R", help="longest distance")
-    parser.add_argument("--points", type=int, default=11, help="along a direction, odd")
-    parser.add_argument("--samples", type=int, default=512, help="of the training split")
+    parser.add_argument("--points", type=int, default=7, help="along a direction, odd")
+    parser.add_argument("--samples", type=int, default=256, help="of the training split")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
