@@ -10,7 +10,7 @@ from report import REFERENCE, difference
 from utils.errors import BadInput
 from utils.figures import draw_band, draw_cosine, encoders_of, method_colour, sign_of
 from utils.record import read_jsonl
-from utils.runs import conflict_rate, group, measures_of, read_run
+from utils.runs import conflict_rate, group, read_run
 
 
 def draw(runs, args):
@@ -26,11 +26,13 @@ def draw(runs, args):
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.2), gridspec_kw={"width_ratios": [4, 4, 5]})
     draw_cosine(axes[0], steps, encoder)
     labels = [f"{label} (n = {len(own)})" for label, own in groups.items()]
+    found = {}  # {label: {seed: last accuracy}}
     for position, (label, own) in enumerate(groups.items()):
         curves = [[r["test/accuracy/multimodal"] for r in one["epochs"]] for one in own]
         values = 100 * np.array(curves)
         draw_band(axes[1], np.arange(values.shape[1]), values, label, position)
         last = values[:, -1]
+        found[label] = {r["options"]["random_seed"]: x for r, x in zip(own, last)}
         row = len(labels) - 1 - position  # the first on top
         style = dict(color=method_colour(position), marker=sign_of(position))
         axes[2].scatter(last, np.full(len(last), row + 0.12), s=14, alpha=0.6, **style)
@@ -40,10 +42,6 @@ def draw(runs, args):
     axes[1].set_title("while training, signs as on the right")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
     if REFERENCE in groups:
-        found = {
-            label: {r["options"]["random_seed"]: measures_of(r)["multimodal"] for r in own}
-            for label, own in groups.items()
-        }
         labels = [
             label if key == REFERENCE else f"{label}\n{difference(own, found[REFERENCE])}"
             for label, (key, own) in zip(labels, found.items())
