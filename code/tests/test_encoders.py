@@ -49,7 +49,9 @@ def weights_folder(tmp_path, monkeypatch):
 
 def test_every_encoder_with_the_flag_is_tested_here():
     have = [
-        n for n in registry.names("models/encoders") if hasattr(encoder_class(n), "add_options")
+        n
+        for n in registry.names("models/encoders")
+        if "pretrained" in registry.defaults(encoder_class(n))
     ]
     assert have == sorted(PRETRAINED)
 
@@ -122,6 +124,15 @@ def test_positions_are_interpolated_to_the_grid_of_the_input():
         encoder.trunk.encoder.pos_embedding[:, 1:] = 2.0
     assert encoder.positions(3, 11).shape == (1, 34, 192)
     torch.testing.assert_close(encoder.positions(3, 11)[:, 1:], torch.full((1, 33, 192), 2.0))
+
+
+@pytest.mark.parametrize(("patch", "tokens"), [(4, 12 * 8), (8, 6 * 4)])
+def test_vit_tiny_cuts_its_input_into_patches(patch, tokens):
+    encoder = encoder_class("vit_tiny")(1, vit_tiny_patch=patch)
+    assert encoder.begin(torch.randn(2, 1, 48, 32)).shape == (2, 1 + tokens, 192)
+    assert encoder(torch.randn(2, 1, 28, 28)).shape == (2, 192)
+    with pytest.raises(ValueError, match="--vit_tiny_patch 5: choose 4 or 8"):
+        encoder_class("vit_tiny")(1, vit_tiny_patch=5)
 
 
 def test_an_encoder_for_each_modality():
