@@ -2,6 +2,10 @@
 
 python report.py runs/avmnist-*            prints Markdown, writes runs/report.md, .csv and .tex
 python report.py runs/avmnist-* --output tables/avmnist
+python report.py runs/avmnist-* --reference "uniform --encoder_grad_scale 1.5"
+
+Rows with another encoder, fusion or held-out share are compared with the reference in that setting
+where it is there.
 """
 
 from __future__ import annotations
@@ -15,11 +19,11 @@ from statistics import mean, stdev
 from scipy.stats import t as student
 
 from utils.atomic import write_text
-from utils.errors import run
+from utils.errors import BadInput, run
 from utils.literature import PUBLISHED
-from utils.runs import base_of, group, measures_of, read_run, trains_heads
+from utils.runs import base_of, group, measures_of, read_run, setting_of, trains_heads
 
-REFERENCE = "uniform"  # what the others are compared with
+REFERENCE = "uniform"  # what the others are compared with, unless told otherwise
 LEVEL = 0.95  # of the confidence interval
 
 
@@ -48,12 +52,27 @@ def difference(own: dict[int, float], reference: dict[int, float]) -> str:
     return told if low > 0 or high < 0 else f"{told} not distinguishable"
 
 
+def references(groups: dict[str, list[dict]], reference: str) -> dict[str, str]:
+    """{row: the row it is compared with}: the reference in the same setting, else the reference.
+
+    The reference itself, in any setting, has none. {} where there is nothing to compare.
+    """
+    base = base_of([one for runs in groups.values() for one in runs])
+    found = {}
+    for label, runs in groups.items():
+        in_same_setting = " ".join([reference, *setting_of(runs[0]["options"], base)])
+        found[label] = next((r for r in (in_same_setting, reference) if r in groups), label)
+    return {label: r for label, r in found.items() if label != r}
+
+
 def tabulate(
-    groups: dict[str, list[dict]], found: dict[str, list[dict[str, float]]]
+    groups: dict[str, list[dict]],
+    found: dict[str, list[dict[str, float]]],
+    reference: str = REFERENCE,
 ) -> dict[str, list[list[str]]]:
     """{title: rows of cells, the first the head}: accuracy, macro F1, and what others report.
 
-    found: `measures_of` every run of `groups`.
+    found: `measures_of` every run of `groups`; reference: the row that others are compared with.
     """
     seeds = {label: [one["options"]["random_seed"] for one in r] for label, r in groups.items()}
     every = [one for runs in groups.values() for one in runs]
@@ -78,15 +97,15 @@ def tabulate(
     accuracy = rows(
         [*chosen, *own, *(f"conflict {m}" for m in modalities), "minutes", "peak memory, GB"]
     )
-    if REFERENCE in groups and len(groups) > 1:
+    if compared := references(groups, reference):
         by_seed = {
             label: {s: m["multimodal"] for s, m in zip(seeds[label], found[label])}
             for label in groups
         }
-        accuracy[0].insert(3, f"minus {REFERENCE}, {LEVEL:.0%} interval")
+        accuracy[0].insert(3, f"minus {reference}, {LEVEL:.0%} interval")
         for row in accuracy[1:]:
-            same = row[0] == REFERENCE
-            row.insert(3, "" if same else difference(by_seed[row[0]], by_seed[REFERENCE]))
+            other = compared.get(row[0])
+            row.insert(3, difference(by_seed[row[0]], by_seed[other]) if other else "")
     tables = {
         "Test accuracy, %": accuracy,
         "Macro F1, %": rows(["F1 multimodal", *(f"F1 {name}" for name in own)]),
@@ -182,10 +201,19 @@ def main(argv=None) -> None:
         metavar="PREFIX",
         help="of the files .md, .csv, .tex (default: report beside the first run)",
     )
+    parser.add_argument(
+        "--reference",
+        metavar="ROW",
+        help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
+    )
     args = parser.parse_args(argv)
     groups = group([read_run(folder) for folder in args.runs])
+    if args.reference is not None and args.reference not in groups:
+        raise BadInput(
+            f"--reference {args.reference}: no such row; choose from {', '.join(groups)}"
+        )
     found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
-    tables, text = tabulate(groups, found), caption(groups)
+    tables, text = tabulate(groups, found, args.reference or REFERENCE), caption(groups)
     output = args.output or args.runs[0].parent / "report"
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")

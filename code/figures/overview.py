@@ -6,7 +6,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import REFERENCE, difference
+from report import REFERENCE, difference, references
 from utils.errors import BadInput
 from utils.figures import draw_band, draw_cosine, encoders_of, method_colour, sign_of
 from utils.record import read_jsonl
@@ -41,11 +41,11 @@ def draw(runs, args):
     axes[1].set(xlabel="epoch", ylabel="multimodal test accuracy (%)")
     axes[1].set_title("while training, signs as on the right")
     axes[1].xaxis.get_major_locator().set_params(integer=True)
-    if REFERENCE in groups:
-        labels = [
-            label if key == REFERENCE else f"{label}\n{difference(own, found[REFERENCE])}"
-            for label, (key, own) in zip(labels, found.items())
-        ]
+    compared = references(groups, REFERENCE)
+    labels = [
+        f"{label}\n{difference(own, found[compared[key]])}" if key in compared else label
+        for label, (key, own) in zip(labels, found.items())
+    ]
     axes[2].set(xlabel="multimodal test accuracy (%)", ylim=(-0.6, len(labels) - 0.4))
     axes[2].set_yticks(range(len(labels) - 1, -1, -1), labels, fontsize=8)
     axes[2].set_title("last epoch: seeds, mean ± std; minus uniform [95 %]")

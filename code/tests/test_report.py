@@ -196,6 +196,28 @@ def test_fusion_and_held_out_samples_are_named_where_they_are_not_those_of_most(
     assert "demo, resnet18, sum, last of" in printed
 
 
+def test_a_row_is_compared_with_the_reference_in_its_own_setting(runs, capsys):
+    for folder in (runs[0], runs[3]):  # uniform and mmpareto, seed 0
+        change(folder, fusion="cosine")
+    change(runs[6], fusion="sum")  # pareto; there is no uniform with it
+    report.main([str(folder) for folder in runs])
+    found = table(capsys.readouterr().out, "Test accuracy, %")
+    column = "minus uniform, 95% interval"
+    assert found["mmpareto --fusion cosine"][column] == "+10.00, one seed"
+    assert found["uniform --fusion cosine"][column] == found["uniform"][column] == ""
+    assert found["joint"][column].startswith("-16.00 [")  # seeds 1 and 2
+    assert found["pareto --fusion sum"][column] == "no common seed"
+
+
+def test_another_reference(runs, capsys):
+    report.main([*map(str, runs), "--reference", "joint"])
+    found = table(capsys.readouterr().out, "Test accuracy, %")
+    column = "minus joint, 95% interval"
+    assert found["joint"][column] == "" and found["uniform"][column].startswith("+14.00 [")
+    with pytest.raises(BadInput, match="--reference ogm: no such row; choose from uniform, mmpar"):
+        report.main([*map(str, runs), "--reference", "ogm"])
+
+
 def test_runs_that_do_not_say_how_many_samples_they_had_are_taken_as_they_are(runs, capsys):
     change_data(runs[1], samples=None)  # as of older versions
     report.main([str(folder) for folder in runs])

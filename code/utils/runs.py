@@ -46,26 +46,36 @@ def read_run(folder: Path) -> dict:
     return content | {"folder": folder, "epochs": epochs}
 
 
-def own_flags(options: dict) -> dict:
-    """{flag: default} of what the files of method, fusion and encoders add to the command line."""
-    owners = [registry.load("methods", options["method"], "--method").Method]
-    owners += encoders_of(options["encoder"], options["modalities"]).values()
+def flags_of_method(options: dict) -> dict:
+    """{flag: default} of what the method's file adds to the command line."""
+    return registry.defaults(registry.load("methods", options["method"], "--method").Method)
+
+
+def flags_of_model(options: dict) -> dict:
+    """{flag: default} of what the files of encoders and fusion add to the command line."""
+    owners = [*encoders_of(options["encoder"], options["modalities"]).values()]
     if len(options["modalities"]) > 1:
         owners.append(registry.load("models/fusion", options["fusion"], "--fusion").Fusion)
     return {flag: value for owner in owners for flag, value in registry.defaults(owner).items()}
 
 
-def label_of(options: dict, base: dict) -> str:
-    """The method, what of COMPARED is not as in `base`, its files' flags that are not the default.
+def otherwise(options: dict, usual: dict) -> list[str]:
+    """The flags of `usual` that have another value, as one gives them; paths are left out."""
+    changed = {k: options[k] for k, v in usual.items() if options.get(k, v) != v}
+    return [f"--{k} {v}" for k, v in changed.items() if "/" not in str(v)]
 
-    Paths, such as those of teachers, are left out.
-    """
+
+def setting_of(options: dict, base: dict) -> list[str]:
+    """What of COMPARED, and of the flags of encoders and fusion, is not as in `base` or usual."""
+    return otherwise(options, {k: base[k] for k in COMPARED} | flags_of_model(options))
+
+
+def label_of(options: dict, base: dict) -> str:
+    """The method, those of its flags that are not the default, and the run's setting."""
     if len(options["modalities"]) == 1:
         return f"{options['modalities'][0]} alone"
-    known = {k: base[k] for k in COMPARED} | own_flags(options)
-    changed = {k: options[k] for k, v in known.items() if options.get(k, v) != v}
-    told = [f"--{k} {v}" for k, v in changed.items() if "/" not in str(v)]
-    return " ".join([options["method"], *told])
+    own = otherwise(options, flags_of_method(options))
+    return " ".join([options["method"], *own, *setting_of(options, base)])
 
 
 def base_of(runs: list[dict]) -> dict:
@@ -80,7 +90,7 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     than their method, modalities, COMPARED, and the flags of their files, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
-    own = [own_flags(r["options"]) for r in runs]
+    own = [flags_of_method(r["options"]) | flags_of_model(r["options"]) for r in runs]
     free = VARIES.union({"method", "modalities", *COMPARED}, *own)
     first = max(runs, key=lambda r: len(r["options"]["modalities"]))
     base = base_of(runs)
