@@ -1,0 +1,79 @@
+"""Text saved as `<id>.txt`, read as the token embeddings of a Hugging Face model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding
+
+from dataset.modalities import spectrogram
+from utils.errors import BadInput
+
+
+class Modality(spectrogram.Modality):
+    """Reads UTF-8 text as (D, L, 1) float32: column l is the input embedding, fixed, of token l.
+
+    L = `--text_tokens`: longer texts are cut, shorter ones end with zeros. D, tokenizer and
+    embeddings are those of `--text_model`. An encoder sees D channels along a line of L, so a
+    convolution is one over words.
+    """
+
+    suffixes = (".txt",)
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--text_model",
+            metavar="NAME",
+            help="whose tokenizer and input embeddings: a Hugging Face name, or a folder of one",
+        )
+        parser.add_argument(
+            "--text_tokens", type=int, default=64, metavar="L", help="tokens of a text"
+        )
+
+    def __init__(self, folder: Path, train: bool, options):
+        super().__init__(folder, train, options)
+        self.length, model = options.text_tokens, options.text_model
+        if self.length < 1:
+            raise BadInput(f"--text_tokens {self.length}: must be at least 1")
+        if not model:
+            raise BadInput("--text_model: needed for text, such as distilbert-base-uncased")
+        try:
+            from transformers import AutoModel, AutoTokenizer  # only for text
+        except ImportError:
+            raise BadInput(
+                "text needs the package transformers: pip install 'transformers>=5,<6'"
+            ) from None
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(model)
+            table = AutoModel.from_pretrained(model).get_input_embeddings().weight.detach()
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise BadInput(
+                f"--text_model {model}: cannot be loaded ({reason}); without the net, give a folder"
+                " written by save_pretrained of tokenizer and model"
+            ) from None
+        self.table = torch.cat([torch.zeros(1, table.shape[1]), table.float()])  # 0: no token
+        self.channels = table.shape[1]
+        self.packed_as = f"{self.length} tokens of {model}"
+
+    def pack(self, sample_id: str) -> Tensor:
+        """(L,) int64, one more than the token's number, 0 after the end: what the cache holds."""
+        path = self.path(sample_id)
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path}: unreadable ({error})") from error
+        tokens = self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
+        if not tokens:
+            raise BadInput(f"{path}: has no text")
+        packed = torch.zeros(self.length, dtype=torch.int64)
+        packed[: len(tokens)] = torch.tensor(tokens) + 1
+        return packed
+
+    def finish(self, batch: Tensor) -> Tensor:
+        """(B, L) -> (B, D, L, 1) float32."""
+        self.table = self.table.to(batch.device)
+        return embedding(batch, self.table).transpose(1, 2)[..., None]

@@ -1,0 +1,95 @@
+"""Text as a modality: tokens of a Hugging Face tokenizer, embedded as its model does."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+import torch
+
+import evaluate
+import train
+from dataset.folder import Dataset
+from dataset.modalities.text import Modality
+from utils.errors import BadInput
+
+WIDTH, WORDS = 6, ["[UNK]", "[PAD]", "the", "cat", "dog", "barks", "purrs"]
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A folder with a tokenizer of seven words and a tiny model, written here."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("model")
+    words = models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
+    tokenizer = Tokenizer(words)
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]"
+    ).save_pretrained(folder)
+    size = dict(hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    config = transformers.BertConfig(vocab_size=len(WORDS), **size)
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def reader(model, tmp_path):
+    (tmp_path / "a.txt").write_text("the cat purrs")
+    (tmp_path / "b.txt").write_text("the bird barks the dog barks")
+    return Modality(tmp_path, True, Namespace(text_model=str(model), text_tokens=4))
+
+
+def test_tokens_become_their_embeddings_and_the_rest_zero(reader, model):
+    batch = torch.stack([reader.read("a"), reader.read("b")])
+    assert batch.tolist() == [[3, 4, 7, 0], [3, 1, 6, 3]]  # one more than the word's number
+    table = transformers.BertModel.from_pretrained(model).embeddings.word_embeddings.weight
+    found = reader.finish(batch)
+    assert found.shape == (2, WIDTH, 4, 1) and reader.channels == WIDTH
+    torch.testing.assert_close(found[0, :, 1, 0], table[WORDS.index("cat")].detach())
+    torch.testing.assert_close(found[1, :, 1, 0], table[WORDS.index("[UNK]")].detach())
+    assert not found[0, :, 3].any()
+
+
+def test_trains_beside_another_modality(model, tmp_path, capsys):
+    root = tmp_path / "own"
+    for folder in ("text", "number"):
+        (root / folder).mkdir(parents=True)
+    for split, count in (("train", 16), ("test", 8)):
+        rows = []
+        for i in range(count):
+            label = ("cat", "dog")[i % 2]
+            rows.append(f"{split}{i},{label}")
+            (root / "text" / f"{split}{i}.txt").write_text(f"the {label} " + "barks " * i)
+            np.save(root / "number" / f"{split}{i}.npy", np.random.default_rng(i).random((8, 8)))
+        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    assert Dataset(root).modalities == {"number": "array", "text": "text"}
+    argv = ["--dataset", "folder", "--data_root", str(root), "--ckpt_path", str(tmp_path)]
+    argv += ["--encoder", "cnn", "--batch_size", "8", "--epochs", "6", "--num_workers", "0"]
+    argv += ["--text_model", str(model), "--text_tokens", "8", "--run_name", "run"]
+    train.main(argv)
+    assert "text encoder" in capsys.readouterr().out
+    evaluate.main([str(tmp_path / "run"), "--probe", "missing"])
+    assert "text" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(text_model=None), "--text_model: needed for text, such as"),
+        (dict(text_model="/nowhere"), "--text_model /nowhere: cannot be loaded .*save_pretrained"),
+        (dict(text_tokens=0), "--text_tokens 0: must be at least 1"),
+    ],
+)
+def test_bad_flags_are_named(model, tmp_path, change, message):
+    with pytest.raises(BadInput, match=message):
+        Modality(tmp_path, True, Namespace(**dict(text_model=str(model), text_tokens=4) | change))
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "has no text"), (b"\xff", "unreadable")])
+def test_bad_files_are_named(reader, content, message):
+    reader.path("a").write_bytes(content)
+    with pytest.raises(BadInput, match=f"a.txt: {message}"):
+        reader.read("a")
