@@ -67,6 +67,43 @@ def answers_at_once(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
+def inner_products(blocks: Sequence[Sequence[Tensor]], exact: torch.dtype) -> Tensor:
+    """(n, n) inner products of n gradients, each given in parts: blocks of n vectors."""
+    n = len(blocks[0])
+    pairs = [(i, j) for i in range(n) for j in range(i, n)]
+    dots = [torch.stack([block[i].dot(block[j]) for i, j in pairs]) for block in blocks]
+    products = dict(zip(pairs, torch.stack(dots).to(exact).sum(0)))
+    flat = [products[min(i, j), max(i, j)] for i in range(n) for j in range(n)]
+    return torch.stack(flat).view(n, n)
+
+
+def within_range(blocks, exact: torch.dtype, names, check_finite: bool):
+    """The same blocks, each gradient divided by a unit of its own, and their inner products.
+
+    A unit is a power of two, so that dividing is exact, and keeps squares from over- and underflow.
+    A CPU divides only where they did; an accelerator always, as asking would make it wait.
+
+    Returns the blocks, their inner products (n, n), and the units (n,), None if all are 1.
+    Raises FloatingPointError, with `check_finite`, for inf and nan.
+    """
+    like, on_cpu = blocks[0][0], answers_at_once(blocks[0][0])
+    if on_cpu:
+        gram = inner_products(blocks, exact)
+        low, high = torch.finfo(like.dtype).tiny ** 0.5, torch.finfo(like.dtype).max ** 0.5
+        if ((low < gram.diagonal()) & (gram.diagonal() < high)).all():
+            return blocks, gram, None
+    peaks = [[torch.linalg.vector_norm(x, torch.inf) for x in block] for block in blocks]
+    peaks = torch.stack([torch.stack(peak) for peak in peaks]).amax(0).to(exact)  # (n,)
+    if check_finite and not peaks.isfinite().all():
+        bad = peaks.isfinite().tolist().index(False)
+        raise FloatingPointError(f"gradient of {names[bad] if names else bad}: holds inf or nan")
+    limit = 126 if like.dtype == torch.float32 else 1022
+    units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()
+    divide = torch.div if on_cpu else torch.Tensor.div_  # joined blocks are copies already
+    blocks = [[divide(x, unit) for x, unit in zip(b, units.to(like.dtype))] for b in blocks]
+    return blocks, inner_products(blocks, exact), units
+
+
 def integrate(
     gradients: Sequence[Sequence[Tensor]],
     gamma: float = 1.5,
@@ -114,7 +151,6 @@ def integrate(
     n, like = len(gradients), gradients[0][0]
     work = torch.promote_types(like.dtype, torch.float32)  # half precision is summed in float32
     exact = torch.float32 if like.device.type == "mps" else torch.float64  # for the few numbers
-    on_cpu = answers_at_once(like)
 
     # Blocks of n vectors. On a CPU one per tensor, views of it, as copying is what costs there; on
     # an accelerator all tensors in one, as launching is. Elements in the first loss's memory order.
@@ -123,40 +159,17 @@ def integrate(
         [g.permute(order).flatten().to(work) for g, order in zip(tensors, orders)]
         for tensors in gradients
     ]
-    blocks = list(zip(*rows)) if on_cpu else [[torch.cat(tensors) for tensors in rows]]
-    lengths = [[len(x)] for x in rows[0]] if on_cpu else [[len(x) for x in rows[0]]]
-
-    def inner_products() -> Tensor:
-        """(n, n) of the whole group, from which all that is decided follows."""
-        pairs = [(i, j) for i in range(n) for j in range(i, n)]
-        dots = [torch.stack([block[i].dot(block[j]) for i, j in pairs]) for block in blocks]
-        products = dict(zip(pairs, torch.stack(dots).to(exact).sum(0)))
-        flat = [products[min(i, j), max(i, j)] for i in range(n) for j in range(n)]
-        return torch.stack(flat).view(n, n)
-
-    # Dividing by a power of two is exact and keeps the products within range. A CPU does so only
-    # when they left it; an accelerator always.
-    units = torch.ones(n, dtype=exact, device=like.device)
-    low, high = torch.finfo(work).tiny ** 0.5, torch.finfo(work).max ** 0.5
-    in_range = False
-    if on_cpu:
-        gram = inner_products()
-        in_range = bool(((low < gram.diagonal()) & (gram.diagonal() < high)).all())
-    if not in_range:
-        peaks = [[torch.linalg.vector_norm(x, torch.inf) for x in block] for block in blocks]
-        peaks = torch.stack([torch.stack(peak) for peak in peaks]).amax(0).to(exact)  # (n,)
-        if check_finite and not peaks.isfinite().all():
-            bad = peaks.isfinite().tolist().index(False)
-            raise FloatingPointError(
-                f"gradient of {names[bad] if names else bad}: holds inf or nan"
-            )
-        limit = 126 if work == torch.float32 else 1022
-        units = torch.where(peaks > 0, peaks, 1).log2().floor().clamp(-limit, limit).exp2()
-        divide = torch.div if on_cpu else torch.Tensor.div_  # joined blocks are copies already
-        blocks = [[divide(x, unit) for x, unit in zip(b, units.to(work))] for b in blocks]
-        gram = inner_products()
+    lengths = [len(x) for x in rows[0]]
+    if answers_at_once(like):
+        blocks, lengths = list(zip(*rows)), [[length] for length in lengths]
+    else:
+        blocks, lengths = [[torch.cat(tensors) for tensors in rows]], [lengths]
+    blocks, gram, units = within_range(blocks, exact, names, check_finite)
+    in_range = units is None
+    units = torch.ones_like(gram[0]) if in_range else units
     ratios = units / units.amax()
 
+    # The direction: all that is decided follows from the inner products.
     norms = gram.diagonal().sqrt()  # (n,), each in its unit
     nonzero = norms > 0
     safe_norms = torch.where(nonzero, norms, 1)
@@ -183,7 +196,8 @@ def integrate(
         found["descent"] = torch.where(whole > 0, gram.sum(1) / whole, 0)
         return results, found
 
-    shares = factors * ratios  # of each row in h
+    # h and, beside it, the plain sum, whose length h is given where it is the longer one.
+    shares = factors * ratios  # of each gradient in h
     largest = shares.abs().amax().clamp(min=torch.finfo(exact).tiny)
     mixtures = (shares / largest, ratios)  # h / largest, so that it cannot underflow, and the sum
     vectors, sizes = [], []  # per block: h; (T, 2) |h|, |sum| per tensor
@@ -199,6 +213,7 @@ def integrate(
     raised = solved & (size > 0) & (restored > largest) & (rescale != "none")
     magnitude = torch.where(raised, restored, largest)  # (T,)
 
+    # Back to the shapes, memory order and number format of the parameters, times gamma.
     pieces = [piece for h, parts in zip(vectors, lengths) for piece in h.split(parts)]
     for piece, factor in zip(pieces, magnitude.to(work)):
         piece.mul_(factor)
