@@ -38,7 +38,10 @@ from utils.options import DATA
 from utils.seed import seed_everything
 from utils.summary import align
 
-METHODS = "uniform,pareto,mmpareto,pcgrad,mgda_ub,gradnorm,nash_mtl,metabalance"
+METHODS = (
+    "uniform,uniform --encoder_grad_scale 1.5,pareto,mmpareto,mmpareto --gamma 1,random_weights,"
+    "pcgrad,mgda_ub,gradnorm,nash_mtl,metabalance"
+)
 FAMILIES = (mmpareto.Method, uniform.Method, mgda_ub.Method)  # they look at losses only
 CLASSES, WIDTH = 10, 128
 
@@ -107,25 +110,35 @@ class SharedTrunk(nn.Module):
         return groups_of(losses, self.encoder_parameters(), self.parameters())
 
 
-def build_method(name: str, seed: int = 0):
-    """A method with its defaults. Raises BadInput for one that needs more than losses."""
+def build_method(arm: str, seed: int = 0):
+    """The method of "name" or "name --flag value ...".
+
+    Raises BadInput for one that needs more than losses, and for flags it does not have.
+    """
+    name, *flags = arm.split()
     build = registry.load("methods", name, "--methods").Method
     if not issubclass(build, FAMILIES):
         raise BadInput(f"--methods {name}: needs modalities, not tasks alone")
-    shared = dict(random_seed=seed, fusion="concat", modalities=["trunk"])
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    if hasattr(build, "add_options"):
+        build.add_options(parser)
     try:
-        return build(argparse.Namespace(**registry.defaults(build), **shared))
-    except ValueError as error:
-        raise BadInput(f"--methods {name}: {error}") from None
+        options, unknown = parser.parse_known_args(flags)
+        if unknown:
+            raise ValueError(f"{name} has no {' '.join(unknown)}")
+        shared = dict(random_seed=seed, fusion="concat", modalities=["trunk"])
+        return build(argparse.Namespace(**vars(options), **shared))
+    except (ValueError, argparse.ArgumentError) as error:
+        raise BadInput(f"--methods {arm}: {error}") from None
 
 
-def train_one(args, method_name: str, tasks: list[int], seed: int, data: dict) -> dict:
+def train_one(args, arm: str, tasks: list[int], seed: int, data: dict) -> dict:
     """{accuracy: {task: share}, conflict: share of steps} of a training on some of the tasks."""
     seed_everything(seed)
     names = [task_names(args.noise)[t] for t in tasks]
     model = SharedTrunk(args.encoder, len(args.noise), names).to(args.device)
     model = model.to(memory_format=torch.channels_last)  # 0.76 of the time of a step, on a CPU
-    method = build_method(method_name, seed)
+    method = build_method(arm, seed)
     optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9)
     pictures, targets = data["train"]
     order = torch.Generator().manual_seed(seed)
@@ -175,8 +188,8 @@ def trained(args, data: dict) -> dict[str, list[dict]]:
     todo = list(itertools.product(args.seeds, rows))
     for seed, row in tqdm(todo, "runs"):
         method, tasks = rows[row]
-        file = args.output / f"{'alone' if row not in args.methods else method}"
-        file = file.with_name(f"{file.name}-{'-'.join(map(str, tasks))}-seed{seed}.json")
+        name = method.replace(" --", "-").replace(" ", "-") if row in args.methods else "alone"
+        file = args.output / f"{name}-{'-'.join(map(str, tasks))}-seed{seed}.json"
         stored = json.loads(file.read_text()) if file.is_file() else None
         if stored and stored["settings"] != settings:
             raise BadInput(f"{file}: has other settings; choose another --output or delete it")
@@ -250,7 +263,12 @@ def read_arguments(argv) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--methods", default=METHODS, metavar="A,B", help="files of methods/ that need losses only")
+    add(
+        "--methods",
+        default=METHODS,
+        metavar="A,B",
+        help="files of methods/ that need losses only, each with its flags if it is to have any",
+    )
     add("--seeds", default="0,1,2", metavar="N,N")
     add("--noise", default="0,1", metavar="A,B", help="of each task's digit; one number per task")
     add("--encoder", default="cnn", metavar="NAME", help="the trunk: a file of models/encoders")
@@ -271,7 +289,7 @@ def read_arguments(argv) -> argparse.Namespace:
         raise BadInput(
             f"--seeds, --noise: give numbers with commas between them ({error})"
         ) from None
-    args.methods = args.methods.split(",")
+    args.methods = [" ".join(arm.split()) for arm in args.methods.split(",") if arm.strip()]
     if len(args.noise) < 2 or not all(0 <= level < float("inf") for level in args.noise):
         raise BadInput(
             f"--noise {args.noise}: give two or more numbers of at least 0, one per task"
@@ -279,8 +297,8 @@ def read_arguments(argv) -> argparse.Namespace:
     for name in ("epochs", "batch_size", "train_size", "test_size", "learning_rate"):
         if not getattr(args, name) > 0:
             raise BadInput(f"--{name} {getattr(args, name)}: must be greater than 0")
-    for name in args.methods:
-        build_method(name)
+    for arm in args.methods:
+        build_method(arm)
     if args.device == "auto":
         args.device = "cuda" if torch.cuda.is_available() else "cpu"
     return args

@@ -109,6 +109,19 @@ def test_a_run_tells_the_tasks_apart_and_is_not_trained_again(tmp_path, capsys, 
         multitask.main([*argv, "--epochs", "5"])
 
 
+def test_a_method_may_have_flags(tmp_path, capsys):
+    arms = ["uniform", "uniform --encoder_grad_scale 50", "uniform --encoder_grad_scale 1"]
+    argv = [*QUICK, "--output", str(tmp_path), "--figure", str(tmp_path / "p"), "--seeds", "3"]
+    multitask.main([*argv, "--methods", ",".join(arms)])
+    shown = {
+        arm: tmp_path / f"{arm.replace(' --', '-').replace(' ', '-')}-0-1-seed3.json"
+        for arm in arms
+    }
+    accuracy = [json.loads(shown[arm].read_text())["accuracy"] for arm in arms]
+    assert accuracy[0] == accuracy[2] != accuracy[1]
+    assert arms[1] in capsys.readouterr().out
+
+
 def test_three_tasks_have_three_planes(tmp_path, capsys):
     argv = [*QUICK, "--output", str(tmp_path), "--figure", str(tmp_path / "p"), "--seeds", "0"]
     multitask.main([*argv, "--noise", "0,0.5,1", "--methods", "uniform,mmpareto"])
@@ -120,6 +133,9 @@ def test_three_tasks_have_three_planes(tmp_path, capsys):
     "argv, message",
     [
         (["--methods", "ogm"], "--methods ogm: needs modalities, not tasks alone"),
+        (["--methods", "uniform --gamma 2"], "uniform --gamma 2: uniform has no --gamma 2"),
+        (["--methods", "mmpareto --gamma x"], "mmpareto --gamma x: argument --gamma: invalid"),
+        (["--methods", "mmpareto --gamma 0"], "mmpareto --gamma 0: --gamma 0.0: must be > 0"),
         (["--methods", "nothing"], "--methods nothing: no file methods/nothing.py"),
         (["--noise", "1"], "--noise .1.0.: give two or more numbers"),
         (["--noise", "0,-1"], "give two or more numbers of at least 0"),
