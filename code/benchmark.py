@@ -39,6 +39,7 @@ from models.multimodal import MultimodalModel
 from utils import checkpoint, precision, preparation, registry
 from utils.atomic import write_text
 from utils.cache import open_cache
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.loading import Batches, BatchSampler, SampleDataset, collate
 from utils.published import published_backward, published_item
@@ -480,12 +481,7 @@ def measure_preparation(args, found: dict) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="benchmark.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("benchmark.py", __doc__)
     add = parser.add_argument
     add("--only", default=",".join(PARTS), metavar="PARTS", help=f"of {','.join(PARTS)}")
     add("--batch_size", type=int, default=16)

@@ -10,7 +10,6 @@ killed, the same command goes on. What is computed is a file of dataset/derived/
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,7 @@ import numpy as np
 from dataset.modalities.image import Modality
 from utils import manifest, preparation, registry
 from utils.atomic import new_folder, replacing, sweep
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.samples import natural
 
@@ -76,12 +76,7 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="derive.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("derive.py", __doc__)
     add = parser.add_argument
     add("kind", help="a file of dataset/derived/: " + ", ".join(registry.names("dataset/derived")))
     add("--data_root", type=Path, required=True, metavar="DIR", help="the prepared set")

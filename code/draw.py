@@ -12,6 +12,7 @@ import inspect
 from pathlib import Path
 
 from utils import registry
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.figures import save
 
@@ -24,12 +25,7 @@ def main(argv=None) -> None:
         names = ", ".join(registry.names("figures"))
         raise BadInput(f"name a figure: {names}; see python draw.py NAME --help")
     module = registry.load("figures", chosen, "draw.py")
-    parser = argparse.ArgumentParser(
-        prog=f"draw.py {chosen}",
-        description=inspect.getdoc(module),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(f"draw.py {chosen}", inspect.getdoc(module))
     parser.add_argument("figure", help=argparse.SUPPRESS)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument(

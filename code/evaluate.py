@@ -17,6 +17,7 @@ from torch import Tensor
 from train import build_model
 from utils import checkpoint, probes, registry
 from utils.atomic import write_text
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.loading import build_loaders
 from utils.metrics import predict, score
@@ -108,12 +109,7 @@ def read_probes(text: str) -> list[str]:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("evaluate.py", __doc__)
     parser.add_argument("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")

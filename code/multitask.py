@@ -32,6 +32,7 @@ from models.reach import groups_of
 from report import difference, mean_std
 from utils import checkpoint, registry
 from utils.atomic import write_text
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.figures import method_colour, save, sign_of
 from utils.options import DATA
@@ -256,12 +257,7 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
 
 
 def read_arguments(argv) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="multitask.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("multitask.py", __doc__)
     add = parser.add_argument
     add(
         "--methods",

@@ -12,7 +12,6 @@ is 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import torch
 from models.multimodal import MultimodalModel
 from utils import checkpoint, registry
 from utils.atomic import write_text
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.figures import draw_predictions
 from utils.loading import build_readers, collate, finish_inputs
@@ -91,12 +91,7 @@ class Predictor:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="predict.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("predict.py", __doc__)
     parser.add_argument("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a sample: a file, or FILE,FILE")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last")

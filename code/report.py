@@ -10,7 +10,6 @@ where it is there.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 from pathlib import Path
@@ -19,6 +18,7 @@ from statistics import mean, stdev
 from scipy.stats import t as student
 
 from utils.atomic import write_text
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.literature import PUBLISHED
 from utils.runs import base_of, group, measures_of, read_run, setting_of, trains_heads
@@ -188,12 +188,7 @@ def comma_separated(groups: dict[str, list[dict]], found: dict[str, list[dict[st
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="report.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("report.py", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument(
         "--output",

@@ -12,12 +12,12 @@ All other flags are sweep.py's and train.py's.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import draw
 import report
 import sweep
+from utils.command import parser_of
 from utils.errors import run
 
 METHODS = ["joint", "uniform", "pareto", "mmpareto"]
@@ -42,12 +42,7 @@ def folders(where: Path, dataset: str, *arms: str) -> list[str]:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="reproduce.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of("reproduce.py", __doc__)
     parser.add_argument("--dataset", required=True, metavar="NAME", help="a file of dataset/")
     parser.add_argument("--quick", action="store_true", help=f"shorthand for {' '.join(QUICK)}")
     parser.add_argument(

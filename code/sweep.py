@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from evaluate import read_probes
 from utils import checkpoint, options, registry
+from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.record import read_jsonl
 
@@ -182,11 +183,9 @@ def watch(runs: list[Run], ended: threading.Event) -> None:
 
 
 def main(argv=None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="sweep.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = parser_of(
+        "sweep.py",
+        __doc__,
         epilog="All other flags are train.py's, with one value or several, such as --gamma 1,2.",
     )
     add = parser.add_argument

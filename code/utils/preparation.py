@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from utils import manifest
 from utils.atomic import final_name, replacing, sweep, write_text
+from utils.command import parser_of
 from utils.errors import BadInput
 from utils.samples import read_csv
 
@@ -31,12 +32,7 @@ SHOWN = 20  # of many problems
 
 def command_line(name: str, description: str) -> argparse.ArgumentParser:
     """A parser with the flags of every preparation: --output, --check."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m dataset.prepare.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = parser_of(f"python -m dataset.prepare.{name}", description)
     parser.add_argument(
         "--output", type=Path, default=Path("../data") / name, help="where the set goes"
     )
