@@ -96,14 +96,14 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     base = base_of(runs)
     for r in runs:
         opt, label = r["options"], label_of(r["options"], base)
-        keys = opt.keys() | first["options"].keys()
-        if opt["modalities"] != first["options"]["modalities"]:  # fewer, with fewer flags
-            keys = opt.keys() & first["options"].keys()
-        for key in sorted(keys - free):
-            if opt.get(key) != first["options"].get(key):
+        both = (
+            opt.keys() & first["options"].keys()
+        )  # fewer modalities have fewer flags, as older runs
+        for key in sorted(both - free):
+            if opt[key] != first["options"][key]:
                 raise BadInput(
-                    f"{r['folder']}: --{key} {opt.get(key)}, but {first['folder']} has "
-                    f"{first['options'].get(key)}; only runs with the same options share a table"
+                    f"{r['folder']}: --{key} {opt[key]}, but {first['folder']} has "
+                    f"{first['options'][key]}; only runs with the same options share a table"
                 )
         for key in ("classes", "samples", "preparation"):
             own, wanted = (data_of(x).get(key) for x in (r, first))
