@@ -233,7 +233,8 @@ def table(results: dict[str, list[dict]], names: list[str]) -> str:
 def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     """The plane of two tasks' accuracies, Figure 1(b), for every pair of tasks."""
     pairs = list(itertools.combinations(names, 2))
-    figure, axes = plt.subplots(1, len(pairs), figsize=(6.2 * len(pairs), 5), squeeze=False)
+    size = (5.4 * len(pairs) + 2.6, 5)
+    figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
     for axis, (a, b) in zip(axes[0], pairs):
         position = 0
         for row, found in results.items():
@@ -248,11 +249,12 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
                 axis.axvline(np.mean(x), color="grey", linestyle="--", linewidth=1)
             elif y:
                 axis.axhline(np.mean(y), color="grey", linestyle="--", linewidth=1)
+        axis.scatter([], [], s=22, alpha=0.5, color="grey", label="one seed; large: the mean")
         axis.plot([], [], color="grey", linestyle="--", linewidth=1, label="the task alone, mean")
         axis.set(xlabel=f"{a}, test accuracy (%)", ylabel=f"{b}, test accuracy (%)")
         axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=8, markerscale=0.7)
-    figure.tight_layout()
+    signs = axes[0][0].get_legend_handles_labels()
+    figure.legend(*signs, loc="outside right upper", fontsize=8, markerscale=0.7)
     return figure
 
 
