@@ -35,6 +35,7 @@ def test_measures_everything(tmp_path, capsys):
         assert heading in printed
 
 
+@pytest.mark.slow
 def test_any_method_is_an_arm_and_what_the_fusion_does_not_suit_is_named(tmp_path, capsys):
     argv = ["--only", "step", "--fusion", "mmtm", "--rounds", "1", "--json", str(tmp_path / "x")]
     benchmark.main([*SMALL, *argv, "--methods", "greedy,pcgrad"])

@@ -86,7 +86,7 @@ def test_every_method_that_needs_losses_only_trains(tmp_path, capsys):
 
 def test_a_run_tells_the_tasks_apart_and_is_not_trained_again(tmp_path, capsys, monkeypatch):
     argv = ["--train_size", "320", "--test_size", "60", "--epochs", "4", "--noise", "0,0.6"]
-    argv += ["--batch_size", "16", "--methods", "uniform,mmpareto", "--seeds", "0,1"]
+    argv += ["--batch_size", "16", "--methods", "uniform,mmpareto", "--seeds", "1"]
     argv += ["--output", str(tmp_path)]
     argv += ["--figure", str(tmp_path / "plane")]
     multitask.main(argv)
