@@ -28,7 +28,8 @@ def draw(runs, args):
         epochs = sorted({r["epoch"] for r in steps if key in r})
         rates = [conflict_rate([r for r in steps if r["epoch"] == e], encoder) for e in epochs]
         axis.bar(epochs, 100 * np.array(rates), color=CONFLICT, width=0.7)
-        axis.set(xlabel="epoch", ylabel="steps in conflict (%)", ylim=(0, None))
+        axis.set(xlabel="epoch", ylabel="steps in conflict (%)")
+        axis.set_ylim(0, max(5, axis.get_ylim()[1]))  # none at all is no axis of its own
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     figure.suptitle(folder.name)
