@@ -92,7 +92,7 @@ def test_a_run_tells_the_tasks_apart_and_is_not_trained_again(tmp_path, capsys, 
     multitask.main(argv)
     told = capsys.readouterr().out
     row = next(line for line in told.splitlines() if line.startswith("uniform")).split()
-    clean, noisy = float(row[2]), float(row[5])
+    clean, noisy = float(row[2]), float(row[3])
     assert clean > 80 and clean > noisy + 10  # the noise is what makes the difficulty
     assert (tmp_path / "plane.png").is_file() and (tmp_path / "plane.svg").is_file()
     stored = json.loads((tmp_path / "mmpareto-0-1-seed1.json").read_text())
