@@ -120,11 +120,8 @@ def build_method(arm: str, seed: int = 0):
     build = registry.load("methods", name, "--methods").Method
     if not issubclass(build, FAMILIES):
         raise BadInput(f"--methods {name}: needs modalities, not tasks alone")
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    if hasattr(build, "add_options"):
-        build.add_options(parser)
     try:
-        options, unknown = parser.parse_known_args(flags)
+        options, unknown = registry.parser_of_flags(build).parse_known_args(flags)
         if unknown:
             raise ValueError(f"{name} has no {' '.join(unknown)}")
         shared = dict(random_seed=seed, fusion="concat", modalities=["trunk"])

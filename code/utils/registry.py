@@ -23,12 +23,17 @@ def load(room: str, name: str, flag: str) -> ModuleType:
     return import_module(f"{room}/{name}".replace("/", "."))
 
 
-def defaults(owner: type) -> dict[str, object]:
-    """{flag: default} of what `owner.add_options` adds to the command line."""
-    parser = argparse.ArgumentParser(add_help=False)
+def parser_of_flags(owner: type) -> argparse.ArgumentParser:
+    """Of what `owner.add_options` adds to the command line alone; it raises where others exit."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     if hasattr(owner, "add_options"):
         owner.add_options(parser)
-    return vars(parser.parse_args([]))
+    return parser
+
+
+def defaults(owner: type) -> dict[str, object]:
+    """{flag: default} of what `owner.add_options` adds to the command line."""
+    return vars(parser_of_flags(owner).parse_args([]))
 
 
 def settings(owner: type, options) -> dict[str, object]:

@@ -96,9 +96,7 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     base = base_of(runs)
     for r in runs:
         opt, label = r["options"], label_of(r["options"], base)
-        both = (
-            opt.keys() & first["options"].keys()
-        )  # fewer modalities have fewer flags, as older runs
+        both = opt.keys() & first["options"].keys()  # an older run has fewer, as one modality has
         for key in sorted(both - free):
             if opt[key] != first["options"][key]:
                 raise BadInput(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,30 @@ from torch.nn.functional import embedding
 
 from dataset.modalities import spectrogram
 from utils.errors import BadInput
+
+
+@cache
+def load(model: str) -> tuple[Any, Tensor]:
+    """The tokenizer and the input embeddings (tokens, D) of a model, read once for all splits.
+
+    Raises BadInput where they cannot be loaded.
+    """
+    try:
+        from transformers import AutoModel, AutoTokenizer  # only for text
+    except ImportError:
+        raise BadInput(
+            "text needs the package transformers: pip install 'transformers>=5,<6'"
+        ) from None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        embeddings = AutoModel.from_pretrained(model).get_input_embeddings()
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(
+            f"--text_model {model}: cannot be loaded ({reason}); without the net, give a folder "
+            "written by save_pretrained of tokenizer and model"
+        ) from None
+    return tokenizer, embeddings.weight.detach().float()
 
 
 class Modality(spectrogram.Modality):
@@ -40,22 +66,8 @@ class Modality(spectrogram.Modality):
             raise BadInput(f"--text_tokens {self.length}: must be at least 1")
         if not model:
             raise BadInput("--text_model: needed for text, such as distilbert-base-uncased")
-        try:
-            from transformers import AutoModel, AutoTokenizer  # only for text
-        except ImportError:
-            raise BadInput(
-                "text needs the package transformers: pip install 'transformers>=5,<6'"
-            ) from None
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(model)
-            table = AutoModel.from_pretrained(model).get_input_embeddings().weight.detach()
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(
-                f"--text_model {model}: cannot be loaded ({reason}); without the net, give a folder"
-                " written by save_pretrained of tokenizer and model"
-            ) from None
-        self.table = torch.cat([torch.zeros(1, table.shape[1]), table.float()])  # 0: no token
+        self.tokenizer, table = load(model)
+        self.table = torch.cat([torch.zeros(1, table.shape[1]), table])  # 0: no token
         self.channels = table.shape[1]
         self.packed_as = f"{self.length} tokens of {model}"
 
