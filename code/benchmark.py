@@ -6,9 +6,6 @@ python benchmark.py --only step --rounds 30 --json step.json
 All arms run in one process, one after the other in every round, so that a busy machine slows all of
 them alike; a ratio is the median over the rounds. The floor of an exact step is 5/3 of a joint one:
 one forward pass (1 F) and two backward passes of every encoder (2 x 2 F), against 1 F + 2 F.
-
-Tried and left out, `--tried` measures them again: the two backward passes of an encoder as one
-batched pass (is_grads_batched), and the encoders' passes in a thread each.
 """
 
 from __future__ import annotations
@@ -18,7 +15,6 @@ import json
 import os
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from dataset.modalities import frames, spectrogram
 from dataset.prepare import cremad, demo
-from methods import ForwardPass, mmpareto
+from methods import ForwardPass
 from models.multimodal import MultimodalModel
 from utils import checkpoint, precision, preparation, registry
 from utils.atomic import write_text
@@ -42,59 +38,16 @@ from utils.cache import open_cache
 from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.loading import Batches, BatchSampler, SampleDataset, collate
-from utils.published import published_backward, published_item
+from utils.published import published_item
 from utils.record import Recorder
 from utils.samples import Sample
 from utils.summary import align
 
 FLOOR = 5 / 3
 CLASSES = 6
-CORE = ("joint", "uniform", "pareto", "mmpareto")
+CORE = ("joint", "uniform", "pareto", "mmpareto", "published")
 PARTS = ("step", "memory", "loader", "epoch", "preparation")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
-
-
-def cotangents(forward: ForwardPass) -> dict[str, tuple[Tensor, Tensor]]:
-    """{modality: gradient of the multimodal and of its own loss at its feature, (B, D) each}."""
-    features, losses = forward.features, forward.losses
-    fused = torch.autograd.grad(losses["multimodal"], list(features.values()), retain_graph=True)
-    return {
-        m: (g, torch.autograd.grad(losses[m], features[m], retain_graph=True)[0])
-        for m, g in zip(features, fused)
-    }
-
-
-def integrate_into(parameters: list[Tensor], pair) -> None:
-    """`pair`: the gradients of both losses, a list of tensors each."""
-    result, _ = mmpareto.integrate(pair, check_finite=False)
-    for parameter, gradient in zip(parameters, result):
-        parameter.grad = gradient
-
-
-def batched_backward(forward: ForwardPass, model) -> None:
-    """Tried: both backward passes of an encoder as one, over stacked cotangents."""
-    for modality, pair in cotangents(forward).items():
-        parameters = model.encoder_parameters()[modality]
-        both = torch.autograd.grad(
-            forward.features[modality], parameters, torch.stack(pair), is_grads_batched=True
-        )
-        integrate_into(parameters, list(zip(*both)))
-
-
-def threaded_backward(forward: ForwardPass, model) -> None:
-    """Tried: the passes of each encoder in a thread of its own."""
-
-    def passes(modality: str, pair: tuple[Tensor, Tensor]) -> None:
-        parameters = model.encoder_parameters()[modality]
-        feature = forward.features[modality]
-        both = [torch.autograd.grad(feature, parameters, g, retain_graph=True) for g in pair]
-        integrate_into(parameters, both)
-
-    threads = [threading.Thread(target=passes, args=item) for item in cotangents(forward).items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 class Arm:
@@ -110,13 +63,16 @@ class Arm:
             self.model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-4
         )
 
-    def step(self, inputs: dict[str, Tensor], target: Tensor) -> None:
+    def step(self, inputs: dict[str, Tensor], target: Tensor) -> ForwardPass:
+        """Returns what a training loop still has bound while the next step is under way."""
         self.optimizer.zero_grad()
         with precision.autocast(self.args):
             logits, features = self.model(inputs)
             losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
-        self.fill(ForwardPass(losses, logits, features, target, 0), self.model)
+        forward = ForwardPass(losses, logits, features, target, 0)
+        self.fill(forward, self.model)
         self.optimizer.step()
+        return forward
 
 
 def method_arm(name: str, args) -> Arm:
@@ -134,28 +90,19 @@ def method_arm(name: str, args) -> Arm:
     return arm
 
 
-TRIED = {"batched": batched_backward, "threads": threaded_backward}
-
-
-def published_arm(args) -> Arm:
-    """In the memory layout of the published code, whatever the other arms have."""
-    plain = argparse.Namespace(**vars(args) | {"channels_last": False})
-    return Arm("published", plain, lambda f, model: published_backward(f.losses, model))
-
-
-def build_arms(args, tried: bool = False) -> list[Arm]:
-    arms = [method_arm(name, args) for name in CORE]
-    others = registry.names("methods") if args.methods == "all" else args.methods.split(",")
-    for name in others:
-        if name and name not in CORE:
-            try:
-                arms.append(method_arm(name, args))
-            except ValueError as reason:
-                if args.methods != "all":
-                    raise BadInput(f"--methods {name}: {reason}") from None
-                print(f"left out, {name}: {reason}")
-    tries = TRIED.items() if tried else []
-    return [*arms, published_arm(args), *(Arm(name, args, way) for name, way in tries)]
+def build_arms(args) -> list[Arm]:
+    """CORE and `--methods`. Raises BadInput for one that was named and cannot run here."""
+    named = args.methods.split(",") if args.methods not in ("", "all") else []
+    every = registry.names("methods") if args.methods == "all" else named
+    arms = []
+    for name in dict.fromkeys([*CORE, *every]):
+        try:
+            arms.append(method_arm(name, args))
+        except ValueError as reason:
+            if name in named:
+                raise BadInput(f"--methods {name}: {reason}") from None
+            print(f"left out, {name}: {reason}")
+    return arms
 
 
 def random_batch(args, seed: int) -> tuple[dict[str, Tensor], Tensor]:
@@ -203,7 +150,7 @@ def row(name: str, times: list[float], extra: list[str]) -> list[str]:
 
 
 def measure_step(args, found: dict) -> None:
-    arms = build_arms(args, args.tried)
+    arms = build_arms(args)
     batches = [random_batch(args, seed) for seed in range(4)]
     position = dict.fromkeys((arm.name for arm in arms), 0)
 
@@ -217,20 +164,19 @@ def measure_step(args, found: dict) -> None:
     for arm in arms:
         found[f"step.{arm.name}"] = float(np.median(times[arm.name]))
     found["ratio.mmpareto_over_joint"] = median_ratio(times["mmpareto"], times["joint"])
-    found["ratio.published_over_mmpareto"] = median_ratio(times["published"], times["mmpareto"])
+    if "published" in times:
+        found["ratio.published_over_mmpareto"] = median_ratio(times["published"], times["mmpareto"])
     table = [["step", "ms", "quartiles", "/ joint", "/ floor", "% of matmul peak"]]
     for arm in arms:
         with FlopCounterMode(display=False) as counter:
             arm.step(*batches[0])
         ratio = median_ratio(times[arm.name], times["joint"])
         share = counter.get_total_flops() / found[f"step.{arm.name}"] / peak
-        extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", ""]
-        if arm.name not in TRIED:  # the counter does not see into threads and batched operations
-            found[f"peak_share.{arm.name}"] = share
-            extra[-1] = f"{100 * share:.0f}"
+        found[f"peak_share.{arm.name}"] = share
+        extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", f"{100 * share:.0f}"]
         table.append(row(arm.name, times[arm.name], extra))
     found["matmul_flops_per_second"] = peak
-    print(f"\n{align(table)}\npublished / mmpareto: {found['ratio.published_over_mmpareto']:.3f}")
+    print(f"\n{align(table)}")
 
 
 def matmul_peak(args) -> float:
@@ -260,17 +206,27 @@ def peak_bytes(args, work: Callable) -> int:
 
 
 def measure_memory(args, found: dict) -> None:
-    batch = random_batch(args, 0)
-    table = [["memory of a step", "MB", "beyond uniform, in copies of the encoders' gradients"]]
+    """Of a loop, whose losses live on while the next forward pass runs, not of one step alone."""
+    batches = [random_batch(args, seed) for seed in range(3)]
+
+    def loop(arm: Arm) -> None:
+        for batch in batches:
+            kept = arm.step(*batch)  # noqa: F841
+
+    table = [
+        ["memory of a loop", "MB", "/ uniform", "beyond it, in copies of the encoders' gradients"]
+    ]
     for arm in build_arms(args):
-        arm.step(*batch)  # afterwards the optimizer has its state
+        arm.step(*batches[0])  # afterwards the optimizer has its state
         arm.optimizer.zero_grad()
-        found[f"memory.{arm.name}"] = peak_bytes(args, lambda arm=arm: arm.step(*batch))
+        found[f"memory.{arm.name}"] = peak_bytes(args, lambda arm=arm: loop(arm))
         copy = sum(p.nbytes for ps in arm.model.encoder_parameters().values() for p in ps)
+    uniform = found["memory.uniform"]
+    for name in [key for key in found if key.startswith("memory.")]:
+        ratio, beyond = found[name] / uniform, (found[name] - uniform) / copy
+        line = [name.split(".")[1], f"{found[name] / 1e6:.1f}", f"{ratio:.3f}", f"{beyond:+.2f}"]
+        table.append(line)
     found["memory.encoder_gradients"] = copy
-    for name in [key for key in found if key.startswith("memory.")][:-1]:
-        beyond = (found[name] - found["memory.uniform"]) / copy
-        table.append([name.split(".")[1], f"{found[name] / 1e6:.1f}", f"{beyond:+.2f}"])
     print(f"\n{align(table)}")
 
 
@@ -410,7 +366,7 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         works[name] = lambda arm=arm, batches=batches, way=way: train.train_epoch(
             opt, next(epochs), arm.model, way, batches, arm.optimizer, scaler, recorder
         )
-    old = published_arm(args)
+    old = method_arm("published", args)
     items = published_dataset(args, root, ids)
     plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
 
@@ -499,7 +455,6 @@ def main(argv=None) -> None:
     add("--tf32", action="store_true")
     add("--compile", action="store_true")
     add("--channels_last", action=argparse.BooleanOptionalAction, help="default: as train.py")
-    add("--tried", action="store_true", help="also what was tried and left out")
     add("--json", type=Path, metavar="PATH", help="write the figures here")
     args = parser.parse_args(argv)
     parts = args.only.split(",")

@@ -27,7 +27,8 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 from tqdm import tqdm
 
 from dataset.prepare.avmnist import mnist
-from methods import ForwardPass, mgda_ub, mmpareto, uniform
+from methods import ForwardPass, mgda_ub, uniform
+from methods._per_loss import PerLoss
 from models.reach import groups_of
 from report import difference, mean_std
 from utils import checkpoint, registry
@@ -43,7 +44,7 @@ METHODS = (
     "uniform,uniform --encoder_grad_scale 1.5,pareto,mmpareto,mmpareto --gamma 1,random_weights,"
     "pcgrad,mgda_ub,gradnorm,nash_mtl,metabalance"
 )
-FAMILIES = (mmpareto.Method, uniform.Method, mgda_ub.Method)  # they look at losses only
+FAMILIES = (PerLoss, uniform.Method, mgda_ub.Method)  # they look at losses only
 CLASSES, WIDTH = 10, 128
 
 

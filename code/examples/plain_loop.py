@@ -4,9 +4,10 @@ pip install .   (in the repository), then: python code/examples/plain_loop.py
 """
 
 import torch
-from mmpareto import mmpareto_backward
 from torch import nn
 from torch.nn.functional import cross_entropy
+
+from mmpareto import mmpareto_backward
 
 CLASSES, WIDTH = 4, 32
 

@@ -5,10 +5,11 @@ pip install . lightning   (in the repository), then: python code/examples/with_l
 
 import lightning
 import torch
-from mmpareto import mmpareto_backward
 from plain_loop import Model, make_set
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+
+from mmpareto import mmpareto_backward
 
 
 class MMPareto(lightning.LightningModule):

@@ -5,10 +5,11 @@ pip install . transformers   (in the repository), then: python code/examples/wit
 """
 
 import torch
-from mmpareto import mmpareto_backward
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
+
+from mmpareto import mmpareto_backward
 
 CLASSES, WIDTH, WORDS = 3, 32, 40
 SIZE = dict(hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)

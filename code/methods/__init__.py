@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from utils import registry
+
 
 def no_reduction(tensors: list[Tensor]) -> Callable[[], None]:
     """`ForwardPass.reduce` of a run with one process."""
@@ -66,6 +68,13 @@ def needs_whole_batch(options, method: str) -> None:
     parts = getattr(options, "accumulate", 1)
     if parts != 1:
         raise ValueError(f"--accumulate {parts}: {method} needs the whole batch at once, 1")
+
+
+def needs_late_fusion(options, method: str) -> None:
+    """For methods that need each encoder's features to be its own. Raises ValueError otherwise."""
+    fusion = registry.load("models/fusion", options.fusion, "--fusion").Fusion
+    if getattr(fusion, "mixes_encoders", False):
+        raise ValueError(f"--fusion {options.fusion}: {method} needs encoders that do not meet")
 
 
 def reduced(model, forward_pass: ForwardPass) -> bool:

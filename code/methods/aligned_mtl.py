@@ -7,19 +7,19 @@ For orthogonal gradients of equal length this is their sum; a nearly opposed or 
 pair gives a short step, as sigma is small then.
 
 Source: Senushkin et al. 2023, Eq. 11 to 13, equal weights; computed by TorchJD. Departs: the
-factor n (see _combination.py). No parameters. Any number of losses. Unimodal heads: yes. Cost: a
+factor n (see _per_loss.py). No parameters. Any number of losses. Unimodal heads: yes. Cost: a
 backward pass per loss, 5 F per step.
 """
 
-from methods._combination import Combination, gram_of, torchjd_weighting
+from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
 
 
-class Method(Combination):
+class Method(PerLoss):
     waits_for_device = True
 
     def __init__(self, options):
         super().__init__(options)
         self.weighting = torchjd_weighting("AlignedMTLWeighting")
 
-    def factors(self, group, norms, cosines):
-        return len(norms) * self.weighting(gram_of(norms, cosines))
+    def factors(self, gram, group, losses):
+        return len(gram) * self.weighting(in_units_of_the_longest(gram))

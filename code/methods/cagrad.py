@@ -8,14 +8,14 @@
 c = 0 is the mean, here the uniform baseline; for large c the direction becomes MGDA's.
 
 Source: Liu et al. 2021, Eq. 2 and Algorithm 1, c = 0.4 as in their NYU-v2 runs; w by TorchJD (a
-cone program). Departs: the factor n (see _combination.py). Any number of losses. Unimodal heads:
+cone program). Departs: the factor n (see _per_loss.py). Any number of losses. Unimodal heads:
 yes. Cost: a backward pass per loss, 5 F per step, and a solver on the CPU.
 """
 
-from methods._combination import Combination, gram_of, torchjd_weighting
+from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
 
 
-class Method(Combination):
+class Method(PerLoss):
     waits_for_device = True
 
     def __init__(self, options):
@@ -27,7 +27,7 @@ class Method(Combination):
 
     @staticmethod
     def add_options(parser):
-        Combination.add_options(parser)
+        PerLoss.add_options(parser)
         parser.add_argument(
             "--cagrad_c",
             type=float,
@@ -35,5 +35,5 @@ class Method(Combination):
             help="farthest distance from the mean gradient, in its lengths, at least 0",
         )
 
-    def factors(self, group, norms, cosines):
-        return len(norms) * self.weighting(gram_of(norms, cosines))
+    def factors(self, gram, group, losses):
+        return len(gram) * self.weighting(in_units_of_the_longest(gram))

@@ -18,12 +18,12 @@ from math import log
 
 import torch
 
-from methods._combination import Combination
+from methods._per_loss import PerLoss
 
 LEAST = 0.01  # a weight that reached 0 would stay there
 
 
-class Method(Combination):
+class Method(PerLoss):
     def __init__(self, options):
         super().__init__(options)
         if not options.gradnorm_alpha >= 0:
@@ -36,7 +36,7 @@ class Method(Combination):
 
     @staticmethod
     def add_options(parser):
-        Combination.add_options(parser)
+        PerLoss.add_options(parser)
         parser.add_argument(
             "--gradnorm_alpha", type=float, default=1.5, help="force towards equal training rates"
         )
@@ -57,14 +57,11 @@ class Method(Combination):
             self.totals = None
         return super().backward(forward_pass, model)
 
-    def integrate(self):
-        self.losses_of = {group: list(losses) for group, losses in self.gradients.sums.items()}
-        return super().integrate()
-
-    def factors(self, group, norms, cosines):
+    def factors(self, gram, group, losses):
+        norms = gram.diagonal().sqrt()
         weights = self.weights.get(group, torch.ones_like(norms)).to(norms)
-        loss = torch.stack([self.relative[name] for name in self.losses_of[group]]).to(norms)
-        self.weights[group] = updated(weights, norms, loss, self.alpha, self.rate)
+        values = torch.stack([self.relative[name] for name in losses]).to(norms)
+        self.weights[group] = updated(weights, norms, values, self.alpha, self.rate)
         return weights
 
     def state_dict(self):

@@ -7,20 +7,20 @@ For gradients of equal length this is their sum. Weights may be negative. Where 
 exactly opposed nothing has that property: zero.
 
 Source: Liu et al. 2021, "Towards Impartial Multi-task Learning", Sec. 3.1; computed by TorchJD,
-which covers linearly dependent gradients too. Departs: the factor n (see _combination.py). No
+which covers linearly dependent gradients too. Departs: the factor n (see _per_loss.py). No
 parameters. Any number of losses. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per
 step.
 """
 
-from methods._combination import Combination, gram_of, torchjd_weighting
+from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
 
 
-class Method(Combination):
+class Method(PerLoss):
     waits_for_device = True
 
     def __init__(self, options):
         super().__init__(options)
         self.weighting = torchjd_weighting("IMTLGWeighting")
 
-    def factors(self, group, norms, cosines):
-        return len(norms) * self.weighting(gram_of(norms, cosines))
+    def factors(self, gram, group, losses):
+        return len(gram) * self.weighting(in_units_of_the_longest(gram))

@@ -14,10 +14,10 @@ heads: yes. Cost: a backward pass per loss, 5 F per step.
 
 import torch
 
-from methods._combination import Combination
+from methods._per_loss import PerLoss
 
 
-class Method(Combination):
+class Method(PerLoss):
     def __init__(self, options):
         super().__init__(options)
         for flag, low, high in (("relax", 0, 1), ("beta", 0, 0.999999)):
@@ -29,7 +29,7 @@ class Method(Combination):
 
     @staticmethod
     def add_options(parser):
-        Combination.add_options(parser)
+        PerLoss.add_options(parser)
         parser.add_argument(
             "--metabalance_relax", type=float, default=0.7, help="r: 0 leaves, 1 equals magnitudes"
         )
@@ -37,7 +37,8 @@ class Method(Combination):
             "--metabalance_beta", type=float, default=0.9, help="of the moving average of norms"
         )
 
-    def factors(self, group, norms, cosines):
+    def factors(self, gram, group, losses):
+        norms = gram.diagonal().sqrt()
         before = self.averages.get(group, torch.zeros_like(norms)).to(norms.device)
         average = self.beta * before + (1 - self.beta) * norms
         self.averages[group] = average

@@ -14,8 +14,8 @@ the heads'. Refuses --accumulate: the whole batch must be known before the encod
 
 import torch
 
-from methods import mmpareto, needs_whole_batch, reduced
-from utils import registry
+from methods import needs_late_fusion, needs_whole_batch, reduced
+from mmpareto import cosines, least_norm_weights
 
 
 class Method:
@@ -23,9 +23,7 @@ class Method:
 
     def __init__(self, options):
         needs_whole_batch(options, "mgda_ub")
-        fusion = registry.load("models/fusion", options.fusion, "--fusion").Fusion
-        if getattr(fusion, "mixes_encoders", False):
-            raise ValueError(f"--fusion {options.fusion}: mgda_ub needs encoders that do not meet")
+        needs_late_fusion(options, "mgda_ub")
 
     def backward(self, forward_pass, model):
         losses, features = list(forward_pass.losses.values()), forward_pass.features
@@ -48,13 +46,11 @@ class Method:
         mixtures = []
         for modality, rows in reaching.items():
             norms = grams[modality].diagonal().sqrt()
-            product = norms.outer(norms)
-            cosines = torch.where(product > 0, grams[modality] / product, 1).clamp(-1, 1)
-            weights = mmpareto.least_norm_weights(norms, cosines)
+            weights = least_norm_weights(grams[modality])
             factors = (norms > 0).sum().clamp(min=1) * weights
             mixtures.append(sum(c.to(z.dtype) * z for c, (_, z) in zip(factors, rows)))
             if len(rows) > 1:
-                found[f"cosine/{modality}"] = cosines.amin()
+                found[f"cosine/{modality}"] = cosines(grams[modality]).amin()
             for (name, _), weight, norm in zip(rows, weights, norms):
                 found |= {f"weight/{modality}/{name}": weight, f"norm/{modality}/{name}": norm}
         torch.autograd.backward(list(features.values()), mixtures)

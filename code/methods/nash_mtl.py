@@ -8,27 +8,28 @@ gradients a_i = 1 / (|g_i| sqrt(1 + cos)): each counts by its direction alone. A
 takes no part.
 
 Source: Navon et al. 2022, Eq. 5 and Claim 3.1. Departs: solved exactly in every step, where the
-paper takes a few steps of a convex-concave procedure; the factors sum to n (see _combination.py),
+paper takes a few steps of a convex-concave procedure; the factors sum to n (see _per_loss.py),
 where the paper's step has length sqrt(n) whatever the gradients. No parameters. Any number of
 losses. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
 """
 
 import torch
 
-from methods._combination import Combination
+from methods._per_loss import PerLoss
+from mmpareto import cosines
 
 STEPS = 40  # of Newton's method; some ten are needed
 RIDGE = 1e-9  # exactly opposed gradients have no solution; with it, one
 
 
-def bargained(cosines):
-    """(n,) b > 0 with cosines b = 1 / b, without a wait for the device.
+def bargained(cosine):
+    """(n,) b > 0 with C b = 1 / b for the cosines C, without a wait for the device.
 
-    cosines: (n, n) positive semi-definite, ones on the diagonal.
+    cosine: (n, n) positive semi-definite, ones on the diagonal.
     """
-    n = len(cosines)
-    matrix = cosines + RIDGE * torch.eye(n, dtype=cosines.dtype, device=cosines.device)
-    b = torch.full_like(cosines[0], n**-0.5)
+    n = len(cosine)
+    matrix = cosine + RIDGE * torch.eye(n, dtype=cosine.dtype, device=cosine.device)
+    b = torch.full_like(cosine[0], n**-0.5)
     for _ in range(STEPS):
         slope = matrix @ b - 1 / b
         newton = torch.linalg.solve_ex(matrix + torch.diag(b**-2), slope)[0]
@@ -38,11 +39,12 @@ def bargained(cosines):
     return b
 
 
-class Method(Combination):
-    def factors(self, group, norms, cosines):
+class Method(PerLoss):
+    def factors(self, gram, group, losses):
+        norms = gram.diagonal().sqrt()
         there = norms > 0
-        apart = torch.eye(len(norms), dtype=cosines.dtype, device=cosines.device)
-        b = bargained(torch.where(there.outer(there), cosines, apart))
+        apart = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        b = bargained(torch.where(there.outer(there), cosines(gram), apart))
         # an index that is a tensor: norms[i] would wait for the device
         unit = norms.index_select(0, there.to(norms.dtype).argmax(0, keepdim=True))
         reach = torch.where(there, unit / norms, 0)

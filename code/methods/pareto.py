@@ -2,21 +2,17 @@
 
     .grad of an encoder = n sum_i alpha_i g_i      alpha = least-norm weights, conflict or not
 
-The factor n keeps the unit of the summed loss: equal weights give the uniform baseline.
+The factor n keeps the unit of the summed loss: equal weights give the uniform baseline. A zero
+gradient is not counted in n.
 
 Source: Wei & Hu 2024, Sec. 3.2 and Figure 1(c); Sener & Koltun 2018. Departs: exact weights, where
 the published solver stops at 0.001 and 0.999. One backward pass per loss: 5 F per step.
 """
 
-from methods import mmpareto
+from methods._per_loss import PerLoss
+from mmpareto import least_norm_weights
 
 
-class Method(mmpareto.Method):
-    gamma, rescale, solve = 1.0, "none", "always"
-
-    def __init__(self, options):
-        del options
-
-    @staticmethod
-    def add_options(parser):
-        del parser  # neither a gain nor a rescaling
+class Method(PerLoss):
+    def factors(self, gram, group, losses):
+        return (gram.diagonal() > 0).sum() * least_norm_weights(gram)

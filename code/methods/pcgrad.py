@@ -12,7 +12,7 @@ not matter. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
 
 import torch
 
-from methods._combination import Combination, gram_of
+from methods._per_loss import PerLoss
 
 
 def projected(gram, orders):
@@ -33,7 +33,7 @@ def projected(gram, orders):
     return total
 
 
-class Method(Combination):
+class Method(PerLoss):
     def __init__(self, options):
         super().__init__(options)
         self.seed = getattr(options, "random_seed", 0)
@@ -43,7 +43,7 @@ class Method(Combination):
         # its own generator: the same order in every process and after a resume
         self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
 
-    def factors(self, group, norms, cosines):
-        n = len(norms)
+    def factors(self, gram, group, losses):
+        n = len(gram)
         orders = torch.stack([torch.randperm(n, generator=self.generator) for _ in range(n)])
-        return projected(gram_of(norms, cosines), orders)
+        return projected(gram, orders)

@@ -10,7 +10,7 @@ of the sum nor to the length of the step. Not in the paper. A backward pass per 
 
 import torch
 
-from methods._combination import Combination, gram_of
+from methods._per_loss import PerLoss
 
 
 def random_factors(gram, weights):
@@ -23,7 +23,7 @@ def random_factors(gram, weights):
     return torch.where(opposed, factors, 1)
 
 
-class Method(Combination):
+class Method(PerLoss):
     def __init__(self, options):
         super().__init__(options)
         if not options.gamma > 0:
@@ -33,7 +33,7 @@ class Method(Combination):
 
     @staticmethod
     def add_options(parser):
-        Combination.add_options(parser)
+        PerLoss.add_options(parser)
         parser.add_argument(
             "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
         )
@@ -42,7 +42,7 @@ class Method(Combination):
         # its own generator: the same numbers in every process and after a resume
         self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
 
-    def factors(self, group, norms, cosines):
-        drawn = torch.empty(len(norms), dtype=norms.dtype).exponential_(generator=self.generator)
-        weights = (drawn / drawn.sum()).to(norms.device, non_blocking=True)
-        return self.gamma * random_factors(gram_of(norms, cosines), weights)
+    def factors(self, gram, group, losses):
+        drawn = torch.empty(len(gram), dtype=gram.dtype).exponential_(generator=self.generator)
+        weights = (drawn / drawn.sum()).to(gram.device, non_blocking=True)
+        return random_factors(gram, weights)

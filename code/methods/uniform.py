@@ -6,12 +6,21 @@ this, so the difference between the two is what the Pareto direction brings.
 Source: Wei & Hu 2024, Sec. 3.1, published `uniform_baseline.py`. One backward pass: 3 F per step.
 """
 
-from argparse import Namespace
-
 import torch
 from torch.nn.utils import get_total_norm
 
-from methods import mmpareto, reduced
+from methods import reduced
+from methods._per_loss import PerLoss
+
+
+class MeasuredSum(PerLoss):
+    """The same gradient as the sum's, put together from each loss's own, which are measured."""
+
+    def __init__(self, encoder_grad_scale: float):
+        self.gamma, self.together = encoder_grad_scale, False
+
+    def factors(self, gram, group, losses):
+        return torch.ones_like(gram[0])
 
 
 class Method:
@@ -20,8 +29,7 @@ class Method:
             raise ValueError(f"--encoder_grad_scale {options.encoder_grad_scale}: must be > 0")
         self.scale, self.measured = options.encoder_grad_scale, None
         if options.measure_conflict:
-            self.measured = mmpareto.Method(Namespace(gamma=self.scale, rescale="none"))
-            self.measured.solve = "never"
+            self.measured = MeasuredSum(self.scale)
 
     @staticmethod
     def add_options(parser):

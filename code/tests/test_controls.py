@@ -93,7 +93,7 @@ def test_three_losses():
 
 def test_direction_of_pareto_with_the_length_of_uniform_is_a_flag_of_mmpareto(pair):
     """`mmpareto --rescale encoder --gamma 1`: least-norm direction, |sum| long."""
-    method = mmpareto.Method(Namespace(gamma=1.0, rescale="encoder"))
+    method = mmpareto.Method(Namespace(gamma=1.0, rescale="encoder", groups="encoder"))
     result, found = step(method, *pair)
     torch.testing.assert_close(result.norm(), sum(pair).norm())
     assert found["descent/audio/multimodal"] > 0 and found["descent/audio/audio"] > 0

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 import evaluate
 import train
 from dataset.folder import Dataset
-from methods.mmpareto import mmpareto_backward
+from mmpareto import mmpareto_backward
 from models.multimodal import MultimodalModel
 from utils import options
 from utils.errors import BadInput

@@ -7,7 +7,7 @@ import torch
 from steps import build_method, build_model, encoder_for, forward, start
 
 import train
-from methods.mmpareto import mmpareto_backward
+from mmpareto import mmpareto_backward
 from models.multimodal import MultimodalModel
 from models.reach import objectives_of
 from utils import options, registry

@@ -1,0 +1,85 @@
+"""What all methods share that look at each loss's own gradient: .grad of a group of parameters is
+sum_i c_i g_i, the factors c computed from nothing but the inner products <g_i, g_j> of n losses.
+
+A method that gives a mean or a convex combination d gets c = n times its weights, so that equal
+weights are the uniform baseline and all methods run at one learning rate; each file says so. A
+common factor on all gradients (a loss scale) must not change c. Gathering the gradients, several
+processes, accumulation and what is not finite are as in mmpareto.py. Every loss is back-propagated
+once: 5 F per step for two encoders, each with two losses.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mmpareto import LossGradients
+
+
+def in_units_of_the_longest(gram: Tensor) -> Tensor:
+    """Inner products (n, n) over the largest squared norm: free of the loss scale."""
+    longest = gram.diagonal().amax()
+    return gram / torch.where(longest > 0, longest, 1)
+
+
+def torchjd_weighting(name: str, install: str = "torchjd", **settings):
+    """A weighting of the library TorchJD: inner products (n, n) -> weights (n,).
+
+    Raises ValueError with the command that installs what is missing.
+    """
+    try:
+        from torchjd import aggregation
+
+        return getattr(aggregation, name)(**settings)
+    except ImportError as missing:
+        raise ValueError(f"needs TorchJD, pip install '{install}' ({missing})") from None
+
+
+class PerLoss:
+    """A method is its `factors`; MMPareto also has a gain and a rescaling, see `integrate`."""
+
+    gamma, rescale = 1.0, "none"
+    gradients = None  # of the parts of a batch so far
+
+    def __init__(self, options):
+        self.together = options.groups == "together"
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--groups",
+            choices=("encoder", "together"),
+            default="encoder",
+            help="combine the gradients of each encoder by itself, or of all encoders together",
+        )
+
+    def factors(self, gram: Tensor, group: str, losses: list[str]) -> Tensor:
+        """(n,) factors of the gradients of n `losses` on `group`, from inner products (n, n)."""
+        raise NotImplementedError
+
+    def backward(self, forward_pass, model):
+        if self.gradients is None:
+            groups = model.groups(forward_pass.losses)
+            if self.together:
+                groups = {"encoders": [p for parameters in groups.values() for p in parameters]}
+            self.gradients = LossGradients(groups)
+        self.gradients.add(forward_pass.losses)
+        if not forward_pass.ends_step:
+            return {}
+        gradients, self.gradients = self.gradients, None
+        gathered = [g for sums in gradients.sums.values() for g in sums.values()]
+        forward_pass.reduce([*gathered, *plain_gradients(model, gradients.groups)])()
+        rules = {}
+        for group, parameters in gradients.groups.items():
+            losses = [n for n, s in gradients.sums.items() if not s.keys().isdisjoint(parameters)]
+            rules[group] = partial(self.factors, group=group, losses=losses)
+        return gradients.integrate(self.gamma, self.rescale, rules)
+
+
+def plain_gradients(model, groups: dict[str, list[Tensor]]) -> list[Tensor]:
+    """`.grad` of the parameters that are in no group, where there is one."""
+    grouped = {id(p) for parameters in groups.values() for p in parameters}
+    others = [p for p in model.parameters() if id(p) not in grouped]
+    return [p.grad for p in others if p.grad is not None]

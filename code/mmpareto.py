@@ -1,0 +1,210 @@
+"""The MMPareto step, in one file that needs torch only: copy it, or `pip install .` here.
+
+    losses = {"multimodal": ..., "audio": ..., "visual": ...}  # the multimodal loss first
+    groups = {"audio": audio_encoder.parameters(), "visual": visual_encoder.parameters()}
+    diagnostics = mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
+
+For every encoder, with the gradients g_1 ... g_n of the losses that reach it:
+
+    without conflict                         h = sum_i g_i
+    in conflict, some cos(g_i, g_j) <= 0     h = lambda n sum_i alpha_i g_i
+        alpha = least-norm weights,          lambda = max(1, |sum_i g_i| / |n sum_i alpha_i g_i|)
+    .grad = gamma h
+
+Everything else gets the gradient of the summed loss. No number is copied to the host.
+Source: Wei & Hu, "MMPareto", ICML 2024, Algorithm 1. The paper has one lambda for an encoder,
+`rescale="encoder"`; its published code has one for each parameter tensor, as here by default.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+Gradients = Sequence[Sequence[Tensor]]  # n lists, one per loss, of T tensors, one per parameter
+Rule = Callable[[Tensor], Tensor]  # inner products (n, n) -> factors c (n,) in h = sum_i c_i g_i
+
+
+def mmpareto_factors(gram: Tensor) -> Tensor:
+    """The rule of MMPareto: ones without conflict; in conflict n alpha, zeros not counted in n."""
+    in_conflict = (cosines(gram) <= 0).any()
+    return torch.where(in_conflict, (gram.diagonal() > 0).sum() * least_norm_weights(gram), 1)
+
+
+def cosines(gram: Tensor) -> Tensor:
+    """(n, n) cosines from inner products (n, n). A zero gradient opposes nothing: 1."""
+    lengths = gram.diagonal().sqrt()
+    products = lengths.outer(lengths)
+    return torch.where(products > 0, gram / products, 1).clamp(-1, 1).fill_diagonal_(1)
+
+
+def least_norm_weights(gram: Tensor) -> Tensor:
+    """Weights alpha (n,) of the shortest vector in the convex hull of n gradients (MGDA).
+
+        alpha = argmin |sum_i alpha_i g_i|^2  subject to  alpha_i >= 0, sum_i alpha_i = 1
+
+    Source: Sener & Koltun 2018, Eq. 3. Departs: the published solver stops at 0.001 and 0.999.
+    gram: inner products (n, n). A zero gradient gets 0 beside one that is not zero.
+    """
+    lengths = gram.diagonal().sqrt()
+    shortest = torch.where(lengths > 0, lengths, torch.inf).amin()
+    inverse = torch.where(lengths > 0, shortest / lengths, 0)  # 1 / |g_i|, within [0, 1]
+    if len(gram) == 2:
+        # alpha_1 = (|g_2|^2 - <g_1, g_2>) / |g_1 - g_2|^2, and alpha_2 by the same formula, as a
+        # small 1 - alpha_1 would have no correct digit left. z_i is proportional to alpha_i |g_i|.
+        z = (inverse - cosines(gram)[0, 1] * inverse.flip(0)).clamp(min=0)
+    else:  # argmin |sum_i z_i g_i / |g_i||^2 + (1 - sum_i z_i / |g_i|)^2  subject to  z_i >= 0
+        z = _nonnegative_minimum(cosines(gram) + inverse.outer(inverse), inverse)
+    weights = inverse * z
+    return torch.where(weights.sum() > 0, weights / weights.sum(), 1 / len(gram))
+
+
+def _nonnegative_minimum(matrix: Tensor, vector: Tensor) -> Tensor:
+    """argmin z'Mz / 2 - v'z over z >= 0. Lawson & Hanson 1974, always in 3 n steps."""
+    z, free, settled = torch.zeros_like(vector), vector < 0, True
+    position = torch.arange(len(vector), device=vector.device)
+    for _ in range(3 * len(vector)):
+        slope = torch.where(free, 0, vector - matrix @ z)  # set free what gains most
+        free = free | (settled & (slope > 1e-14) & (position == slope.argmax()))
+        system = torch.where(free.outer(free), matrix, torch.eye(len(vector)).to(matrix))
+        goal = torch.linalg.solve_ex(system, vector * free)[0]  # the minimum over what is free
+        goal = torch.where(goal.isfinite().all(), goal, z)
+        blocked = free & (goal <= 0)  # would leave z >= 0: go as far as the first reaches 0
+        way = torch.where(blocked, z / (z - goal).clamp(min=1e-30), 1)
+        z = torch.where(blocked & (way == way.amin()), 0, z + way.amin() * (goal - z))
+        free, settled = free & (z > 0), ~blocked.any()
+    return z
+
+
+def _inner_products(gradients: Gradients) -> Tensor:
+    """(T, n, n) <g_i, g_j> on each of T tensors. In float64: float32 sums lose half the digits."""
+    n, dots, on_mps = len(gradients), [], gradients[0][0].device.type == "mps"
+    pairs = [(i, j) for i in range(n) for j in range(i + 1)]
+    for tensors in zip(*gradients):
+        as_stored = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
+        views = [g.permute(as_stored).flatten().split(2**18) for g in tensors]  # fit into a cache
+        parts = ([x.float() if on_mps else x.double() for x in part] for part in zip(*views))
+        products = zip(*([part[i].dot(part[j]) for i, j in pairs] for part in parts))
+        half = dict(zip(pairs, [reduce(torch.add, of_parts) for of_parts in products]))
+        dots += [half[max(i, j), min(i, j)] for i in range(n) for j in range(n)]
+    return torch.stack(dots).view(-1, n, n)
+
+
+def integrate(
+    gradients: Gradients, gamma: float = 1.5, rescale: str = "tensor", rule: Rule = mmpareto_factors
+) -> dict[str, Tensor]:
+    """One gradient out of n, for one group of parameters: gamma h takes the place of gradients[0].
+
+    In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor breaks that now
+    and then, which `descent` shows. A gradient whose square underflows counts as zero; what is not
+    finite makes h so. Where |h|^2 < 1e-6 (sum_i |c_i g_i|)^2, float64 1e-14, h may be nothing but
+    rounding, and lambda is 1. For the arguments see `mmpareto_backward`. Returns the smallest
+    `cosine`, 0-d; `weight` (n,) c_i / sum |c|; `norm`, `descent` (n,) |g_i|, cos(h, g_i); `scale`
+    (T,) lambda.
+    """
+    grams = _inner_products(gradients)  # (T, n, n)
+    gram = grams.sum(0)
+    factors = rule(gram) + 0 * gram.sum()  # nan if anything is not finite
+
+    # lambda, of every tensor or of all together
+    rounding = 1e-14 if all(g.dtype == torch.float64 for g in gradients[0]) else 1e-6
+    shared = {"tensor": grams, "encoder": gram[None], "none": 0 * gram[None]}[rescale]
+    squared, longest = shared @ factors @ factors, shared.diagonal(0, 1, 2).sqrt() @ factors.abs()
+    ratio = (shared.sum((1, 2)) / squared).sqrt().clamp(min=1)
+    scale = torch.where(squared > rounding * longest**2, ratio, 1).expand(len(grams))
+    for tensors, coefficients in zip(zip(*gradients), gamma * scale.outer(factors)):
+        dtype = torch.promote_types(tensors[0].dtype, torch.float32)
+        h, *others = [g.to(dtype) for g in tensors]
+        first, *rest = coefficients.to(dtype).unbind()
+        h.mul_(first)
+        for g, coefficient in zip(others, rest):
+            h.addcmul_(g, coefficient)
+        tensors[0].copy_(h)  # of half precision h is a wider copy; else it is the same tensor
+    norm, slopes = gram.diagonal().sqrt(), grams @ factors  # (T, n) <h, g_j> before lambda
+    lengths = norm * (scale**2 @ (slopes @ factors)).clamp(min=0).sqrt()  # |h| |g_j|
+    descent = torch.where(lengths > 0, scale @ slopes / lengths, 0).clamp(-1, 1)
+    weight = factors / factors.abs().sum().clamp(min=1e-30)
+    return dict(cosine=cosines(gram).amin(), weight=weight, norm=norm, scale=scale, descent=descent)
+
+
+class LossGradients:
+    """The gradients of every loss in the parameters of the groups, summed over parts of a batch:
+
+        gradients = LossGradients(groups)
+        for part in parts:
+            gradients.add(losses)  # of this part, each times its share of the batch
+        diagnostics = gradients.integrate()  # the step on the whole batch, unlike a step per part
+
+    `sums`, {loss: {parameter: gradient}}, are what several processes add up before `integrate`.
+    """
+
+    def __init__(self, groups: Mapping[str, Iterable[Tensor]]):
+        self.groups = {group: list(parameters) for group, parameters in groups.items()}
+        self.sums: dict[str, dict[Tensor, Tensor]] = {}
+
+    def add(self, losses: Mapping[str, Tensor | None], backward=Tensor.backward) -> None:
+        """One backward pass per loss, the first loss last: its pass frees the graph."""
+        losses = {name: loss for name, loss in losses.items() if loss is not None}
+        self.sums = {name: {} for name in losses} | self.sums
+        parameters = [p for ps in self.groups.values() for p in ps]
+        before = [p.grad for p in parameters]
+        for number, name in reversed(list(enumerate(losses))):
+            for p in parameters:
+                p.grad = None
+            backward(losses[name], retain_graph=number > 0)
+            sums = self.sums[name]
+            for p in (p for p in parameters if p.grad is not None):
+                sums[p] = sums[p].add_(p.grad) if p in sums else p.grad
+        for p, gradient in zip(parameters, before):
+            p.grad = gradient
+
+    def integrate(self, gamma=1.5, rescale="tensor", rules: Mapping[str, Rule] | None = None):
+        """Adds gamma h to `.grad`, forgets the sums. rules: {group: rule}, where not MMPareto's."""
+        _check(gamma, rescale)
+        report = {}
+        for group, parameters in self.groups.items():
+            sums = {n: s for n, s in self.sums.items() if not s.keys().isdisjoint(parameters)}
+            ps = [p for p in parameters if any(p in s for s in sums.values())]
+            rows = [[s[p] if p in s else torch.zeros_like(p) for p in ps] for s in sums.values()]
+            if len(rows) > 1:
+                rule = (rules or {}).get(group, mmpareto_factors)
+                found = integrate(rows, gamma, rescale, rule)
+                report |= {f"{key}/{group}": found[key].mean() for key in ("cosine", "scale")}
+                for key in ("weight", "norm", "descent"):
+                    report |= {f"{key}/{group}/{name}": x for name, x in zip(sums, found[key])}
+            for p, h in zip(ps, rows[0] if rows else []):
+                p.grad = h if p.grad is None else p.grad + h
+        self.sums = {}
+        return report
+
+
+def mmpareto_backward(
+    losses: Mapping[str, Tensor | None],
+    groups: Mapping[str, Iterable[Tensor]],
+    gamma: float = 1.5,
+    rescale: str = "tensor",
+    rule: Rule = mmpareto_factors,
+    backward: Callable = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Stands where `sum(losses.values()).backward()` stood, and like it adds to `.grad`.
+
+    losses:   {"multimodal": 0-d, modality: 0-d, ...}, the multimodal one first; None is left out.
+    groups:   {name: parameters}, usually one per encoder. A parameter that one of its group's
+              losses does not reach is zero for it; with one loss a group gets the plain gradient.
+    gamma:    magnitude gain, > 0.
+    rescale:  one lambda for each parameter "tensor", one for the whole "encoder", or "none".
+    backward: what stands for `loss.backward(retain_graph=...)`, such as Fabric's or Accelerate's.
+    Returns diagnostics, 0-d: cosine/GROUP and scale/GROUP, weight/, norm/, descent/GROUP/LOSS.
+    """
+    _check(gamma, rescale)
+    gradients = LossGradients(groups)
+    gradients.add(losses, backward)
+    return gradients.integrate(gamma, rescale, dict.fromkeys(groups, rule))
+
+
+def _check(gamma: float, rescale: str) -> None:
+    if not gamma > 0:
+        raise ValueError(f"gamma: must be > 0, got {gamma}")
+    if rescale not in ("tensor", "encoder", "none"):
+        raise ValueError(f"rescale: choose from 'tensor', 'encoder', 'none'; got {rescale!r}")
