@@ -30,9 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from dataset.modalities import frames, spectrogram
 from dataset.prepare import cremad, demo
-from methods import ForwardPass
+from methods import ForwardPass, Method
 from models.multimodal import MultimodalModel
-from utils import checkpoint, precision, preparation, registry
+from utils import checkpoint, options, precision, preparation, registry
 from utils.atomic import write_text
 from utils.cache import open_cache
 from utils.command import parser_of
@@ -51,12 +51,14 @@ PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D
 
 
 class Arm:
-    """A model of its own, its optimizer, and one way to fill the gradients."""
+    """A model of its own, its optimizer, and a method."""
 
-    def __init__(self, name: str, args, backward: Callable):
+    def __init__(self, name: str, args, method: Method):
         torch.manual_seed(0)
-        self.name, self.args, self.fill = name, args, backward
-        model = MultimodalModel({"audio": 1, "visual": 3}, CLASSES, fusion=args.fusion)
+        self.name, self.args, self.method = name, args, method
+        size, frames = args.image_size, args.frames_per_clip
+        shapes = {"audio": (1, size, size), "visual": (frames, 3, size, size)}
+        model = MultimodalModel(shapes, CLASSES, fusion=args.fusion)
         model = model.to(args.device)
         self.model = precision.arrange(args, model)
         self.optimizer = torch.optim.SGD(
@@ -70,23 +72,23 @@ class Arm:
             logits, features = self.model(inputs)
             losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
         forward = ForwardPass(losses, logits, features, target, 0)
-        self.fill(forward, self.model)
+        self.method.backward(forward, self.model)
+        self.method.integrate(self.model)
         self.optimizer.step()
         return forward
 
 
 def method_arm(name: str, args) -> Arm:
-    """A file of methods/ with its default flags, in its first epoch. Raises ValueError as it."""
-    build = registry.load("methods", name, "--methods").Method
-    shared = dict(modalities=["audio", "visual"], fusion=args.fusion, val_fraction=0.1)
-    shared |= dict(accumulate=1, random_seed=0)
-    method = build(argparse.Namespace(**registry.defaults(build), **shared))
-    arm = Arm(name, args, method.backward)
-    if hasattr(method, "start_epoch"):
-        method.start_epoch(
-            0, arm.model, dict.fromkeys(("train_plain", "val"), [random_batch(args, 0)])
-        )
-        arm.model.train()
+    """A file of methods/ with its default flags, in its first epoch. Raises ValueError or BadInput
+    where it does not suit the fusion, or lacks a library."""
+    build = registry.load_class("methods", name, "--methods")
+    flags = dict(modalities=["audio", "visual"], fusion=args.fusion, val_fraction=0.1, accumulate=1)
+    options.check_needs(argparse.Namespace(method=name, **flags), build)
+    arm = Arm(name, args, build())
+    arm.method.start_epoch(
+        0, arm.model, dict.fromkeys(("train_plain", "val"), [random_batch(args, 0)])
+    )
+    arm.model.train()
     return arm
 
 
@@ -98,7 +100,7 @@ def build_arms(args) -> list[Arm]:
     for name in dict.fromkeys([*CORE, *every]):
         try:
             arms.append(method_arm(name, args))
-        except ValueError as reason:
+        except (ValueError, BadInput) as reason:
             if name in named:
                 raise BadInput(f"--methods {name}: {reason}") from None
             print(f"left out, {name}: {reason}")
@@ -252,16 +254,10 @@ def make_set(root: Path, clips: int) -> list[str]:
 
 
 def build_readers(args, root: Path, ids: list[str], augment: str) -> dict:
-    opt = argparse.Namespace(
-        image_size=args.loader_pixels,
-        frames_per_clip=2,
-        cache_pixels=0,
-        cache="on",
-        augment=augment,
-    )
+    flags = dict(image_size=args.loader_pixels, frames_per_clip=2, augment=augment)
     readers = {
-        "audio": spectrogram.Modality(root / "audio", True, opt),
-        "visual": frames.Modality(root / "visual", True, opt),
+        "audio": spectrogram.Modality(root / "audio", True),
+        "visual": frames.Modality(root / "visual", True, **flags),
     }
     for modality, reader in readers.items():
         reader.packed = open_cache(reader, modality, ids, root / "cache", args.num_workers)
@@ -327,8 +323,7 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         """A loader that notes how long its user waits for it."""
 
         def __init__(self, name: str, loader):
-            self.name, self.loader = name, loader
-            self.sampler = getattr(loader, "sampler", None)
+            self.name, self.loader, self.sampler = name, loader, loader.sampler
 
         def __iter__(self):
             waited[self.name] = 0.0
@@ -362,9 +357,8 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         loader = loader_of(data, batch_sampler=sampler, collate_fn=collate)
         batches = Watched(name, Batches(loader, readers, args.device))
         arm = method_arm("mmpareto", args)
-        way = argparse.Namespace(backward=arm.fill)
-        works[name] = lambda arm=arm, batches=batches, way=way: train.train_epoch(
-            opt, next(epochs), arm.model, way, batches, arm.optimizer, scaler, recorder
+        works[name] = lambda arm=arm, batches=batches: train.train_epoch(
+            opt, next(epochs), arm.model, arm.method, batches, arm.optimizer, scaler, recorder
         )
     old = method_arm("published", args)
     items = published_dataset(args, root, ids)

@@ -35,7 +35,7 @@ def main(argv=None) -> None:
         metavar="PREFIX",
         help=f"of the files .svg and .png (default: ../pics/{chosen})",
     )
-    if hasattr(module, "add_options"):
+    if "add_options" in vars(module):
         module.add_options(parser)
     args = parser.parse_args(argv)
     save(module.draw(args.runs, args), args.output)

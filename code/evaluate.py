@@ -21,7 +21,7 @@ from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.loading import build_loaders
 from utils.metrics import predict, score
-from utils.options import choose_device
+from utils.options import choose_device, settings_of_loaders
 from utils.record import cost_of
 from utils.summary import align, main_branch
 
@@ -33,9 +33,9 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
     opt.device = choose_device(opt)
     opt.data_root = data_root or Path(opt.data_root)
     opt.pretrained = False  # the weights are those of the checkpoint
-    dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)
+    dataset = registry.load_class("dataset", opt.dataset, "--dataset")(opt.data_root)
     state = checkpoint.load(folder / f"{which}.pt")
-    loaders = build_loaders(dataset, opt)
+    loaders = build_loaders(dataset, opt.modalities, vars(opt), **settings_of_loaders(opt))
     model = build_model(opt, dataset, loaders["test"].dataset.readers)
     model.load_state_dict(state["model"])
     return opt, dataset, loaders, model.to(opt.device)

@@ -41,23 +41,18 @@ class Predictor:
             raise BadInput(f"{folder}: does not say how its data were prepared; train it again")
         name = self.options.dataset
         preparation = registry.load("dataset/prepare", name, "--dataset")
-        if not hasattr(preparation, "from_raw"):
+        if "from_raw" not in vars(preparation):
             raise BadInput(f"{folder}: {name} is not prepared from raw files, one for each sample")
         self.from_raw = preparation.from_raw
         self.options.device, self.options.gpu_ids = device, None
         self.options.pretrained = False  # the weights are those of the checkpoint
         self.device = choose_device(self.options)
-        readers = {
-            m: registry.load("dataset/modalities", reader, "--modalities").Modality
-            for m, reader in self.data["readers"].items()
-        }
         self.model = MultimodalModel(
-            self.data["channels"],
+            checkpoint.shapes_of(self.data),
             len(self.data["classes"]),
             self.options.encoder,
             self.options.fusion,
-            self.options,
-            [m for m, reader in readers.items() if getattr(reader, "gives_clips", False)],
+            vars(self.options),
         )
         self.model.load_state_dict(checkpoint.load(folder / f"{which}.pt")["model"])
         self.model.to(self.device).eval()
@@ -79,7 +74,7 @@ class Predictor:
     @torch.no_grad()
     def answer(self, root: Path, ids: list[str]) -> list[dict[str, dict[str, float]]]:
         tree = Namespace(root=root, modalities=self.data["readers"])
-        readers = build_readers(tree, self.options.modalities, False, self.options)
+        readers = build_readers(tree, self.options.modalities, False, vars(self.options))
         batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
         logits, _ = self.model(finish_inputs(batch, readers, self.device))
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}

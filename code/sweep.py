@@ -32,7 +32,6 @@ from utils.command import parser_of
 from utils.errors import BadInput, run
 from utils.record import read_jsonl
 
-ONE_VALUE = ("modalities", "gpu_ids")  # a comma in their value is not a list
 POLL_SECONDS = 1.0
 
 
@@ -58,33 +57,33 @@ class Run(NamedTuple):
         return self.is_begun() and self.epochs() == self.options.epochs and probed
 
 
-def is_list(name: str, value: str | None) -> bool:
-    """Is a comma between several values, and not part of one such as audio=cnn,visual=resnet18?"""
-    return value is not None and name not in ONE_VALUE and "=" not in value
-
-
-def read_grid(flags: list[str]) -> list[tuple[str, list[str | None]]]:
-    """[(flag, its values)] of train.py's flags in their order; [None] for one without a value."""
-    grid: list[tuple[str, list[str | None]]] = []
+def read_grid(flags: list[str]) -> list[tuple[str, str | None]]:
+    """[(flag of train.py, what was given for it)] in order; None for one without a value."""
+    grid: list[tuple[str, str | None]] = []
     for position, word in enumerate(flags):
         if word.startswith("--"):
             name, _, value = word[2:].partition("=")
-            grid.append((name, [value] if value else [None]))
+            grid.append((name, value or None))
         elif position == 0 or not flags[position - 1].startswith("--"):
             raise BadInput(f"{word}: belongs to no flag; write lists without blanks, such as 0,1,2")
         else:
-            grid[-1] = (grid[-1][0], [word])
-    return [
-        (name, values[0].split(",") if is_list(name, values[0]) else values)
-        for name, values in grid
-    ]
+            grid[-1] = (grid[-1][0], word)
+    return grid
+
+
+def values_of(given: str | None, action: argparse.Action) -> list[str | None]:
+    """The values of a flag; a comma stands between several, where it is not part of one, such as
+    audio=cnn,visual=resnet18."""
+    if given is None or "=" in given or action.type is options.whole:
+        return [given]
+    return given.split(",")
 
 
 def arms_of(args) -> list[list[str]]:
     """The flags of every arm, `--method X ...`, in the order they were asked for."""
     arms = []
     if args.each_modality:
-        dataset = registry.load("dataset", args.dataset, "--dataset").Dataset
+        dataset = registry.load_class("dataset", args.dataset, "--dataset")
         for modality in dataset.modalities_at(args.data_root):
             arms.append(["--method", "joint", "--modalities", modality])
     methods = args.methods or ""
@@ -103,14 +102,14 @@ def plan(args, flags: list[str]) -> list[Run]:
     grid, arms = read_grid(flags), arms_of(args)
     where = ["--dataset", args.dataset]
     where += ["--data_root", str(args.data_root)] if args.data_root else []
-    of_all = [word for f, v in grid if f == "modalities" for word in ("--modalities", v[0])]
+    of_all = [word for f, v in grid if f == "modalities" for word in ("--modalities", v)]
     known = [options.known_flags([*where, *of_all, *arm]) for arm in arms]
     if unused := [flag for flag, _ in grid if not any(flag in own for own in known)]:
         raise BadInput(f"--{unused[0]}: no run of this sweep has such a flag")
     runs: dict[str, Run] = {}
     left_out: dict[str, BadInput] = {}  # of --methods all: what these flags do not suit
     for seed, (arm, own) in itertools.product(args.seeds.split(","), zip(arms, known)):
-        fitting = [(flag, values) for flag, values in grid if flag in own]
+        fitting = [(flag, values_of(given, own[flag])) for flag, given in grid if flag in own]
         for values in itertools.product(*(v for _, v in fitting)):
             argv, told = [*where, *arm, "--random_seed", seed], arm[1:]
             for (flag, several), value in zip(fitting, values):

@@ -15,14 +15,12 @@ from utils.figures import draw_examples, draw_run
 from utils.loading import build_loaders, check_smallest_part
 from utils.metrics import branch_losses, predict, score
 from utils.record import Recorder
-from utils.samples import PRESENT
 from utils.seed import seed_everything
 
 
 def build_model(opt, dataset, readers) -> nn.Module:
-    channels = {modality: readers[modality].channels for modality in opt.modalities}
-    clips = [m for m in opt.modalities if getattr(readers[m], "gives_clips", False)]
-    return MultimodalModel(channels, len(dataset.classes), opt.encoder, opt.fusion, opt, clips)
+    shapes = {modality: readers[modality].shape for modality in opt.modalities}
+    return MultimodalModel(shapes, len(dataset.classes), opt.encoder, opt.fusion, vars(opt))
 
 
 def build_optimizer(opt, model) -> torch.optim.Optimizer:
@@ -54,21 +52,19 @@ def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) 
         for number, (inputs, target) in enumerate(parts, start=1):
             with precision.autocast(opt):
                 logits, features = model(inputs)
-                losses = branch_losses(logits, target, inputs.get(PRESENT))
+                losses = branch_losses(logits, target)
             if recorder.step == 0 and number == 1 and distributed.is_main():
                 tqdm.write(summary.objective_lines(model, losses))
             share = len(target) / batch_size
             losses = {b: loss * share for b, loss in losses.items()}
             totals = {b: loss.detach() + totals.get(b, 0) for b, loss in losses.items()}
             scaled = {b: scaler.scale(loss) for b, loss in losses.items()}
-            ends_step, reduce = number == len(parts), distributed.reduce
             scale = scaler.scale(torch.full((), share, device=opt.device))
-            diagnostics = method.backward(
-                ForwardPass(
-                    scaled, logits, features, target, epoch, ends_step, scale, reduce, inputs
-                ),
-                model,
-            )
+            forward = ForwardPass(scaled, logits, features, target, epoch, inputs, scale)
+            forward.sum = distributed.sum_over_processes
+            method.backward(forward, model)
+        distributed.sum_over_processes(method.to_sum(model))
+        diagnostics = method.integrate(model)
 
         loss_scale = scaler.scale(torch.ones((), device=opt.device))
         scaler.unscale_(optimizer)
@@ -77,7 +73,7 @@ def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) 
         scaler.step(optimizer)  # plain optimizer.step() except with fp16
         scaler.update()
 
-        distributed.reduce(list(totals.values()))()
+        distributed.sum_over_processes(list(totals.values()))
         norms = {k: v / loss_scale for k, v in diagnostics.items() if k.startswith("norm/")}
         named = {f"loss/{branch}": total for branch, total in totals.items()}
         recorder.add_step(epoch, named | diagnostics | norms)
@@ -86,20 +82,21 @@ def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) 
 
 
 def main(argv=None) -> None:
-    opt = options.parse(argv)
+    opt, notice = options.parse(argv), options.notice(argv)
     opt.run_name = distributed.start(opt.device, opt.run_name)
     precision.prepare(opt)
-    if opt.demo_notice:
-        print(opt.demo_notice, flush=True)
+    if notice:
+        print(notice, flush=True)
 
     # What is trained on what
     with distributed.main_first():  # it may generate the demo set and the cache
-        dataset = registry.load("dataset", opt.dataset, "--dataset").Dataset(opt.data_root)
-        loaders = build_loaders(dataset, opt)
-    method = registry.load("methods", opt.method, "--method").Method(opt)
+        dataset = registry.load_class("dataset", opt.dataset, "--dataset")(opt.data_root)
+        settings = options.settings_of_loaders(opt)
+        loaders = build_loaders(dataset, opt.modalities, vars(opt), **settings)
+    method = options.build_method(registry.load_class("methods", opt.method, "--method"), opt)
     seed_everything(opt.random_seed)
     model = build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
-    check_smallest_part(model, loaders["train"], opt)
+    check_smallest_part(model, loaders["train"], opt.accumulate)
     model = precision.arrange(opt, model)
     optimizer = build_optimizer(opt, model)
     scaler = precision.scaler(opt)
@@ -113,24 +110,24 @@ def main(argv=None) -> None:
     with distributed.main_first():
         about = checkpoint.about(dataset, loaders)
         folder, state = checkpoint.open_run(opt, about)
-    parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "method": method}
-    parts = {name: part for name, part in parts.items() if hasattr(part, "state_dict")}
-    parts["scaler"] = scaler
+    parts = {"model": model, "optimizer": optimizer, "method": method, "scaler": scaler}
+    if scheduler:
+        parts["scheduler"] = scheduler
     progress = {"epoch": 0, "step": 0, "best": -1.0}
     if state is not None:
         progress = state["progress"]
         for name, part in parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(({"method": {}} | state)[name])  # older runs: not of all methods
     is_main = distributed.is_main()
     recorder = Recorder(
         folder, progress["epoch"], progress["step"], opt.tensorboard, opt.amp == "fp16", is_main
     )
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
     main_branch = summary.main_branch(opt.modalities)
-    where = opt.device if distributed.world_size() == 1 else f"{opt.processes} x {opt.device}"
+    several = f"{distributed.world_size()} x " if distributed.world_size() > 1 else ""
     print(
         f"run {folder}: {opt.method} on {opt.dataset}, {len(loaders['train'].dataset)} training "
-        f"samples, {where}, epochs {progress['epoch']} to {opt.epochs - 1}",
+        f"samples, {several}{opt.device}, epochs {progress['epoch']} to {opt.epochs - 1}",
         flush=True,
     )
 
@@ -140,8 +137,7 @@ def main(argv=None) -> None:
         for epoch in range(progress["epoch"], opt.epochs):
             # dropout and the like: the same after a resume, different in every process
             seed_everything(opt.random_seed, epoch, *([distributed.rank()] * (not is_main)))
-            if hasattr(method, "start_epoch"):
-                method.start_epoch(epoch, model, loaders)
+            method.start_epoch(epoch, model, loaders, opt.random_seed)
             train_epoch(opt, epoch, model, method, loaders["train"], optimizer, scaler, recorder)
             if scheduler:
                 scheduler.step()
@@ -174,10 +170,10 @@ def main(argv=None) -> None:
     distributed.end()
     if not is_main:
         return
-    print(summary.table(folder, main_branch, getattr(method, "trains_unimodal_heads", True)))
+    print(summary.table(folder, main_branch, method.trains_unimodal_heads))
     print(f"figure: {draw_run(folder)}")
-    if opt.demo_notice:
-        print(opt.demo_notice)
+    if notice:
+        print(notice)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,30 @@
-"""What the data sets share: the form of a prepared tree, see data/README.md."""
+"""Which samples there are: one file per data set, chosen by `--dataset <file name>`.
+
+A file `dataset/X.py` exports a `class Dataset` that derives from the one below.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from utils.errors import BadInput
+from utils.registry import Contract
 from utils.samples import Sample, read_csv, read_split
 
 
-class CsvDataset:
-    """A prepared tree: root/stat.csv (the class names), root/train.csv and root/test.csv (lines
-    `id,class`), root/<modality>/<id>... Targets: alphabetical order of the names.
+class Dataset(Contract):
+    """A prepared tree, see data/README.md: root/stat.csv (the class names), root/train.csv and
+    root/test.csv (lines `id,class`), root/<modality>/<id>... Targets: alphabetical order of names.
 
-    `defaults`: flags of train.py that this set wants otherwise. Raises BadInput naming the command
-    that prepares the set where a file is missing.
+    Built as Dataset(root). Raises BadInput naming the command that prepares the set where a file is
+    missing.
     """
 
     name = ""
     modalities: dict[str, str] = {}  # modality -> the file in modalities/ that reads it
-    defaults: dict = {}
+    defaults: dict[str, object] = {}  # flags of train.py that this set wants otherwise
+    root: Path
+    classes: list[str]  # targets are their positions
 
     def __init__(self, root: Path):
         self.root = Path(root)
@@ -43,3 +49,6 @@ class CsvDataset:
     def samples(self, split: str) -> list[Sample]:
         """Samples of "train" or "test" in the order of the file."""
         return read_split(self.root / f"{split}.csv", self.classes)
+
+    def check_complete(self, modalities: list[str]) -> None:
+        """Raises BadInput where samples that lack one of these modalities must not be left out."""

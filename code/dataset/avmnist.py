@@ -1,9 +1,9 @@
 """AV-MNIST: a handwritten digit (MNIST) and a spoken one (FSDD) of the same class."""
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """audio/<id>.pt (filter bank), visual/<id>.png (28 x 28, leading components removed)."""
 
     name = "avmnist"

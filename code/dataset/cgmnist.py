@@ -1,10 +1,10 @@
 """CG-MNIST: a grey and a coloured picture of the same handwritten digit; in training the colour
 tells the digit, in testing it does not."""
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """grey/<id>.png, colour/<id>.png, 28 x 28; train_00017 = that picture of MNIST's train part."""
 
     name = "cgmnist"

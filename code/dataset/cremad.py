@@ -1,9 +1,9 @@
 """CREMA-D: 7,442 clips of 91 actors speaking in six emotions; sound and face."""
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """The tree that the published loader reads: audio/<clip>.pt, visual/<clip>/frame_000NN.jpg.
 
     The published CREMA-D run is train.py's own default.

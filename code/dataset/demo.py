@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """Generated on first use; what is in it: dataset/prepare/demo.py."""
 
     name = "demo"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dataset import CsvDataset
+import dataset
 from utils import registry
 from utils.errors import BadInput
 from utils.samples import is_header, natural, read_csv
@@ -18,8 +18,8 @@ def kind_of(folder: Path) -> tuple[str, set[str]]:
     """
     readers = {}
     for name in registry.names("dataset/modalities"):
-        module = registry.load("dataset/modalities", name, "--modalities")
-        readers |= {suffix: name for suffix in getattr(module.Modality, "suffixes", ())}
+        reader = registry.load_class("dataset/modalities", name, "--modalities")
+        readers |= {suffix: name for suffix in reader.suffixes}
     found: dict[str, str] = {}  # reader -> one of its entries
     ids: dict[str, str] = {}
     for entry in sorted(folder.iterdir()):
@@ -41,7 +41,7 @@ def kind_of(folder: Path) -> tuple[str, set[str]]:
     return next(iter(found)), set(ids)
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """DIR/train.csv and DIR/test.csv (lines `id,label`; a first line `id,label` is left out) and
     DIR/<modality>/<id>.<suffix>, or DIR/<modality>/<id>/ with the frames of a clip.
 
@@ -53,9 +53,9 @@ class Dataset(CsvDataset):
     name = "folder"
 
     def __init__(self, root: Path):
-        self.root, kinds = Path(root), self.kinds_at(root)
+        self.root, kinds = Path(root), self._kinds_at(root)
         self.modalities = {modality: reader for modality, (reader, _) in kinds.items()}
-        labels = {split: self.labels(split) for split in ("train", "test")}
+        labels = {split: self._labels(split) for split in ("train", "test")}
         self.classes = sorted(labels["train"], key=natural)
         if len(self.classes) < 2:
             raise BadInput(
@@ -84,10 +84,10 @@ class Dataset(CsvDataset):
     @classmethod
     def modalities_at(cls, root: Path | None) -> dict[str, str]:
         """{folder below `root`: file in modalities/ that reads its files}."""
-        return {modality: reader for modality, (reader, _) in cls.kinds_at(root).items()}
+        return {modality: reader for modality, (reader, _) in cls._kinds_at(root).items()}
 
     @classmethod
-    def kinds_at(cls, root: Path | None) -> dict[str, tuple[str, set[str]]]:
+    def _kinds_at(cls, root: Path | None) -> dict[str, tuple[str, set[str]]]:
         """{folder below `root`: `kind_of` it}, in alphabetical order.
 
         Folders whose name starts with a dot, and `cache`, are left out.
@@ -112,6 +112,6 @@ class Dataset(CsvDataset):
             "(see data/README.md)"
         )
 
-    def labels(self, split: str) -> set[str]:
+    def _labels(self, split: str) -> set[str]:
         rows = read_csv(self.root / f"{split}.csv")
         return {row[1] for row in rows if len(row) == 2 and not is_header(row)}

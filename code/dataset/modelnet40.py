@@ -1,9 +1,9 @@
 """ModelNet40: an object of 40 classes seen from the front and from the rear."""
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """front/<id>.png and rear/<id>.png, ids such as airplane_0001."""
 
     name = "modelnet40"

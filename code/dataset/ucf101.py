@@ -1,9 +1,9 @@
 """UCF-101: human actions, the picture and how it moves (optical flow)."""
 
-from dataset import CsvDataset
+import dataset
 
 
-class Dataset(CsvDataset):
+class Dataset(dataset.Dataset):
     """visual/<id>/frame_00001.jpg ..., flow/<id>/ likewise, ids such as v_Archery_g01_c02."""
 
     name = "ucf101"

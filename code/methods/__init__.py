@@ -1,41 +1,38 @@
 """How losses become gradients: one file per method, chosen by `--method <file name>`.
 
-A file `methods/X.py` exports `class Method` with
+A file `methods/X.py` exports a `class Method` that derives from the one below. What several methods
+share is in files whose name begins with an underscore. A step is
 
-    Method(options)                          options: the parsed command line;
-                                             raises ValueError for a flag out of range
-    backward(forward_pass, model) -> dict    fills `.grad` of every parameter the losses reach and
-                                             returns diagnostics {name: 0-d tensor}, not copied
-                                             to the host; "norm/..." = norm of a gradient
-
-and, where it needs them, `add_options(parser)` (static: its own flags), `start_epoch(epoch, model,
-loaders)` (before the first step of each epoch; the model may be left in evaluation mode),
-`state_dict()` / `load_state_dict(state)` (whatever it must remember across a `--resume`) and
-of the class: `trains_unimodal_heads = False` (their accuracy is then not shown as if it meant
-something), `needs_every_modality = True` (it looks at more than losses, so `--missing keep` is
-refused), `fusion` (the one it needs), `waits_for_device = True` (a solver on the host). Files whose
-name begins with an underscore are no methods, but what several share.
+    for every part of the batch:  method.backward(forward, model)
+    sum method.to_sum(model) over the processes of the run
+    diagnostics = method.integrate(model), after which `.grad` is complete
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
-from utils import registry
+from utils.registry import Contract
 
-
-def no_reduction(tensors: list[Tensor]) -> Callable[[], None]:
-    """`ForwardPass.reduce` of a run with one process."""
-    del tensors
-    return lambda: None
+NEEDS = {
+    "whole_batch": "decides before it back-propagates, so not with --accumulate",
+    "validation": "looks at held-out samples, --val_fraction",
+    "unimodal_logits": "asks the fusion what each modality adds to its logits",
+    "gates": "holds the gates of the fusion",
+    "late_fusion": "wants every encoder's features to be its own",
+    "two_modalities": "has a rule for two modalities and no more",
+    "teachers": "learns from runs of one modality, --umt_teachers",
+    "waits_for_device": "has a solver on the host",
+}
 
 
 @dataclass
 class ForwardPass:
-    """One mini-batch after the forward pass: all that a method may look at.
+    """One part of a batch after the forward pass: all that a method may look at.
 
     losses:   {"multimodal" | modality: 0-d tensor}, the multimodal loss first; each times this
               part's share of the batch, so that gradients of parts and processes add up
@@ -43,43 +40,66 @@ class ForwardPass:
     features: {modality: (B, D)}
     target:   (B,) class indices
     epoch:    0-based
-    ends_step: False while further parts of the same batch follow (`--accumulate`): gradients are
-              gathered, and `.grad` is complete after the part with True
+    inputs:   {modality: what the encoder got}
     scale:    what the losses were multiplied by: the part's share of the batch, and the loss scale
               of fp16; a method that adds a loss of its own multiplies it too
-    reduce:   begins to sum tensors over the processes of the run, in place, and returns what waits
-              for it; a method calls it in the part that ends the step, once for every gradient
-    inputs:   {modality: what the encoder got}
+    sum:      adds tensors up over the processes of the run, in place, for methods that decide
+              before they back-propagate
     """
 
     losses: dict[str, Tensor]
     logits: dict[str, Tensor]
     features: dict[str, Tensor]
     target: Tensor
-    epoch: int
-    ends_step: bool = True
+    epoch: int = 0
+    inputs: dict[str, Tensor] = field(default_factory=dict)
     scale: float | Tensor = 1.0
-    reduce: Callable[[list[Tensor]], Callable[[], None]] = no_reduction
-    inputs: dict[str, Tensor] | None = None
+    sum: Callable[[list[Tensor]], None] = lambda tensors: None
 
 
-def needs_whole_batch(options, method: str) -> None:
-    """For methods that decide before they back-propagate. Raises ValueError with --accumulate."""
-    parts = getattr(options, "accumulate", 1)
-    if parts != 1:
-        raise ValueError(f"--accumulate {parts}: {method} needs the whole batch at once, 1")
+class Method(Contract):
+    """Every hook, and what happens where a method does not have its own.
+
+    This is the uniform baseline: all losses summed with weight 1, plain backward.
+    """
+
+    needs: frozenset[str] | set[str] = frozenset()  # of NEEDS, checked once, before anything starts
+    trains_unimodal_heads = True  # else their accuracy is not shown as if it meant something
+
+    @staticmethod
+    def add_options(parser) -> None:
+        """Its own flags. `__init__` gets exactly these, as keyword arguments, and raises ValueError
+        for a value out of range."""
+
+    def start_epoch(self, epoch: int, model, loaders: dict, seed: int = 0) -> None:
+        """Before the first step of each epoch; the model may be left in evaluation mode.
+
+        loaders: "train", "train_plain" (in order, without augmentation), "test" and, where samples
+            were held out, "val". seed: of the run, the same in every process.
+        """
+
+    def backward(self, forward: ForwardPass, model) -> None:
+        """Back-propagates one part of a batch; gradients gather in `.grad`, or in the method."""
+        sum(forward.losses.values()).backward()
+
+    def to_sum(self, model) -> list[Tensor]:
+        """What the last part of the batch leaves to be summed over the processes, in place."""
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    def integrate(self, model) -> dict[str, Tensor]:
+        """Leaves `.grad` complete. Returns diagnostics, {name: 0-d tensor} on the device;
+        "norm/..." is the norm of a gradient, by which a run that diverges is stopped."""
+        return norms_of_sum(model.encoder_parameters())
+
+    def state_dict(self) -> dict:
+        """What it must remember across `--resume`."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes what `state_dict` gave."""
 
 
-def needs_late_fusion(options, method: str) -> None:
-    """For methods that need each encoder's features to be its own. Raises ValueError otherwise."""
-    fusion = registry.load("models/fusion", options.fusion, "--fusion").Fusion
-    if getattr(fusion, "mixes_encoders", False):
-        raise ValueError(f"--fusion {options.fusion}: {method} needs encoders that do not meet")
-
-
-def reduced(model, forward_pass: ForwardPass) -> bool:
-    """For methods that are linear in the gradients: at the end of a step sums every `.grad` over
-    the processes. Returns False before the end."""
-    if forward_pass.ends_step:
-        forward_pass.reduce([p.grad for p in model.parameters() if p.grad is not None])()
-    return forward_pass.ends_step
+def norms_of_sum(groups: dict[str, list[Tensor]], name: str = "sum") -> dict[str, Tensor]:
+    """{"norm/<group>/<name>": norm of `.grad`}."""
+    gradients = {g: [p.grad for p in ps if p.grad is not None] for g, ps in groups.items()}
+    return {f"norm/{g}/{name}": get_total_norm(found) for g, found in gradients.items()}

@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
-from methods import reduced
-from utils import registry
+from methods import Method, norms_of_sum
 
 
-class Modulation:
+class Modulation(Method):
     """A method is `score(logits (B, K), target (B,)) -> (B,)` and `factors(scores (M,)) -> (M,)`.
 
     `scores` are means over the whole batch, of all parts and processes.
     """
 
-    needs_every_modality = True
+    needs = {"unimodal_logits"}
     trains_unimodal_heads = False
 
-    def __init__(self, options):
-        fusion = getattr(options, "fusion", "concat")
-        if not hasattr(registry.load("models/fusion", fusion, "--fusion").Fusion, "unimodal"):
-            raise ValueError(f"--fusion {fusion}: has no unimodal logits, which the method needs")
-        self.totals = None  # (M + 1,) of the parts of a batch: scores, samples
+    def __init__(self):
+        self._totals = None  # (M + 1,) of the parts of a batch: scores, samples
 
     def score(self, logits: Tensor, target: Tensor) -> Tensor:
         raise NotImplementedError
@@ -38,34 +33,34 @@ class Modulation:
     def modulate(self, gradients: list[Tensor], factor: Tensor) -> None:
         torch._foreach_mul_(gradients, factor)
 
-    def backward(self, forward_pass, model):
-        name, loss = next(iter(forward_pass.losses.items()))  # the multimodal loss comes first
-        loss.backward()
+    def backward(self, forward, model):
+        next(iter(forward.losses.values())).backward()  # the multimodal loss comes first
+        if len(model.encoders) > 1:
+            self._measure(forward, model)
+
+    def to_sum(self, model):
+        return super().to_sum(model) + ([] if self._totals is None else [self._totals])
+
+    def integrate(self, model):
         encoders = model.encoder_parameters()
-        if len(encoders) > 1:
-            self.measure(forward_pass, model)
-        if not reduced(model, forward_pass):
-            return {}
-        gradients = {m: [p.grad for p in ps if p.grad is not None] for m, ps in encoders.items()}
-        found = {f"norm/{m}/{name}": get_total_norm(own) for m, own in gradients.items()}
-        if len(encoders) > 1:
-            forward_pass.reduce([self.totals])()
-            scores = self.totals[:-1] / self.totals[-1]
-            self.totals = None
-            for (modality, own), factor in zip(gradients.items(), self.factors(scores)):
-                self.modulate(own, factor.to(own[0].dtype))
-                found[f"factor/{modality}"] = factor
-        return found
+        diagnostics = norms_of_sum(encoders, "multimodal")
+        if self._totals is not None:
+            scores, self._totals = self._totals[:-1] / self._totals[-1], None
+            for (modality, parameters), factor in zip(encoders.items(), self.factors(scores)):
+                gradients = [p.grad for p in parameters if p.grad is not None]
+                self.modulate(gradients, factor.to(gradients[0].dtype))
+                diagnostics[f"factor/{modality}"] = factor
+        return diagnostics
 
     @torch.no_grad()
-    def measure(self, forward_pass, model) -> None:
+    def _measure(self, forward, model) -> None:
         like = next(model.fusion.parameters())
-        features = {m: f.detach().to(like.dtype) for m, f in forward_pass.features.items()}
+        features = {m: f.detach().to(like.dtype) for m, f in forward.features.items()}
         parts = model.fusion.unimodal(features)
-        sums = [self.score(x, forward_pass.target).double().sum() for x in parts.values()]
-        sums.append(sums[0].new_tensor(len(forward_pass.target)))
-        own = torch.stack(sums)
-        self.totals = own if self.totals is None else self.totals + own
+        sums = [self.score(x, forward.target).double().sum() for x in parts.values()]
+        sums.append(sums[0].new_tensor(len(forward.target)))
+        of_part = torch.stack(sums)
+        self._totals = of_part if self._totals is None else self._totals + of_part
 
 
 def mean_of_others(values: Tensor) -> Tensor:

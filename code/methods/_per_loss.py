@@ -3,9 +3,9 @@ sum_i c_i g_i, the factors c computed from nothing but the inner products <g_i, 
 
 A method that gives a mean or a convex combination d gets c = n times its weights, so that equal
 weights are the uniform baseline and all methods run at one learning rate; each file says so. A
-common factor on all gradients (a loss scale) must not change c. Gathering the gradients, several
-processes, accumulation and what is not finite are as in mmpareto.py. Every loss is back-propagated
-once: 5 F per step for two encoders, each with two losses.
+common factor on all gradients (a loss scale) must not change c. What is not finite, and gradients
+that are zero, are as in ../mmpareto.py. Every loss is back-propagated once: 5 F per step for two
+encoders, each with two losses.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from methods import Method
 from mmpareto import LossGradients
 
 
@@ -31,20 +32,21 @@ def torchjd_weighting(name: str, install: str = "torchjd", **settings):
     """
     try:
         from torchjd import aggregation
-
-        return getattr(aggregation, name)(**settings)
     except ImportError as missing:
+        raise ValueError(f"needs TorchJD, pip install '{install}' ({missing})") from None
+    try:
+        return vars(aggregation)[name](**settings)
+    except (ImportError, KeyError) as missing:
         raise ValueError(f"needs TorchJD, pip install '{install}' ({missing})") from None
 
 
-class PerLoss:
+class PerLoss(Method):
     """A method is its `factors`; MMPareto also has a gain and a rescaling, see `integrate`."""
 
     gamma, rescale = 1.0, "none"
-    gradients = None  # of the parts of a batch so far
 
-    def __init__(self, options):
-        self.together = options.groups == "together"
+    def __init__(self, groups: str = "encoder"):
+        self._together, self._gradients = groups == "together", None
 
     @staticmethod
     def add_options(parser):
@@ -59,27 +61,22 @@ class PerLoss:
         """(n,) factors of the gradients of n `losses` on `group`, from inner products (n, n)."""
         raise NotImplementedError
 
-    def backward(self, forward_pass, model):
-        if self.gradients is None:
-            groups = model.groups(forward_pass.losses)
-            if self.together:
+    def backward(self, forward, model):
+        if self._gradients is None:
+            groups = model.groups(forward.losses)
+            if self._together:
                 groups = {"encoders": [p for parameters in groups.values() for p in parameters]}
-            self.gradients = LossGradients(groups)
-        self.gradients.add(forward_pass.losses)
-        if not forward_pass.ends_step:
-            return {}
-        gradients, self.gradients = self.gradients, None
-        gathered = [g for sums in gradients.sums.values() for g in sums.values()]
-        forward_pass.reduce([*gathered, *plain_gradients(model, gradients.groups)])()
+            self._gradients = LossGradients(groups)
+        self._gradients.add(forward.losses)
+
+    def to_sum(self, model):
+        gathered = [g for sums in self._gradients.sums.values() for g in sums.values()]
+        return gathered + super().to_sum(model)
+
+    def integrate(self, model):
+        gradients, self._gradients = self._gradients, None
         rules = {}
         for group, parameters in gradients.groups.items():
             losses = [n for n, s in gradients.sums.items() if not s.keys().isdisjoint(parameters)]
             rules[group] = partial(self.factors, group=group, losses=losses)
         return gradients.integrate(self.gamma, self.rescale, rules)
-
-
-def plain_gradients(model, groups: dict[str, list[Tensor]]) -> list[Tensor]:
-    """`.grad` of the parameters that are in no group, where there is one."""
-    grouped = {id(p) for parameters in groups.values() for p in parameters}
-    others = [p for p in model.parameters() if id(p) not in grouped]
-    return [p.grad for p in others if p.grad is not None]

@@ -19,11 +19,11 @@ from methods._modulation import Modulation, mean_of_others
 
 
 class Method(Modulation):
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.agm_alpha >= 0:
-            raise ValueError(f"--agm_alpha {options.agm_alpha}: must be at least 0")
-        self.alpha, self.steps, self.average = options.agm_alpha, 0, None
+    def __init__(self, agm_alpha=1.0):
+        super().__init__()
+        if not agm_alpha >= 0:
+            raise ValueError(f"--agm_alpha {agm_alpha}: must be at least 0")
+        self.alpha, self.steps, self.average = agm_alpha, 0, None
 
     @staticmethod
     def add_options(parser):

@@ -15,11 +15,11 @@ from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weightin
 
 
 class Method(PerLoss):
-    waits_for_device = True
+    needs = {"waits_for_device"}
 
-    def __init__(self, options):
-        super().__init__(options)
-        self.weighting = torchjd_weighting("AlignedMTLWeighting")
+    def __init__(self, groups="encoder"):
+        super().__init__(groups)
+        self._weighting = torchjd_weighting("AlignedMTLWeighting")
 
     def factors(self, gram, group, losses):
-        return len(gram) * self.weighting(in_units_of_the_longest(gram))
+        return len(gram) * self._weighting(in_units_of_the_longest(gram))

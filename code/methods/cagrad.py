@@ -16,14 +16,13 @@ from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weightin
 
 
 class Method(PerLoss):
-    waits_for_device = True
+    needs = {"waits_for_device"}
 
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.cagrad_c >= 0:
-            raise ValueError(f"--cagrad_c {options.cagrad_c}: must be at least 0")
-        install = "torchjd[cagrad]"
-        self.weighting = torchjd_weighting("CAGradWeighting", install, c=options.cagrad_c)
+    def __init__(self, cagrad_c=0.4, groups="encoder"):
+        super().__init__(groups)
+        if not cagrad_c >= 0:
+            raise ValueError(f"--cagrad_c {cagrad_c}: must be at least 0")
+        self._weighting = torchjd_weighting("CAGradWeighting", "torchjd[cagrad]", c=cagrad_c)
 
     @staticmethod
     def add_options(parser):
@@ -36,4 +35,4 @@ class Method(PerLoss):
         )
 
     def factors(self, gram, group, losses):
-        return len(gram) * self.weighting(in_units_of_the_longest(gram))
+        return len(gram) * self._weighting(in_units_of_the_longest(gram))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from methods import reduced
+import methods
 from utils.metrics import predict
 
 LEAST = 1e-6  # of O_k^2: a branch that did not overfit at all
@@ -37,19 +37,14 @@ def blending_weights(before: Tensor, now: Tensor) -> Tensor | None:
     return len(now) * ratio / ratio.sum() if ratio.sum() > 0 else None
 
 
-class Method:
-    needs_every_modality = True
+class Method(methods.Method):
+    needs = {"validation"}
 
-    def __init__(self, options):
-        modalities = getattr(options, "modalities", [])
-        if not getattr(options, "val_fraction", 0) > 0 and len(modalities) > 1:
-            raise ValueError(
-                "--method g_blending: weighs by the validation loss; hold out clips, such as "
-                "--val_fraction 0.1"
-            )
-        if options.g_blending_every < 1:
-            raise ValueError(f"--g_blending_every {options.g_blending_every}: must be at least 1")
-        self.every, self.before, self.weights = options.g_blending_every, None, None
+    def __init__(self, g_blending_every=1):
+        if g_blending_every < 1:
+            raise ValueError(f"--g_blending_every {g_blending_every}: must be at least 1")
+        self.every, self.before, self.weights = g_blending_every, None, None
+        self._names = []  # of the losses
 
     @staticmethod
     def add_options(parser):
@@ -57,7 +52,7 @@ class Method:
             "--g_blending_every", type=int, default=1, metavar="N", help="epochs per measurement"
         )
 
-    def start_epoch(self, epoch, model, loaders):
+    def start_epoch(self, epoch, model, loaders, seed=0):
         if model.fusion is None or epoch % self.every:
             return
         columns = []
@@ -70,16 +65,18 @@ class Method:
             self.weights = self.weights if found is None else found
         self.before = now
 
-    def backward(self, forward_pass, model):
-        losses = forward_pass.losses
-        weights = [1.0] * len(losses) if self.weights is None else self.weights.tolist()
-        sum(w * loss for w, loss in zip(weights, losses.values())).backward()
-        if not reduced(model, forward_pass):
-            return {}
-        return {
-            f"weight/loss/{name}": torch.tensor(w / len(weights))
-            for name, w in zip(losses, weights)
-        }
+    def backward(self, forward, model):
+        self._names = list(forward.losses)
+        weighted = zip(self._weights_now(), forward.losses.values())
+        sum(weight * loss for weight, loss in weighted).backward()
+
+    def integrate(self, model):
+        shares = [torch.tensor(w / len(self._names)) for w in self._weights_now()]
+        named = {f"weight/loss/{name}": share for name, share in zip(self._names, shares)}
+        return super().integrate(model) | named
+
+    def _weights_now(self) -> list[float]:
+        return [1.0] * len(self._names) if self.weights is None else self.weights.tolist()
 
     def state_dict(self):
         return {"before": self.before, "weights": self.weights}

@@ -24,15 +24,15 @@ LEAST = 0.01  # a weight that reached 0 would stay there
 
 
 class Method(PerLoss):
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.gradnorm_alpha >= 0:
-            raise ValueError(f"--gradnorm_alpha {options.gradnorm_alpha}: must be at least 0")
-        if not options.gradnorm_lr >= 0:
-            raise ValueError(f"--gradnorm_lr {options.gradnorm_lr}: must be at least 0")
-        self.alpha, self.rate = options.gradnorm_alpha, options.gradnorm_lr
+    def __init__(self, gradnorm_alpha=1.5, gradnorm_lr=0.025, groups="encoder"):
+        super().__init__(groups)
+        if not gradnorm_alpha >= 0:
+            raise ValueError(f"--gradnorm_alpha {gradnorm_alpha}: must be at least 0")
+        if not gradnorm_lr >= 0:
+            raise ValueError(f"--gradnorm_lr {gradnorm_lr}: must be at least 0")
+        self.alpha, self.rate = gradnorm_alpha, gradnorm_lr
         self.weights = {}  # {group: (n,)}
-        self.totals = None  # of the parts of a batch: a loss each
+        self._totals = {}  # {loss: its value so far in this batch, over log K}
 
     @staticmethod
     def add_options(parser):
@@ -44,23 +44,24 @@ class Method(PerLoss):
             "--gradnorm_lr", type=float, default=0.025, help="learning rate of the loss weights"
         )
 
-    def backward(self, forward_pass, model):
-        logits = forward_pass.logits
-        own = [
-            x.detach().double() / log(logits[k].shape[1]) for k, x in forward_pass.losses.items()
-        ]
-        own = torch.stack(own)  # a loss scale is in all of them, and only their ratios count
-        self.totals = own if self.totals is None else self.totals + own
-        if forward_pass.ends_step:
-            forward_pass.reduce([self.totals])()
-            self.relative = dict(zip(logits, self.totals))
-            self.totals = None
-        return super().backward(forward_pass, model)
+    def backward(self, forward, model):
+        for name, loss in forward.losses.items():  # a loss scale is in all, and only ratios count
+            value = loss.detach().double() / log(forward.logits[name].shape[1])
+            self._totals[name] = self._totals.get(name, 0) + value
+        super().backward(forward, model)
+
+    def to_sum(self, model):
+        return [*self._totals.values(), *super().to_sum(model)]
+
+    def integrate(self, model):
+        diagnostics = super().integrate(model)
+        self._totals = {}
+        return diagnostics
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
         weights = self.weights.get(group, torch.ones_like(norms)).to(norms)
-        values = torch.stack([self.relative[name] for name in losses]).to(norms)
+        values = torch.stack([self._totals[name] for name in losses]).to(norms)
         self.weights[group] = updated(weights, norms, values, self.alpha, self.rate)
         return weights
 

@@ -19,28 +19,22 @@ is by the largest and the smallest. Unimodal heads: yes. Cost: 3 F per step.
 import torch
 from torch.utils._pytree import tree_map
 
-from methods import needs_whole_batch, reduced
-from utils import registry
+import methods
 
 
-class Method:
-    needs_every_modality = True
-    fusion = "mmtm"  # the one with gates
+class Method(methods.Method):
+    needs = {"whole_batch", "gates"}
 
-    def __init__(self, options):
-        needs_whole_batch(options, "greedy")
-        fusion = registry.load("models/fusion", options.fusion, "--fusion").Fusion
-        if len(options.modalities) > 1 and not hasattr(fusion, "gate_parameters"):
-            raise ValueError(f"--fusion {options.fusion}: has no gates; needs {self.fusion}")
-        if not options.greedy_tolerance >= 0:
-            raise ValueError(f"--greedy_tolerance {options.greedy_tolerance}: must be at least 0")
-        for flag, least in (("steps", 1), ("start", 0)):
-            value = getattr(options, f"greedy_{flag}")
-            if value < least:
-                raise ValueError(f"--greedy_{flag} {value}: must be at least {least}")
-        self.tolerance, self.window = options.greedy_tolerance, options.greedy_steps
-        self.start = options.greedy_start
-        self.state = {}  # tensors, so that nothing waits for the device; see `begin`
+    def __init__(self, greedy_tolerance=0.01, greedy_steps=5, greedy_start=2):
+        if not greedy_tolerance >= 0:
+            raise ValueError(f"--greedy_tolerance {greedy_tolerance}: must be at least 0")
+        if greedy_steps < 1:
+            raise ValueError(f"--greedy_steps {greedy_steps}: must be at least 1")
+        if greedy_start < 0:
+            raise ValueError(f"--greedy_start {greedy_start}: must be at least 0")
+        self.tolerance, self.window, self.start = greedy_tolerance, greedy_steps, greedy_start
+        self.state = {}  # tensors, so that nothing waits for the device; see `_look_back`
+        self._epoch, self._loss_scale, self._samples, self._gates = 0, 1.0, None, []
 
     @staticmethod
     def add_options(parser):
@@ -49,27 +43,39 @@ class Method:
         add("--greedy_steps", type=int, default=5, metavar="N", help="steps with held gates")
         add("--greedy_start", type=int, default=2, metavar="EPOCHS", help="epochs without")
 
-    def backward(self, forward_pass, model):
-        sum(forward_pass.losses.values()).backward()
-        reduced(model, forward_pass)
+    @torch.no_grad()
+    def backward(self, forward, model):
+        with torch.enable_grad():
+            super().backward(forward, model)
         if model.fusion is None:
-            return {}
-        with torch.no_grad():
-            found = self.look_back(forward_pass, model)
-        self.hold(model)
-        return found
+            return
+        gates = model.fusion.last_gates
+        self._gates = [{m: exact(x).sum(0) for m, x in stage.items()} for stage in gates]
+        like = next(iter(self._gates[0].values()))
+        self._samples = torch.tensor(len(forward.target)).to(like)
+        self._epoch, self._loss_scale = forward.epoch, forward.scale / len(forward.target)
 
-    def look_back(self, forward_pass, model):
+    def to_sum(self, model):
+        if model.fusion is None:
+            return super().to_sum(model)
+        of_gates = [x for stage in self._gates for x in stage.values()]
+        return [*super().to_sum(model), self._samples, *of_gates]
+
+    @torch.no_grad()
+    def integrate(self, model):
+        diagnostics = super().integrate(model)
+        if model.fusion is not None:
+            diagnostics |= self._look_back(model)
+            self._hold(model)
+        return diagnostics
+
+    def _look_back(self, model):
         """After a step: the mean gates, the speeds, and whether to hold gates in those to come."""
-        target, now = forward_pass.target, model.fusion.last_gates
-        sums = [{m: exact(gate).sum(0) for m, gate in gates.items()} for gates in now]
-        samples = torch.tensor(len(target)).to(next(iter(sums[0].values())))
-        forward_pass.reduce([samples, *(x for stage in sums for x in stage.values())])()
+        sums, samples = self._gates, self._samples
         encoders, gates = model.encoder_parameters(), model.fusion.gate_parameters()
         moves = [relative_move(ps) for m in encoders for ps in (gates[m], encoders[m])]
         # without the loss scale of fp16, which would weigh the steps
-        loss_scale = forward_pass.scale * samples / len(target)
-        moves = torch.stack(moves).view(-1, 2) / loss_scale**2
+        moves = torch.stack(moves).view(-1, 2) / (self._loss_scale * samples) ** 2
 
         state = self.state = self.state or {
             "steps": 0,
@@ -86,12 +92,12 @@ class Method:
         state["moves"] += torch.where(regular, moves, 0)
         speeds = (state["moves"][:, 0] / state["moves"][:, 1]).log10()
         biased = regular & (speeds.max() - speeds.min() > self.tolerance)
-        biased &= forward_pass.epoch >= self.start
+        biased &= self._epoch >= self.start
         state["held"] = torch.where(biased, speeds.argmax(), state["held"])
         state["left"] = torch.where(biased, self.window, (state["left"] - 1).clamp(min=0))
         return {f"speed/{m}": speed for m, speed in zip(encoders, speeds)}
 
-    def hold(self, model):
+    def _hold(self, model):
         if self.state:
             is_on = self.state["left"] > 0
             model.fusion.held = {
@@ -99,11 +105,10 @@ class Method:
                 for i, m in enumerate(model.encoders)
             }
 
-    def start_epoch(self, epoch, model, loaders):
-        del epoch, loaders
+    def start_epoch(self, epoch, model, loaders, seed=0):
         device = next(model.parameters()).device
         self.state = tree_map(lambda x: x.to(device) if torch.is_tensor(x) else x, self.state)
-        self.hold(model)  # which after a resume does not know
+        self._hold(model)  # which after a resume does not know
 
     def state_dict(self):
         return dict(self.state)

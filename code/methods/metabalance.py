@@ -18,13 +18,13 @@ from methods._per_loss import PerLoss
 
 
 class Method(PerLoss):
-    def __init__(self, options):
-        super().__init__(options)
-        for flag, low, high in (("relax", 0, 1), ("beta", 0, 0.999999)):
-            value = getattr(options, f"metabalance_{flag}")
-            if not low <= value <= high:
-                raise ValueError(f"--metabalance_{flag} {value}: must be within [{low}, {high}]")
-        self.relax, self.beta = options.metabalance_relax, options.metabalance_beta
+    def __init__(self, metabalance_relax=0.7, metabalance_beta=0.9, groups="encoder"):
+        super().__init__(groups)
+        if not 0 <= metabalance_relax <= 1:
+            raise ValueError(f"--metabalance_relax {metabalance_relax}: must be within [0, 1]")
+        if not 0 <= metabalance_beta < 1:
+            raise ValueError(f"--metabalance_beta {metabalance_beta}: must be within [0, 1)")
+        self.relax, self.beta = metabalance_relax, metabalance_beta
         self.averages = {}  # {group: (n,)}
 
     @staticmethod

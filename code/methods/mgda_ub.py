@@ -14,20 +14,19 @@ the heads'. Refuses --accumulate: the whole batch must be known before the encod
 
 import torch
 
-from methods import needs_late_fusion, needs_whole_batch, reduced
+import methods
 from mmpareto import cosines, least_norm_weights
 
 
-class Method:
-    needs_every_modality = True
+class Method(methods.Method):
+    needs = {"whole_batch", "late_fusion"}
 
-    def __init__(self, options):
-        needs_whole_batch(options, "mgda_ub")
-        needs_late_fusion(options, "mgda_ub")
+    def __init__(self):
+        self._diagnostics = {}
 
-    def backward(self, forward_pass, model):
-        losses, features = list(forward_pass.losses.values()), forward_pass.features
-        names = list(forward_pass.losses)
+    def backward(self, forward, model):
+        losses, features = list(forward.losses.values()), forward.features
+        names = list(forward.losses)
         encoders = {id(p) for ps in model.encoder_parameters().values() for p in ps}
         heads = [p for p in model.parameters() if id(p) not in encoders and p.requires_grad]
         at_features = [
@@ -42,7 +41,7 @@ class Method:
         for modality, rows in zip(features, zip(*at_features)):
             reaching[modality] = [(n, z) for n, z in zip(names, rows) if z is not None]
         grams = {m: inner_products([z for _, z in rows]) for m, rows in reaching.items()}
-        forward_pass.reduce(list(grams.values()))()
+        forward.sum(list(grams.values()))
         mixtures = []
         for modality, rows in reaching.items():
             norms = grams[modality].diagonal().sqrt()
@@ -54,8 +53,10 @@ class Method:
             for (name, _), weight, norm in zip(rows, weights, norms):
                 found |= {f"weight/{modality}/{name}": weight, f"norm/{modality}/{name}": norm}
         torch.autograd.backward(list(features.values()), mixtures)
-        reduced(model, forward_pass)
-        return found
+        self._diagnostics = found
+
+    def integrate(self, model):
+        return self._diagnostics
 
 
 def inner_products(vectors):

@@ -14,11 +14,11 @@ from mmpareto import mmpareto_factors
 
 
 class Method(PerLoss):
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.gamma > 0:
-            raise ValueError(f"--gamma {options.gamma}: must be > 0")
-        self.gamma, self.rescale = options.gamma, options.rescale
+    def __init__(self, gamma=1.5, rescale="tensor", groups="encoder"):
+        super().__init__(groups)
+        if not gamma > 0:
+            raise ValueError(f"--gamma {gamma}: must be > 0")
+        self.gamma, self.rescale = gamma, rescale
 
     @staticmethod
     def add_options(parser):

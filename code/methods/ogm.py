@@ -19,13 +19,13 @@ from methods._modulation import Modulation, mean_of_others
 
 
 class Method(Modulation):
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.ogm_alpha >= 0:
-            raise ValueError(f"--ogm_alpha {options.ogm_alpha}: must be at least 0")
-        if options.ogm_epochs < 0:
-            raise ValueError(f"--ogm_epochs {options.ogm_epochs}: must be at least 0")
-        self.alpha, self.epochs, self.epoch = options.ogm_alpha, options.ogm_epochs, 0
+    def __init__(self, ogm_alpha=0.1, ogm_epochs=0):
+        super().__init__()
+        if not ogm_alpha >= 0:
+            raise ValueError(f"--ogm_alpha {ogm_alpha}: must be at least 0")
+        if ogm_epochs < 0:
+            raise ValueError(f"--ogm_epochs {ogm_epochs}: must be at least 0")
+        self.alpha, self.epochs, self.epoch = ogm_alpha, ogm_epochs, 0
 
     @staticmethod
     def add_options(parser):
@@ -36,17 +36,17 @@ class Method(Modulation):
             "--ogm_epochs", type=int, default=0, help="modulated ones, the first N; 0: all"
         )
 
-    def start_epoch(self, epoch, model=None, loaders=None):
+    def start_epoch(self, epoch, model, loaders, seed=0):
         self.epoch = epoch
 
     def score(self, logits, target):
         return logits.softmax(1).gather(1, target[:, None])[:, 0]
 
-    def is_modulated(self):
+    def _is_modulated(self):
         return not self.epochs or self.epoch < self.epochs
 
     def factors(self, scores):
-        if not self.is_modulated():
+        if not self._is_modulated():
             return torch.ones_like(scores)
         ratio = scores / mean_of_others(scores).clamp(min=torch.finfo(scores.dtype).tiny)
         return torch.where(ratio > 1, 1 - (self.alpha * ratio).tanh(), 1)

@@ -15,25 +15,24 @@ from methods import ogm
 
 
 class Method(ogm.Method):
-    def __init__(self, options):
-        super().__init__(options)
-        self.seed = getattr(options, "random_seed", 0)
-        self.generator = None
+    def __init__(self, ogm_alpha=0.1, ogm_epochs=0):
+        super().__init__(ogm_alpha, ogm_epochs)
+        self._generator, self._seed = None, 0
 
-    def start_epoch(self, epoch, model=None, loaders=None):
-        super().start_epoch(epoch)
-        self.generator = None  # made anew on the device of the gradients
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        super().start_epoch(epoch, model, loaders, seed)
+        self._generator, self._seed = None, seed  # made anew on the device of the gradients
 
     def modulate(self, gradients, factor):
-        if self.is_modulated():
-            if self.generator is None:
+        if self._is_modulated():
+            if self._generator is None:
                 # its own: the same noise in every process and after a resume
-                self.generator = torch.Generator(gradients[0].device)
-                self.generator.manual_seed(1_000_003 * self.seed + self.epoch)
+                self._generator = torch.Generator(gradients[0].device)
+                self._generator.manual_seed(1_000_003 * self._seed + self.epoch)
             deviations = [g.std() if g.ndim == 4 else None for g in gradients]
         super().modulate(gradients, factor)
-        if self.is_modulated():
+        if self._is_modulated():
             for g, deviation in zip(gradients, deviations):
                 if deviation is not None:
-                    noise = torch.empty_like(g).normal_(generator=self.generator)
+                    noise = torch.empty_like(g).normal_(generator=self._generator)
                     g.addcmul_(noise, deviation)

@@ -34,16 +34,15 @@ def projected(gram, orders):
 
 
 class Method(PerLoss):
-    def __init__(self, options):
-        super().__init__(options)
-        self.seed = getattr(options, "random_seed", 0)
-        self.start_epoch(0)
+    def __init__(self, groups="encoder"):
+        super().__init__(groups)
+        self._generator = torch.Generator().manual_seed(0)
 
-    def start_epoch(self, epoch, model=None, loaders=None):
+    def start_epoch(self, epoch, model, loaders, seed=0):
         # its own generator: the same order in every process and after a resume
-        self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        self._generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
 
     def factors(self, gram, group, losses):
         n = len(gram)
-        orders = torch.stack([torch.randperm(n, generator=self.generator) for _ in range(n)])
+        orders = torch.stack([torch.randperm(n, generator=self._generator) for _ in range(n)])
         return projected(gram, orders)

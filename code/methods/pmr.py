@@ -18,26 +18,25 @@ per step; a forward pass of the training split per epoch.
 
 import torch
 
-from methods import needs_whole_batch, reduced
+import methods
 from methods._modulation import mean_of_others
 from utils.metrics import predict
 
 
-class Method:
-    needs_every_modality = True
+class Method(methods.Method):
+    needs = {"whole_batch"}
     trains_unimodal_heads = False
 
-    def __init__(self, options):
-        needs_whole_batch(options, "pmr")
-        for flag in ("alpha", "mu"):
-            value = getattr(options, f"pmr_{flag}")
+    def __init__(self, pmr_alpha=1.0, pmr_mu=0.01, pmr_entropy_epochs=5, pmr_momentum=0.2):
+        for flag, value in (("pmr_alpha", pmr_alpha), ("pmr_mu", pmr_mu)):
             if not value >= 0:
-                raise ValueError(f"--pmr_{flag} {value}: must be at least 0")
-        if not 0 <= options.pmr_momentum < 1:
-            raise ValueError(f"--pmr_momentum {options.pmr_momentum}: must be within [0, 1)")
-        self.alpha, self.mu = options.pmr_alpha, options.pmr_mu
-        self.momentum, self.entropy_epochs = options.pmr_momentum, options.pmr_entropy_epochs
+                raise ValueError(f"--{flag} {value}: must be at least 0")
+        if not 0 <= pmr_momentum < 1:
+            raise ValueError(f"--pmr_momentum {pmr_momentum}: must be within [0, 1)")
+        self.alpha, self.mu = pmr_alpha, pmr_mu
+        self.momentum, self.entropy_epochs = pmr_momentum, pmr_entropy_epochs
         self.prototypes = {}  # {modality: (K, D)}
+        self._factors = {}
 
     @staticmethod
     def add_options(parser):
@@ -47,7 +46,7 @@ class Method:
         add("--pmr_entropy_epochs", type=int, default=5, help="epochs with the entropy term")
         add("--pmr_momentum", type=float, default=0.2, help="of the prototypes, within [0, 1)")
 
-    def start_epoch(self, epoch, model, loaders):
+    def start_epoch(self, epoch, model, loaders, seed=0):
         if model.fusion is None:
             return
         logits, features, target = predict(model, loaders["train_plain"])
@@ -58,18 +57,19 @@ class Method:
             before = self.prototypes.get(modality, found).cpu()
             self.prototypes[modality] = self.momentum * before + (1 - self.momentum) * found
 
-    def backward(self, forward_pass, model):
-        loss, found = next(iter(forward_pass.losses.values())), {}  # the multimodal one is first
+    def backward(self, forward, model):
+        loss = next(iter(forward.losses.values()))  # the multimodal one is first
         if self.prototypes:
-            extra, found = self.extra_loss(forward_pass)
-            loss = loss + forward_pass.scale * extra
+            extra, self._factors = self._extra_loss(forward)
+            loss = loss + forward.scale * extra
         loss.backward()
-        reduced(model, forward_pass)
-        return found
 
-    def extra_loss(self, forward_pass):
-        target, entropies, losses, sums = forward_pass.target, [], [], []
-        for modality, features in forward_pass.features.items():
+    def integrate(self, model):
+        return methods.norms_of_sum(model.encoder_parameters()) | self._factors
+
+    def _extra_loss(self, forward):
+        target, entropies, losses, sums = forward.target, [], [], []
+        for modality, features in forward.features.items():
             work = torch.promote_types(features.dtype, torch.float32)  # not in half precision
             prototypes = self.prototypes[modality].to(features.device, work)
             log_p = (-torch.cdist(features.to(work), prototypes)).log_softmax(1)
@@ -78,14 +78,14 @@ class Method:
             sums.append(right.detach().exp().sum())
             entropies.append(-(log_p.exp() * log_p).sum(1).mean())
         scores = torch.stack(sums).double()
-        forward_pass.reduce([scores])()
+        forward.sum([scores])
         scores = scores.clamp(min=1e-12)
         ratio = scores / mean_of_others(scores)
         behind, ahead = (1 / ratio - 1).clamp(0, 1), (ratio - 1).clamp(0, 1)  # no gradient
         extra = self.alpha * (behind * torch.stack(losses)).sum()
-        if forward_pass.epoch < self.entropy_epochs:
+        if forward.epoch < self.entropy_epochs:
             extra = extra - self.mu * (ahead * torch.stack(entropies)).sum()
-        return extra, {f"factor/{m}": b for m, b in zip(forward_pass.features, behind)}
+        return extra, {f"factor/{m}": b for m, b in zip(forward.features, behind)}
 
     def state_dict(self):
         return dict(self.prototypes)

@@ -17,7 +17,7 @@ encoders meet.
 
 import torch
 
-from methods import needs_late_fusion, needs_whole_batch
+import methods
 
 
 def least_norm_pair(first, second):
@@ -33,16 +33,13 @@ def least_norm_pair(first, second):
     return alpha, 1 - alpha
 
 
-class Method:
-    needs_every_modality = True
-    waits_for_device = True
+class Method(methods.Method):
+    needs = {"whole_batch", "late_fusion", "waits_for_device"}
 
-    def __init__(self, options):
-        needs_whole_batch(options, "published")
-        needs_late_fusion(options, "published")
-        if not options.gamma > 0:
-            raise ValueError(f"--gamma {options.gamma}: must be > 0")
-        self.gamma = options.gamma
+    def __init__(self, gamma=1.5):
+        if not gamma > 0:
+            raise ValueError(f"--gamma {gamma}: must be > 0")
+        self.gamma, self._copies = gamma, {}
 
     @staticmethod
     def add_options(parser):
@@ -50,27 +47,28 @@ class Method:
             "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
         )
 
-    def backward(self, forward_pass, model):
-        losses, encoders = forward_pass.losses, model.encoder_parameters()
-        multimodal = next(iter(losses))  # of one modality alone: its only loss
-        encoders = {m: [p for p in ps if p.requires_grad] for m, ps in encoders.items()}
-        copies = {modality: {} for modality in encoders}
-        for name, loss in losses.items():
+    def backward(self, forward, model):
+        multimodal = next(iter(forward.losses))  # of one modality alone: its only loss
+        self._copies = {modality: {} for modality in trained(model)}
+        for name, loss in forward.losses.items():
             model.zero_grad()
             loss.backward(retain_graph=True)
-            for modality, parameters in encoders.items():
+            for modality, parameters in trained(model).items():
                 if name in (multimodal, modality):
-                    copies[modality][name] = [p.grad.clone() for p in parameters]
-                    forward_pass.reduce(copies[modality][name])()
+                    self._copies[modality][name] = [p.grad.clone() for p in parameters]
         model.zero_grad()
-        sum(losses.values()).backward()
-        forward_pass.reduce([p.grad for p in model.parameters() if p.grad is not None])()
+        sum(forward.losses.values()).backward()
 
+    def to_sum(self, model):
+        copies = [g for by_loss in self._copies.values() for gs in by_loss.values() for g in gs]
+        return copies + super().to_sum(model)
+
+    def integrate(self, model):
         diagnostics = {}
-        for modality, parameters in encoders.items():
-            if multimodal == modality:
+        for modality, parameters in trained(model).items():
+            names, pair = list(self._copies[modality]), list(self._copies[modality].values())
+            if len(pair) < 2:
                 continue
-            pair = copies[modality][multimodal], copies[modality][modality]
             flat = [torch.cat([g.flatten() for g in gradients]) for gradients in pair]
             cosine = torch.cosine_similarity(*flat, dim=0)
             alphas = (0.5, 0.5) if float(cosine) > 0 else least_norm_pair(*pair)
@@ -79,7 +77,13 @@ class Method:
                 ratio = torch.norm(parameter.grad) / torch.norm(h)
                 parameter.grad = (ratio * h if ratio > 1 else h) * self.gamma
             diagnostics[f"cosine/{modality}"] = cosine
-            for name, alpha, gradient in zip((multimodal, modality), alphas, flat):
+            for name, alpha, gradient in zip(names, alphas, flat):
                 diagnostics[f"weight/{modality}/{name}"] = torch.tensor(alpha)
                 diagnostics[f"norm/{modality}/{name}"] = gradient.norm()
         return diagnostics
+
+
+def trained(model):
+    """{modality: the parameters of its encoder that are not frozen}."""
+    encoders = model.encoder_parameters().items()
+    return {m: [p for p in parameters if p.requires_grad] for m, parameters in encoders}

@@ -24,12 +24,11 @@ def random_factors(gram, weights):
 
 
 class Method(PerLoss):
-    def __init__(self, options):
-        super().__init__(options)
-        if not options.gamma > 0:
-            raise ValueError(f"--gamma {options.gamma}: must be > 0")
-        self.gamma, self.seed = options.gamma, getattr(options, "random_seed", 0)
-        self.start_epoch(0)
+    def __init__(self, gamma=1.5, groups="encoder"):
+        super().__init__(groups)
+        if not gamma > 0:
+            raise ValueError(f"--gamma {gamma}: must be > 0")
+        self.gamma, self._generator = gamma, torch.Generator().manual_seed(0)
 
     @staticmethod
     def add_options(parser):
@@ -38,11 +37,11 @@ class Method(PerLoss):
             "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
         )
 
-    def start_epoch(self, epoch, model=None, loaders=None):
+    def start_epoch(self, epoch, model, loaders, seed=0):
         # its own generator: the same numbers in every process and after a resume
-        self.generator = torch.Generator().manual_seed(1_000_003 * self.seed + epoch)
+        self._generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
 
     def factors(self, gram, group, losses):
-        drawn = torch.empty(len(gram), dtype=gram.dtype).exponential_(generator=self.generator)
+        drawn = torch.empty(len(gram), dtype=gram.dtype).exponential_(generator=self._generator)
         weights = (drawn / drawn.sum()).to(gram.device, non_blocking=True)
         return random_factors(gram, weights)

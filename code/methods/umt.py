@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch.nn.functional import mse_loss
 
-from methods import reduced
+import methods
 from models.multimodal import encoders_of
-from utils import checkpoint
+from utils import checkpoint, registry
 from utils.errors import BadInput
 
 
@@ -43,31 +43,31 @@ def load_teacher(folder: Path, modality: str) -> torch.nn.Module:
             raise BadInput(f"trained on {', '.join(stored['options']['modalities'])}")
         state = checkpoint.load(folder / "last.pt")["model"]
         name = stored["options"]["encoder"]
-        channels = stored["data"]["channels"][modality]
+        flags = stored["options"] | {"pretrained": False}  # the weights are the checkpoint's
+        shape = checkpoint.shapes_of(stored["data"])[modality]
     except (BadInput, json.JSONDecodeError) as problem:
         raise ValueError(
             f"--umt_teachers {modality}={folder}: {problem}; needs a run of {modality} alone"
         ) from None
-    encoder = encoders_of(name, [modality])[modality](channels)
+    build = encoders_of(name, [modality])[modality]
+    encoder = build(shape, **registry.settings(build, flags))
     prefix = f"encoders.{modality}."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     encoder.load_state_dict(own)
     return encoder.requires_grad_(False).eval()
 
 
-class Method:
-    needs_every_modality = True
+class Method(methods.Method):
+    needs = {"teachers"}
     trains_unimodal_heads = False
 
-    def __init__(self, options):
-        if not options.umt_weight >= 0:
-            raise ValueError(f"--umt_weight {options.umt_weight}: must be at least 0")
-        self.weight, self.teachers = options.umt_weight, {}
-        if len(options.modalities) > 1:
-            folders = read_teachers(options.umt_teachers)
-            if unknown := [m for m in folders if m not in options.modalities]:
-                raise ValueError(f"--umt_teachers {unknown[0]}=...: not a modality of this run")
-            self.teachers = {m: load_teacher(folder, m) for m, folder in folders.items()}
+    def __init__(self, umt_teachers="", umt_weight=50.0):
+        if not umt_weight >= 0:
+            raise ValueError(f"--umt_weight {umt_weight}: must be at least 0")
+        folders = read_teachers(umt_teachers) if umt_teachers else {}
+        self.weight = umt_weight
+        self.teachers = {m: load_teacher(folder, m) for m, folder in folders.items()}
+        self._distances = {}
 
     @staticmethod
     def add_options(parser):
@@ -78,14 +78,20 @@ class Method:
             "--umt_weight", type=float, default=50.0, help="of the distillation, at least 0"
         )
 
-    def backward(self, forward_pass, model):
-        loss, found = next(iter(forward_pass.losses.values())), {}
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        if unknown := [m for m in self.teachers if m not in model.encoders]:
+            raise BadInput(f"--umt_teachers {unknown[0]}=...: not a modality of this run")
+
+    def backward(self, forward, model):
+        loss = next(iter(forward.losses.values()))
         for modality, teacher in self.teachers.items():
-            features = forward_pass.features[modality]
+            features = forward.features[modality]
             with torch.no_grad():
-                wanted = teacher.to(features.device)(forward_pass.inputs[modality].float())
+                wanted = teacher.to(features.device)(forward.inputs[modality].float())
             distance = mse_loss(features.float(), wanted)
-            found[f"distance/{modality}"] = distance.detach()
-            loss = loss + forward_pass.scale * self.weight * distance
+            self._distances[f"distance/{modality}"] = distance.detach()
+            loss = loss + forward.scale * self.weight * distance
         loss.backward()
-        return found if reduced(model, forward_pass) else {}
+
+    def integrate(self, model):
+        return methods.norms_of_sum(model.encoder_parameters()) | self._distances

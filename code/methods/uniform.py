@@ -7,29 +7,25 @@ Source: Wei & Hu 2024, Sec. 3.1, published `uniform_baseline.py`. One backward p
 """
 
 import torch
-from torch.nn.utils import get_total_norm
 
-from methods import reduced
+import methods
+from methods import norms_of_sum
 from methods._per_loss import PerLoss
 
 
 class MeasuredSum(PerLoss):
     """The same gradient as the sum's, put together from each loss's own, which are measured."""
 
-    def __init__(self, encoder_grad_scale: float):
-        self.gamma, self.together = encoder_grad_scale, False
-
     def factors(self, gram, group, losses):
         return torch.ones_like(gram[0])
 
 
-class Method:
-    def __init__(self, options):
-        if not options.encoder_grad_scale > 0:
-            raise ValueError(f"--encoder_grad_scale {options.encoder_grad_scale}: must be > 0")
-        self.scale, self.measured = options.encoder_grad_scale, None
-        if options.measure_conflict:
-            self.measured = MeasuredSum(self.scale)
+class Method(methods.Method):
+    def __init__(self, encoder_grad_scale=1.0, measure_conflict=False):
+        if not encoder_grad_scale > 0:
+            raise ValueError(f"--encoder_grad_scale {encoder_grad_scale}: must be > 0")
+        self.scale, self._groups = encoder_grad_scale, {}
+        self._measured = MeasuredSum() if measure_conflict else None
 
     @staticmethod
     def add_options(parser):
@@ -46,16 +42,17 @@ class Method:
             "pass per loss instead of one",
         )
 
-    def backward(self, forward_pass, model):
-        if self.measured and len(forward_pass.losses) > 1:
-            return self.measured.backward(forward_pass, model)
-        sum(forward_pass.losses.values()).backward()
-        diagnostics = {}
-        if not reduced(model, forward_pass):
-            return diagnostics
-        for modality, parameters in model.groups(forward_pass.losses).items():
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            diagnostics[f"norm/{modality}/sum"] = get_total_norm(gradients)
-            if self.scale != 1:
-                torch._foreach_mul_(gradients, self.scale)
+    def backward(self, forward, model):
+        self._groups = model.groups(forward.losses)
+        (self._measured or super()).backward(forward, model)
+
+    def to_sum(self, model):
+        return (self._measured or super()).to_sum(model)
+
+    def integrate(self, model):
+        measured = self._measured.integrate(model) if self._measured else {}
+        diagnostics = norms_of_sum(self._groups) | measured
+        gradients = [p.grad for ps in self._groups.values() for p in ps if p.grad is not None]
+        if self.scale != 1:
+            torch._foreach_mul_(gradients, self.scale)
         return diagnostics

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from models.encoders import Encoder
 
-class AttentionOverFrames(nn.Module):
+
+class AttentionOverFrames(Encoder):
     """feature = sum_t a_t f_t,  a = softmax_t( w tanh(V f_t + c) ),  f_t the encoder of frame t.
 
     V has `width` rows. w starts at zero, so training begins with the average.
@@ -18,7 +20,7 @@ class AttentionOverFrames(nn.Module):
 
     width = 128
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder, self.feature_dim = encoder, encoder.feature_dim
         self.score = nn.Sequential(
@@ -27,9 +29,7 @@ class AttentionOverFrames(nn.Module):
             nn.Linear(self.width, 1, bias=False),  # a constant would not change the softmax
         )
         nn.init.zeros_(self.score[-1].weight)
-        for name in ("stage_widths", "token_width"):
-            if hasattr(encoder, name):
-                setattr(self, name, getattr(encoder, name))
+        self.stage_widths, self.token_width = encoder.stage_widths, encoder.token_width
 
     @property
     def stages(self) -> list[nn.Module]:

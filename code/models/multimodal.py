@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from models.frames import AttentionOverFrames
+from models.fusion import InnerFusion
 from models.reach import groups_of
 from utils import registry
 from utils.errors import BadInput
-from utils.samples import PRESENT
 
 MULTIMODAL = "multimodal"  # the name of the fused branch among logits and losses
 
 
-def encode_present(encoder: nn.Module, x: Tensor, present: Tensor) -> Tensor:
-    """(B, D): the features of the rows that are `present`, (B,) bool; zeros for the others."""
-    rows = present.nonzero()[:, 0]
-    features = x.new_zeros(len(x), encoder.feature_dim)
-    if len(rows) == 0:
-        return features
-    # a batch of one cannot be normalised: it goes through twice
-    found = encoder(x[rows] if len(rows) > 1 else x[rows.repeat(2)])[: len(rows)]
-    return features.to(found.dtype).index_copy(0, rows, found)
-
-
-def encoders_of(text: str, modalities: list[str]) -> dict[str, type[nn.Module]]:
+def encoders_of(text: str, modalities: list[str]) -> dict[str, type]:
     """{modality: class} for "resnet18", or "audio=cnn,visual=resnet18" with every modality once.
 
     Raises BadInput for what is neither.
@@ -37,87 +26,75 @@ def encoders_of(text: str, modalities: list[str]) -> dict[str, type[nn.Module]]:
         if set(names) != set(modalities) or text.count(",") + 1 != len(modalities):
             wanted = ",".join(f"{m}=NAME" for m in modalities)
             raise BadInput(f"--encoder {text}: give one name, or {wanted}")
-    load = registry.load
-    return {m: load("models/encoders", names[m], "--encoder").Encoder for m in modalities}
+    return {m: registry.load_class("models/encoders", names[m], "--encoder") for m in modalities}
 
 
 class MultimodalModel(nn.Module):
     """One encoder and one linear head per modality, one fusion over all features.
 
-    Late fusion sees the features; a fusion with `mixes_encoders = True` runs the encoders itself,
-    stage by stage, and lets them exchange what they found. The unimodal logits are in both cases
-    those of the heads on the features: where encoders exchanged, they are of one modality's branch
-    and no longer of one modality alone.
+    Late fusion sees the features; an inner fusion runs the encoders itself, stage by stage, and
+    lets them exchange what they found. The unimodal logits are in both cases those of the heads on
+    the features: where encoders exchanged, they are of one modality's branch and no longer of one
+    modality alone.
 
     With a single modality there is nothing to fuse: the model is that encoder and its head, the
     unimodal baseline of the paper.
 
-    channels: {modality: C} in the order of the branches; num_classes: K.
+    shapes: {modality: shape of an item, (C, H, W) or, for clips of T frames, (T, C, H, W)}, in the
+        order of the branches.
+    num_classes: K.
     encoder, fusion: file names in models/encoders and models/fusion; for the encoders see
         `encoders_of`.
-    options: has the values of the flags that encoders and fusion declare (default: theirs).
-    clips: modalities that come as clips of several frames; with `options.frame_pooling`
-        "attention" the frames are weighted, by `frames.AttentionOverFrames`, and not averaged.
-    Raises BadInput where the encoders are not what the fusion needs.
+    flags: values of the flags that encoders and fusion declare, else their defaults; with
+        "frame_pooling" "attention" the frames of clips are weighted, by `AttentionOverFrames`, and
+        not averaged.
+    Raises BadInput where the encoders are not what the fusion needs, or a flag is out of range.
     """
 
     def __init__(
         self,
-        channels: dict[str, int],
+        shapes: Mapping[str, Sequence[int]],
         num_classes: int,
         encoder: str = "resnet18",
         fusion: str = "concat",
-        options=None,
-        clips: Iterable[str] = (),
+        flags: Mapping[str, object] | None = None,
     ):
         super().__init__()
-        build_fusion = registry.load("models/fusion", fusion, "--fusion").Fusion
-        chosen = encoders_of(encoder, list(channels))
+        flags = flags or {}
+        build_fusion = registry.load_class("models/fusion", fusion, "--fusion")
         self.encoders = nn.ModuleDict()
-        for modality, build in chosen.items():
-            settings = registry.settings(build, options)
-            encoder_of_frames = build(channels[modality], **settings)
-            pool = modality in clips and getattr(options, "frame_pooling", "") == "attention"
-            self.encoders[modality] = (
-                AttentionOverFrames(encoder_of_frames) if pool else encoder_of_frames
-            )
+        for modality, build in encoders_of(encoder, list(shapes)).items():
+            one_frame = built(build, flags, shapes[modality])
+            weighted = len(shapes[modality]) == 4 and flags.get("frame_pooling") == "attention"
+            self.encoders[modality] = AttentionOverFrames(one_frame) if weighted else one_frame
         widths = {m: e.feature_dim for m, e in self.encoders.items()}
         self.heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in widths.items()})
         self.fusion = None
-        self.mixes_encoders = len(channels) > 1 and getattr(build_fusion, "mixes_encoders", False)
-        if self.mixes_encoders:
-            needed = build_fusion.needs_of_encoders
-            if not all(hasattr(e, needed) for e in self.encoders.values()):
-                raise BadInput(f"--encoder {encoder}: has no {needed}; --fusion {fusion} needs it")
-        if len(channels) > 1:
-            settings = registry.settings(build_fusion, options)
-            joined = self.encoders if self.mixes_encoders else widths
-            try:
-                self.fusion = build_fusion(joined, num_classes, **settings)
-            except ValueError as error:
-                raise BadInput(str(error)) from None
+        self.is_inner = len(shapes) > 1 and issubclass(build_fusion, InnerFusion)
+        if self.is_inner:
+            needed = build_fusion.needs_stages_of
+            for e in self.encoders.values():
+                if not {"maps": e.stage_widths, "tokens": e.token_width}[needed]:
+                    raise BadInput(
+                        f"--encoder {encoder}: has no stages that give {needed}, which --fusion "
+                        f"{fusion} needs"
+                    )
+        if len(shapes) > 1:
+            joined = self.encoders if self.is_inner else widths
+            self.fusion = built(build_fusion, flags, joined, num_classes)
         self.found_groups = {}  # {names of the losses: groups}
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """inputs {modality: (B, C, H, W) or (B, T, C, H, W)} -> logits and features.
 
-        inputs[PRESENT], (B, M) bool, may say which modalities a sample has; those it lacks have a
-        zero feature, and their encoder does not see the sample.
-
         logits: {"multimodal": (B, K), modality: (B, K), ...}, the multimodal branch first;
         features: {modality: (B, D)}.
         """
-        if self.mixes_encoders:
+        if self.is_inner:
             fused, features = self.fusion(self.encoders, inputs)
             logits = {MULTIMODAL: fused}
         else:
-            present = inputs.get(PRESENT)
-            features = {
-                m: encoder(inputs[m])
-                if present is None
-                else encode_present(encoder, inputs[m], present[:, i])
-                for i, (m, encoder) in enumerate(self.encoders.items())
-            }
+            features = {m: encoder(inputs[m]) for m, encoder in self.encoders.items()}
             logits = {} if self.fusion is None else {MULTIMODAL: self.fusion(features)}
         logits |= {m: head(features[m]) for m, head in self.heads.items()}
         return logits, features
@@ -134,3 +111,11 @@ class MultimodalModel(nn.Module):
                 losses, self.encoder_parameters(), self.parameters()
             )
         return self.found_groups[names]
+
+
+def built(build: type, flags: Mapping[str, object], *arguments):
+    """An encoder or a fusion with those of `flags` that it declares."""
+    try:
+        return build(*arguments, **registry.settings(build, flags))
+    except ValueError as error:
+        raise BadInput(str(error)) from None

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import torch
-from steps import build_method, build_model, forward, start
+from steps import build_method, build_model, forward, start, take_step
 
 from utils import registry
 
@@ -34,7 +34,7 @@ def losses_of(modalities: tuple[str, ...], name: str, argv: list[str]) -> list[l
     for step in range(20):
         optimizer.zero_grad()
         given = forward(model, seed=step % 5)
-        diagnostics = method.backward(given, model)
+        diagnostics = take_step(method, model, given)
         optimizer.step()
         history.append([loss.item() for loss in given.losses.values()])
         conflicts += [v.item() <= 0 for k, v in diagnostics.items() if k.startswith("cosine/")]

@@ -1,49 +1,50 @@
-"""One training step in small, for tests of every method: its options, an epoch begun, a batch."""
-
-import argparse
+"""One training step in small, for tests of every method: its flags, an epoch begun, a batch."""
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from methods import ForwardPass
+from models.fusion import InnerFusion
 from models.multimodal import MultimodalModel
 from utils import registry
 
 
 def load_method(name):
-    return registry.load("methods", name, "--method").Method
-
-
-def method_options(name, argv=()):
-    """What train.py's other flags would be, and the method's own."""
-    method, parser = load_method(name), argparse.ArgumentParser()
-    if hasattr(method, "add_options"):
-        method.add_options(parser)
-    shared = argparse.Namespace(
-        modalities=["audio"],  # umt then needs no teachers
-        fusion=getattr(method, "fusion", "concat"),
-        val_fraction=0.1,
-        accumulate=1,
-        random_seed=0,
-    )
-    return parser.parse_args(list(argv), shared)
+    return registry.load_class("methods", name, "--method")
 
 
 def build_method(name, *argv):
-    return load_method(name)(method_options(name, argv))
+    build = load_method(name)
+    return build(**vars(registry.parser_of_flags(build).parse_args(list(argv))))
+
+
+def fusion_for(name):
+    """The fusion that a method needs."""
+    return "mmtm" if "gates" in load_method(name).needs else "concat"
 
 
 def encoder_for(fusion):
     """A small encoder that has what the fusion needs."""
-    needed = getattr(registry.load("models/fusion", fusion, "").Fusion, "needs_of_encoders", None)
-    return "vit_tiny" if needed == "token_width" else "cnn"
+    build = registry.load_class("models/fusion", fusion, "")
+    needs_tokens = issubclass(build, InnerFusion) and build.needs_stages_of == "tokens"
+    return "vit_tiny" if needs_tokens else "cnn"
+
+
+def shapes_for(modalities, size=(1, 32, 32)):
+    return dict.fromkeys(modalities, size)
+
+
+def built_reader(kind, folder, train=False, **flags):
+    """The reader of a kind of file, with those of `flags` that it declares."""
+    build = registry.load_class("dataset/modalities", kind, "")
+    return build(folder, train, **registry.settings(build, flags))
 
 
 def build_model(name, modalities=("audio", "visual"), classes=3):
     """A model as small as the files allow, with the fusion that the method needs."""
     torch.manual_seed(0)
-    fusion = getattr(load_method(name), "fusion", "concat")
-    return MultimodalModel(dict.fromkeys(modalities, 1), classes, encoder_for(fusion), fusion)
+    fusion = fusion_for(name)
+    return MultimodalModel(shapes_for(modalities), classes, encoder_for(fusion), fusion)
 
 
 def random_inputs(model, batch, seed):
@@ -58,8 +59,7 @@ def random_inputs(model, batch, seed):
 def start(method, model):
     """Begins an epoch, as train.py does, on a batch that is every split."""
     batches = [random_inputs(model, 6, seed=9)]
-    if hasattr(method, "start_epoch"):
-        method.start_epoch(0, model, dict.fromkeys(("train", "train_plain", "val"), batches))
+    method.start_epoch(0, model, dict.fromkeys(("train", "train_plain", "val"), batches))
     model.train()
 
 
@@ -68,4 +68,11 @@ def forward(model, seed=0, autocast=None):
     with torch.autocast(target.device.type, autocast, enabled=autocast is not None):
         logits, features = model(inputs)
         losses = {name: cross_entropy(x, target) for name, x in logits.items()}
-    return ForwardPass(losses, logits, features, target, epoch=0, inputs=inputs)
+    return ForwardPass(losses, logits, features, target, inputs=inputs)
+
+
+def take_step(method, model, given=None):
+    """Fills `.grad` from one batch; the diagnostics."""
+    method.backward(forward(model) if given is None else given, model)
+    method.to_sum(model)
+    return method.integrate(model)

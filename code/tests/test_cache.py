@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ CODE = Path(__file__).resolve().parents[1]
 
 def reader(root, cache_dir=None, train=True, augment="loader", **changes):
     """The visual reader of a prepared set, with a cache if `cache_dir` is given."""
-    opt = dict(image_size=32, frames_per_clip=2, cache_pixels=0, augment=augment, cache="on")
-    made = frames.Modality(root / "visual", train, Namespace(**opt | changes))
+    flags = dict(image_size=32, frames_per_clip=2, cache_pixels=0, augment=augment)
+    made = frames.Modality(root / "visual", train, **flags | changes)
     if cache_dir:
         made.packed = open_cache(made, "visual", sorted(made.ids()), cache_dir, workers=0)
     return made
@@ -34,7 +33,7 @@ def reader(root, cache_dir=None, train=True, augment="loader", **changes):
 def batch_of(made, ids, epoch=0):
     data = SampleDataset([Sample(i, 0) for i in ids], {"visual": made}, seed=0)
     inputs, _ = collate([data[epoch, i] for i in range(len(ids))])
-    return made.finish(inputs["visual"])
+    return made.on_device(inputs["visual"])
 
 
 def grey_levels(a, b):
@@ -58,7 +57,7 @@ def test_cached_and_device_samples_are_those_of_the_files(train, demo_root, tmp_
 
 
 def test_spectrograms_come_out_to_the_last_digit(demo_root, tmp_path):
-    made = spectrogram.Modality(demo_root / "audio", True, None)
+    made = spectrogram.Modality(demo_root / "audio", True)
     ids = sorted(made.ids())
     plain = [made.read(i) for i in ids]
     made.packed = open_cache(made, "audio", ids, tmp_path, workers=2)
@@ -69,7 +68,7 @@ def test_boxes_are_distributed_like_random_resized_crop(demo_root, tmp_path):
     """Kolmogorov-Smirnov on area share, aspect ratio and place, and the share of flips."""
     made, n = reader(demo_root, tmp_path, augment="device"), 4000
     torch.manual_seed(0)
-    ours = torch.tensor([made.box(48, 64) for _ in range(n)], dtype=torch.float64)
+    ours = torch.tensor([made._box(48, 64) for _ in range(n)], dtype=torch.float64)
     crop = v2.RandomResizedCrop(32)
     picture = torch.zeros(3, 48, 64)
     drawn = [crop.make_params([picture]) for _ in range(n)]

@@ -42,8 +42,8 @@ def test_shape_is_kept_and_both_pictures_show_the_same_digit(cgmnist_root):
     dataset = Dataset(root)
     assert [len(dataset.samples(part)) for part in ("train", "test")] == [400, 200]
     readers = {
-        "grey": image.Modality(root / "grey", True, opt),
-        "colour": image.Modality(root / "colour", True, opt),
+        "grey": image.Modality(root / "grey", True, opt.image_size),
+        "colour": image.Modality(root / "colour", True, opt.image_size),
     }
     for sample in dataset.samples("train")[:50]:
         grey, colour = (readers[m].read(sample.id).float() for m in ("grey", "colour"))

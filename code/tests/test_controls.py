@@ -1,9 +1,8 @@
 """The controls that separate direction, magnitude and gain of the MMPareto step."""
 
-from argparse import Namespace
-
 import pytest
 import torch
+from steps import take_step
 from torch import nn
 
 from methods import ForwardPass, mmpareto, random_weights, uniform
@@ -26,12 +25,14 @@ def step(method, first, second):
     model = Two()
     vector = torch.cat([p for p in model.encoder])
     losses = {"multimodal": vector @ first, "audio": vector @ second}
-    found = method.backward(ForwardPass(losses, {}, {}, torch.zeros(1), 0), model)
+    found = take_step(method, model, ForwardPass(losses, {}, {}, torch.zeros(1), 0))
     return torch.cat([p.grad for p in model.encoder]), found
 
 
 def build(gamma=1.5, seed=0):
-    return random_weights.Method(Namespace(gamma=gamma, random_seed=seed, groups="encoder"))
+    method = random_weights.Method(gamma=gamma)
+    method.start_epoch(0, None, {}, seed)
+    return method
 
 
 @pytest.fixture
@@ -62,14 +63,14 @@ def test_in_conflict_the_length_is_the_sums_and_the_direction_is_drawn(pair):
 def test_without_conflict_it_is_uniform_with_the_gain(pair):
     first, second = pair[0], pair[0] + 0.1 * pair[1]
     assert first @ second > 0
-    control = uniform.Method(Namespace(encoder_grad_scale=1.5, measure_conflict=False))
+    control = uniform.Method(encoder_grad_scale=1.5)
     torch.testing.assert_close(step(build(), first, second)[0], step(control, first, second)[0])
 
 
 def test_the_draws_follow_seed_and_epoch(pair):
     def drawn(seed, epoch):
         method = build(seed=seed)
-        method.start_epoch(epoch)
+        method.start_epoch(epoch, None, {}, seed)
         return step(method, *pair)[0]
 
     assert torch.equal(drawn(3, 2), drawn(3, 2))
@@ -93,7 +94,7 @@ def test_three_losses():
 
 def test_direction_of_pareto_with_the_length_of_uniform_is_a_flag_of_mmpareto(pair):
     """`mmpareto --rescale encoder --gamma 1`: least-norm direction, |sum| long."""
-    method = mmpareto.Method(Namespace(gamma=1.0, rescale="encoder", groups="encoder"))
+    method = mmpareto.Method(gamma=1.0, rescale="encoder")
     result, found = step(method, *pair)
     torch.testing.assert_close(result.norm(), sum(pair).norm())
     assert found["descent/audio/multimodal"] > 0 and found["descent/audio/audio"] > 0

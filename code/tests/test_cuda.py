@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from steps import build_method, build_model, forward, start
+from steps import build_method, build_model, forward, start, take_step
 
 import benchmark
 import train
@@ -43,7 +43,7 @@ def test_the_step_never_waits_for_the_device(name, modalities):
         strict = check and not getattr(method, "waits_for_device", False)
         torch.cuda.set_sync_debug_mode("error" if strict else "default")
         try:
-            method.backward(given, model)
+            take_step(method, model, given)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
@@ -54,7 +54,7 @@ def test_the_step_of_every_method_is_that_of_the_cpu(name):
     for device in ("cpu", "cuda"):
         model, method = build_model(name).double().to(device), build_method(name)
         start(method, model)
-        method.backward(forward(model), model)
+        take_step(method, model, forward(model))
         found[device] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     assert found["cpu"].keys() == found["cuda"].keys()
     noisy = name == "ogm_ge"  # every device draws its own noise

@@ -24,15 +24,19 @@ QUICK = ["--image_size", "32", "--batch_size", "18", "--num_workers", "0", "--no
 PROGRAM = """
 import sys
 import torch
-from steps import build_model, load_method, method_options
+from argparse import Namespace
+from steps import build_method, build_model
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 import train
 from utils import distributed, precision
+from dataset.modalities import Modality
 from utils.loading import Batches, BatchSampler, SampleDataset, collate
 from utils.samples import Sample
 
-class Reader:
+class Reader(Modality):
+    def __init__(self):
+        pass
     def read(self, name):
         return torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(int(name))).double()
 
@@ -59,8 +63,7 @@ distributed.start("cpu", "x")
 found = {}
 for name in methods:
     for method_flags in FLAGS.get(name, [[]]):
-        opt = method_options(name, method_flags)
-        opt.accumulate, opt.clip_grad, opt.device, opt.amp = accumulate, 5.0, "cpu", "off"
+        opt = Namespace(accumulate=accumulate, clip_grad=5.0, device="cpu", amp="off")
         model = build_model(name, modalities, classes=4).double()
         freeze(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
@@ -68,12 +71,11 @@ for name in methods:
         data = SampleDataset([Sample(str(i), i % 4) for i in range(22)], readers, 0)
         sampler = BatchSampler(22, 8, 0, shuffle=True)
         loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, collate_fn=collate)
-        recorder, method = Silent(), load_method(name)(opt)
+        recorder, method = Silent(), build_method(name, *method_flags)
         batches = Batches(loader, readers, "cpu")
         for epoch in range(1):
-            if hasattr(method, "start_epoch"):
-                loaders = {"train_plain": batches, "val": batches}
-                for _ in range(2): method.start_epoch(epoch, model, loaders)
+            loaders = {"train_plain": batches, "val": batches}
+            for _ in range(2): method.start_epoch(epoch, model, loaders)
             train.train_epoch(opt, epoch, model, method, batches, optimizer,
                               precision.scaler(opt), recorder)
         found[name + " ".join(method_flags)] = (model.state_dict(), recorder.steps)

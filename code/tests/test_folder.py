@@ -7,6 +7,7 @@ import pytest
 import torch
 from own_data import LABELS, write_own_data
 from PIL import Image
+from steps import built_reader
 
 import train
 from dataset.folder import Dataset
@@ -42,7 +43,9 @@ def test_each_kind_arrives_as_it_is(folder_root):
     opt = options.parse([*argv, "--batch_size", "4", "--audio_frames", "40", "--mel_bins", "16"])
     assert opt.image_size == 32 and opt.modalities == ["clip", "depth", "photo", "sound"]
     opt.num_workers = 0
-    inputs, target = next(iter(build_loaders(Dataset(folder_root), opt)["test"]))
+    settings = options.settings_of_loaders(opt)
+    loaders = build_loaders(Dataset(folder_root), opt.modalities, vars(opt), **settings)
+    inputs, target = next(iter(loaders["test"]))
     shapes = {modality: tuple(x.shape[1:]) for modality, x in inputs.items()}
     assert shapes == {
         "clip": (2, 3, 32, 32),
@@ -70,10 +73,7 @@ def test_frames_are_read_in_natural_order(own):
     levels = {"9.png": 10, "10.png": 200, "8.png": 90}
     for name, level in levels.items():
         Image.new("RGB", (8, 8), (level,) * 3).save(own / "clip" / "test0" / name)
-    opt = options.parse(["--dataset", "folder", "--data_root", str(own), "--modalities", "clip"])
-    from dataset.modalities.frames import Modality
-
-    packed = Modality(own / "clip", False, opt).pack("test0")
+    packed = built_reader("frames", own / "clip").pack("test0")
     assert packed[:, 0, 0, 0].tolist() == [90, 10, 200]
 
 
@@ -144,29 +144,25 @@ def test_faults_of_the_folders(own, spoil, message):
 )
 def test_faults_of_arrays(own, content, message):
     np.save(own / "depth" / "test1.npy", content, allow_pickle=True)
-    opt = options.parse(["--dataset", "folder", "--data_root", str(own)])
     with pytest.raises(BadInput, match=f"test1.npy: {message}"):
-        array.Modality(own / "depth", False, opt).pack("test1")
+        array.Modality(own / "depth", False).pack("test1")
 
 
 def test_faults_of_pictures_and_sound(own):
-    opt = options.parse(["--dataset", "folder", "--data_root", str(own)])
-    from dataset.modalities.image import Modality
-
-    reader = Modality(own / "photo", False, opt)
+    reader = built_reader("image", own / "photo")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(own / "photo" / "deep.png")
     with pytest.raises(BadInput, match="deep.png: of mode I;16; save it with 8 bits"):
         reader.pack("deep")
     Image.new("L", (4, 4)).save(own / "photo" / "a_first.png")
     with pytest.raises(BadInput, match="train1 has colours, the first picture has none"):
-        Modality(own / "photo", False, opt).pack("train1")
+        built_reader("image", own / "photo").pack("train1")
     (own / "sound" / "test1.wav").write_bytes(b"RIFF")
     with pytest.raises(BadInput, match="test1.wav: unreadable sound"):
-        waveform.Modality(own / "sound", False, opt).pack("test1")
+        waveform.Modality(own / "sound", False).pack("test1")
     with pytest.raises(BadInput, match="--mel_bins 0: must be at least 1"):
         flags = ["--modalities", "sound", "--mel_bins", "0"]
         opt = options.parse(["--dataset", "folder", "--data_root", str(own), *flags])
-        waveform.Modality(own / "sound", False, opt)
+        built_reader("waveform", own / "sound", **vars(opt))
 
 
 def test_data_root_is_needed():
@@ -178,7 +174,4 @@ def test_upper_case_suffixes(tmp_path):
     root = write_own_data(tmp_path / "own", train=2, test=2)
     for path in (root / "photo").iterdir():
         path.rename(path.with_suffix(".JPG"))
-    opt = options.parse(["--dataset", "folder", "--data_root", str(root), "--modalities", "photo"])
-    from dataset.modalities.image import Modality
-
-    assert Modality(root / "photo", False, opt).pack("test1").shape == (3, 224, 224)
+    assert built_reader("image", root / "photo").pack("test1").shape == (3, 224, 224)

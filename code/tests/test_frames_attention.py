@@ -11,7 +11,7 @@ from utils import checkpoint
 
 def pooled():
     torch.manual_seed(0)
-    return AttentionOverFrames(Encoder(2)).eval()
+    return AttentionOverFrames(Encoder((3, 2, 32, 32))).eval()
 
 
 def test_it_starts_with_the_average():
@@ -38,8 +38,10 @@ def test_in_stages_it_is_the_same():
     for stage in model.stages:
         x = stage(x)
     torch.testing.assert_close(model.finish(x, 2), model(clips), rtol=1e-4, atol=1e-5)
-    options = type("Options", (), dict(frame_pooling="attention"))
-    gated = MultimodalModel({"audio": 1, "visual": 3}, 3, "cnn", "mmtm", options, ["visual"])
+    shapes = {"audio": (1, 32, 32), "visual": (3, 3, 32, 32)}
+    gated = MultimodalModel(shapes, 3, "cnn", "mmtm", dict(frame_pooling="attention"))
+    assert isinstance(gated.encoders["visual"], AttentionOverFrames)
+    assert not isinstance(gated.encoders["audio"], AttentionOverFrames)
     inputs = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 3, 32, 32)}
     assert gated(inputs)[0]["multimodal"].shape == (2, 3)
 

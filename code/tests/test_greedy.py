@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
-from steps import build_method, build_model, forward
+from steps import build_method, build_model, forward, take_step
 
 from methods.greedy import relative_move
+from utils import options
+from utils.errors import BadInput
 
 MODALITIES = ("audio", "visual")
 
@@ -19,7 +21,7 @@ def steps(model, method, count, epoch=5, rate=1e-2):
         held = {m: bool(is_held) for m, (is_held, _) in model.fusion.held.items()}
         given = forward(model, seed)
         given.epoch = epoch
-        diagnostics = method.backward(given, model)
+        diagnostics = take_step(method, model, given)
         found.append((diagnostics, [m for m, is_held in held.items() if is_held]))
         with torch.no_grad():
             for p in model.parameters():
@@ -34,7 +36,7 @@ def test_with_infinite_tolerance_it_is_the_uniform_baseline():
         method = build_method(name, *argv)
         for seed in range(3):
             model.zero_grad()
-            method.backward(forward(model, seed), model)
+            take_step(method, model, forward(model, seed))
         gradients[name] = [p.grad for p in model.parameters()]
     for a, b in zip(*gradients.values()):
         torch.testing.assert_close(a, b)
@@ -46,7 +48,7 @@ def test_the_speed_is_the_logarithm_of_two_sums_of_relative_moves():
     sums = {m: [0.0, 0.0] for m in MODALITIES}
     for seed in range(3):
         model.zero_grad()
-        found = method.backward(forward(model, seed), model)
+        found = take_step(method, model, forward(model, seed))
         for m in MODALITIES:
             of_gates = [
                 p
@@ -81,7 +83,7 @@ def test_held_gates_are_the_mean_of_all_steps_and_cut_the_other_modality_off():
         given = forward(model, seed)
         given.epoch = 5
         seen.append([{m: g.mean(0) for m, g in x.items()} for x in model.fusion.last_gates])
-        method.backward(given, model)
+        take_step(method, model, given)
     (held,) = [m for m, (is_held, _) in model.fusion.held.items() if is_held]
     (other,) = set(MODALITIES) - {held}
     for stage, mean in enumerate(model.fusion.held[held][1]):
@@ -136,7 +138,7 @@ def test_a_loss_scale_does_not_weigh_the_steps():
             given = forward(model, seed)
             given.losses = {k: scale * loss for k, loss in given.losses.items()}
             given.scale = torch.tensor(scale)
-            last = method.backward(given, model)
+            last = take_step(method, model, given)
         found.append(last)
     for key, value in found[0].items():
         torch.testing.assert_close(found[1][key], value)
@@ -156,9 +158,5 @@ def test_flags_out_of_range(argv, message):
 
 
 def test_late_fusion_has_no_gates():
-    from steps import load_method, method_options
-
-    options = method_options("greedy")
-    options.fusion, options.modalities = "concat", list(MODALITIES)
-    with pytest.raises(ValueError, match="--fusion concat: has no gates; needs mmtm"):
-        load_method("greedy")(options)
+    with pytest.raises(BadInput, match="--fusion concat: has no gates; --method greedy .* mmtm"):
+        options.parse(["--dataset", "demo", "--method", "greedy"])

@@ -1,7 +1,6 @@
 """Probes: their limits, known answers, and the command that runs them."""
 
 import json
-from argparse import Namespace
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 import evaluate
 import train
+from dataset.modalities import Modality
 from utils import probes
 from utils.errors import BadInput
 from utils.loading import build_loader
@@ -26,7 +26,7 @@ def test_a_linear_probe_finds_what_is_linear():
     assert (logits.argmax(1) == noise[200:]).double().mean() < 0.55
 
 
-class Reader:
+class Reader(Modality):
     """Samples are numbers; the class stands in `audio` and, where `both`, in `visual` too."""
 
     def __init__(self, tells):
@@ -47,8 +47,7 @@ def loader(request):
     """400 samples sorted by class, as data sets often are; `visual` tells nothing or the class."""
     samples = [Sample(str(4 * i + k), k) for k in range(4) for i in range(100)]
     readers = {"audio": Reader(1.0), "visual": Reader(request.param)}
-    options = Namespace(batch_size=32, num_workers=0, device="cpu")
-    return build_loader(samples, readers, options, 0, shuffle=False), request.param
+    return build_loader(samples, readers, 32, 0, False, 0, "cpu"), request.param
 
 
 def test_a_missing_modality(loader):

@@ -1,10 +1,8 @@
 """Which loss reaches what, on graphs with a known answer; and the fusions inside the encoders."""
 
-from argparse import Namespace
-
 import pytest
 import torch
-from steps import build_method, build_model, forward
+from steps import build_method, build_model, forward, shapes_for, take_step
 from torch import nn
 
 from mmpareto import integrate, mmpareto_backward
@@ -75,7 +73,7 @@ def test_a_group_is_integrated_with_as_many_objectives_as_reach_it():
 
 def of_model(fusion, modalities=("audio", "visual")):
     torch.manual_seed(0)
-    model = MultimodalModel(dict.fromkeys(modalities, 1), 3, fusion=fusion)
+    model = MultimodalModel(shapes_for(modalities), 3, fusion=fusion)
     clips = {m: torch.randn(4, 1 + (m == "visual"), 1, 32, 32) for m in modalities}
     logits, _ = model(clips)
     return model, {name: x.square().mean() for name, x in logits.items()}
@@ -107,12 +105,12 @@ def test_the_control_of_the_gain_scales_what_mmpareto_scales():
     for argv in (["--measure_conflict"], []):
         model = build_model("greedy").double()  # with gates
         method = build_method("uniform", "--encoder_grad_scale", "1.5", *argv)
-        method.backward(forward(model), model)
+        take_step(method, model, forward(model))
         found.append([p.grad for p in model.parameters()])
     for gradient, expected in zip(*found):
         torch.testing.assert_close(gradient, expected)
     plain = build_model("greedy").double()
-    build_method("uniform").backward(forward(plain), plain)
+    take_step(build_method("uniform"), plain, forward(plain))
     for name, own in plain.groups(forward(plain).losses).items():
         for p, scaled in zip(own, model.groups(forward(model).losses)[name]):
             torch.testing.assert_close(scaled.grad, 1.5 * p.grad)
@@ -137,7 +135,7 @@ def test_gates_follow_their_formula():
 def test_open_gates_are_late_fusion():
     """With all gates at 1 the model is concat's."""
     model, _ = of_model("mmtm")
-    late = MultimodalModel({"audio": 1, "visual": 1}, 3)
+    late = MultimodalModel(shapes_for(("audio", "visual")), 3)
     late.encoders, late.heads, late.fusion.linear = model.encoders, model.heads, model.fusion.linear
     for gates in model.fusion.gates:
         for layer in gates.excite.values():
@@ -150,16 +148,16 @@ def test_open_gates_are_late_fusion():
 
 
 def test_encoders_that_a_fusion_cannot_run_are_refused():
-    with pytest.raises(BadInput, match="--encoder mobilenet_v3: has no stage_widths; --fusion mm"):
-        MultimodalModel({"audio": 1, "visual": 1}, 3, "mobilenet_v3", "mmtm")
-    with pytest.raises(BadInput, match="--encoder cnn: has no token_width; --fusion mbt needs it"):
-        MultimodalModel({"audio": 1, "visual": 1}, 3, "cnn", "mbt")
+    with pytest.raises(BadInput, match="--encoder mobilenet_v3: has no stages that give maps"):
+        MultimodalModel(shapes_for(("audio", "visual")), 3, "mobilenet_v3", "mmtm")
+    with pytest.raises(BadInput, match="--encoder cnn: has no stages that give tokens"):
+        MultimodalModel(shapes_for(("audio", "visual")), 3, "cnn", "mbt")
 
 
 def tokens_of(**modalities):
     """(vit_tiny's encoders, one picture of every modality) for MBT."""
     torch.manual_seed(0)
-    model = MultimodalModel(dict.fromkeys(modalities, 1), 3, "vit_tiny", "mbt")
+    model = MultimodalModel(shapes_for(modalities), 3, "vit_tiny", "mbt")
     clips = {m: torch.randn(2, 1, 1, *size) for m, size in modalities.items()}
     return model.eval(), clips
 
@@ -167,7 +165,7 @@ def tokens_of(**modalities):
 def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
     """Cut off by infinite negative attention is hard to build; a fusion after the last layer is."""
     model, clips = tokens_of(audio=(28, 20), visual=(28, 28))
-    late = MultimodalModel({"audio": 1, "visual": 1}, 3, "vit_tiny").eval()
+    late = MultimodalModel(shapes_for(("audio", "visual")), 3, "vit_tiny").eval()
     late.encoders, late.heads, late.fusion.linear = model.encoders, model.heads, model.fusion.linear
     model.fusion.first = 6
     mixed, expected = model(clips)[0], late(clips)[0]
@@ -203,14 +201,14 @@ def test_mbt_follows_its_formula():
 )
 def test_mbt_flags_out_of_range(argv, message):
     with pytest.raises(BadInput, match=message):
-        MultimodalModel({"a": 1, "b": 1}, 3, "vit_tiny", "mbt", Namespace(**argv))
+        MultimodalModel(shapes_for("ab"), 3, "vit_tiny", "mbt", argv)
 
 
 def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
     torch.manual_seed(0)
-    model = MultimodalModel({"audio": 1, "visual": 1}, 3, "cnn", "centralnet").eval()
+    model = MultimodalModel(shapes_for(("audio", "visual")), 3, "cnn", "centralnet").eval()
     clips = {"audio": torch.randn(2, 1, 48, 32), "visual": torch.randn(2, 1, 32, 32)}
-    late = MultimodalModel({"audio": 1, "visual": 1}, 3, "cnn").eval()
+    late = MultimodalModel(shapes_for(("audio", "visual")), 3, "cnn").eval()
     late.encoders = model.encoders
     logits, features = model(clips)
     for modality, expected in late(clips)[1].items():
@@ -231,4 +229,4 @@ def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
 
 def test_centralnet_needs_encoders_of_the_same_widths():
     with pytest.raises(BadInput, match="--fusion centralnet: needs encoders with the same widths"):
-        MultimodalModel({"a": 1, "b": 1}, 3, "a=cnn,b=resnet18", "centralnet")
+        MultimodalModel(shapes_for("ab"), 3, "a=cnn,b=resnet18", "centralnet")

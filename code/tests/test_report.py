@@ -221,7 +221,8 @@ def test_another_reference(runs, capsys):
 def test_runs_of_older_versions_are_taken_as_they_are(runs, capsys):
     change_data(runs[1], samples=None)  # they did not say how many they had
     stored = json.loads((runs[1] / "options.json").read_text())
-    del stored["options"]["missing"]  # and had fewer flags
+    del stored["options"]["compile"]  # had fewer flags
+    stored["options"] |= {"missing": "drop", "processes": 1}  # and others that are gone
     (runs[1] / "options.json").write_text(json.dumps(stored))
     report.main([str(folder) for folder in runs])
     assert table(capsys.readouterr().out, "Test accuracy, %")["uniform"]["n"] == "3"

@@ -4,10 +4,20 @@ import inspect
 
 import pytest
 import torch
-from steps import build_method, build_model, encoder_for, forward, start
+from steps import (
+    build_method,
+    build_model,
+    built_reader,
+    encoder_for,
+    forward,
+    shapes_for,
+    start,
+    take_step,
+)
 
 import train
 from mmpareto import mmpareto_backward
+from models.fusion import LateFusion
 from models.multimodal import MultimodalModel
 from models.reach import objectives_of
 from utils import options, registry
@@ -16,13 +26,7 @@ from utils.loading import collate
 from utils.record import read_jsonl
 from utils.samples import Sample
 
-ROOMS = {
-    "methods": "Method",
-    "models/encoders": "Encoder",
-    "models/fusion": "Fusion",
-    "dataset": "Dataset",
-    "dataset/modalities": "Modality",
-}
+ROOMS = registry.CLASSES
 
 
 def every(room):
@@ -30,7 +34,7 @@ def every(room):
 
 
 def load(room, name):
-    return getattr(registry.load(room, name, "--flag"), ROOMS[room])
+    return registry.load_class(room, name, "--flag")
 
 
 @pytest.mark.parametrize("room, name", [(r, n) for r in ROOMS for n in registry.names(r)])
@@ -55,14 +59,13 @@ def test_a_typo_is_answered_with_the_choices(room):
 def test_methods_fill_gradients_and_report(name, modalities):
     model, method = build_model(name, modalities), build_method(name)
     start(method, model)
-    diagnostics = method.backward(forward(model), model)
+    diagnostics = take_step(method, model, forward(model))
     for parameters in model.encoder_parameters().values():
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in parameters)
         assert any((p.grad != 0).any() for p in parameters)
     assert all(isinstance(v, torch.Tensor) and v.ndim == 0 for v in diagnostics.values())
     assert all(torch.isfinite(v) and not v.requires_grad for v in diagnostics.values())
-    if hasattr(method, "state_dict"):
-        method.load_state_dict(method.state_dict())
+    method.load_state_dict(method.state_dict())
 
 
 @every("methods")
@@ -75,7 +78,7 @@ def test_a_loss_scale_comes_through(name):
         given = forward(model)
         given.losses = {k: scale * loss for k, loss in given.losses.items()}
         given.scale = torch.tensor(scale)
-        method.backward(given, model)
+        take_step(method, model, given)
         found[scale] = {n: p.grad for n, p in model.named_parameters()}
     for parameter, plain in found[1.0].items():
         if plain is None:
@@ -92,7 +95,7 @@ def test_a_step_in_mixed_precision_is_near_the_one_in_float32(name, modalities):
         model, method = build_model(name, modalities), build_method(name)
         start(method, model)
         model.eval()  # over four samples the normalisation would multiply every rounding
-        method.backward(forward(model, seed=1, autocast=dtype), model)
+        take_step(method, model, forward(model, seed=1, autocast=dtype))
         found[dtype] = {
             m: torch.cat([p.grad.flatten() for p in ps])
             for m, ps in model.encoder_parameters().items()
@@ -109,14 +112,14 @@ def test_with_one_modality_every_method_is_the_unimodal_baseline(name):
     model = build_model(name, ["audio"])
     plain = forward(model).losses["audio"]
     expected = torch.autograd.grad(plain, list(model.parameters()))
-    build_method(name).backward(forward(model), model)
+    take_step(build_method(name), model, forward(model))
     for parameter, gradient in zip(model.parameters(), expected):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
 def gradients_of(name, *argv):
     model = build_model(name).double()
-    build_method(name, *argv).backward(forward(model), model)
+    take_step(build_method(name, *argv), model, forward(model))
     return {n: p.grad for n, p in model.named_parameters()}
 
 
@@ -141,7 +144,7 @@ def test_measuring_conflict_does_not_change_uniform():
 def test_uniform_with_a_larger_encoder_gradient_is_mmpareto_without_conflict():
     """The control of the paper's facts: gamma without direction."""
     model = build_model("mmpareto").double()
-    found = build_method("mmpareto").backward(forward(model), model)
+    found = take_step(build_method("mmpareto"), model, forward(model))
     ours = {n: p.grad for n, p in model.named_parameters()}
     control = gradients_of("uniform", "--encoder_grad_scale", "1.5")
     agreeing = [m for m in ("audio", "visual") if found[f"cosine/{m}"] > 0]
@@ -152,7 +155,7 @@ def test_uniform_with_a_larger_encoder_gradient_is_mmpareto_without_conflict():
 
 @every("models/encoders")
 def test_encoders(name):
-    encoder = load("models/encoders", name)(2).eval()
+    encoder = load("models/encoders", name)((2, 32, 40)).eval()
     pictures = torch.randn(3, 2, 32, 40)
     assert encoder(pictures).shape == (3, encoder.feature_dim)
     clips = torch.randn(3, 4, 2, 32, 40)
@@ -162,7 +165,7 @@ def test_encoders(name):
 
 def test_resnet18_has_the_published_initialisation():
     torch.manual_seed(0)
-    encoder = load("models/encoders", "resnet18")(1)
+    encoder = load("models/encoders", "resnet18")((1, 224, 224))
     norms = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     weights = torch.cat([m.weight.detach() for m in norms])
     assert abs(weights.mean() - 1) < 0.002 and abs(weights.std() - 0.02) < 0.001
@@ -176,7 +179,7 @@ def test_resnet18_has_the_published_initialisation():
 @every("models/fusion")
 def test_fusions_are_trained_by_every_loss_that_reaches_them(name, modalities):
     torch.manual_seed(0)
-    model = MultimodalModel(dict.fromkeys(modalities, 1), 3, encoder_for(name), name)
+    model = MultimodalModel(shapes_for(modalities), 3, encoder_for(name), name)
     clips = {m: torch.randn(4, 1 + (m == "visual"), 1, 32, 32) for m in modalities}
     logits, features = model(clips)
     assert {x.shape for x in logits.values()} == {(4, 3)} and list(features) == list(modalities)
@@ -194,9 +197,7 @@ def test_fusions_are_trained_by_every_loss_that_reaches_them(name, modalities):
 
 
 LATE = [
-    f
-    for f in registry.names("models/fusion")
-    if not hasattr(load("models/fusion", f), "mixes_encoders")
+    f for f in registry.names("models/fusion") if issubclass(load("models/fusion", f), LateFusion)
 ]
 
 
@@ -210,13 +211,13 @@ def test_late_fusions(name):
 
 
 def test_model_branches():
-    model = MultimodalModel({"audio": 1, "visual": 3}, 6)
+    model = MultimodalModel({"audio": (1, 64, 32), "visual": (2, 3, 32, 32)}, 6)
     inputs = {"audio": torch.randn(2, 1, 64, 32), "visual": torch.randn(2, 2, 3, 32, 32)}
     logits, features = model(inputs)
     assert list(logits) == ["multimodal", "audio", "visual"]
     assert {f.shape for f in features.values()} == {(2, 512)}
     assert {x.shape for x in logits.values()} == {(2, 6)}
-    alone, _ = MultimodalModel({"audio": 1}, 6)({"audio": inputs["audio"]})
+    alone, _ = MultimodalModel({"audio": (1, 64, 32)}, 6)({"audio": inputs["audio"]})
     assert list(alone) == ["audio"]
 
 
@@ -238,16 +239,13 @@ def test_datasets_and_their_readers(name, request):
         samples = dataset.samples(split)
         assert all(isinstance(s, Sample) and 0 <= s.target < len(dataset.classes) for s in samples)
         for modality, reader_name in dataset.modalities.items():
-            reader = load("dataset/modalities", reader_name)(root / modality, split == "train", opt)
+            folder, train = root / modality, split == "train"
+            reader = built_reader(reader_name, folder, train, **vars(opt))
             assert {s.id for s in samples} <= reader.ids()
             batch, _ = collate([({modality: reader.read(samples[0].id)}, 0)])
-            value = (
-                reader.finish(batch[modality])[0]
-                if hasattr(reader, "finish")
-                else batch[modality][0]
-            )
+            value = reader.on_device(batch[modality])[0]
             assert value.dtype == torch.float32 and value.ndim in (3, 4)
-            assert value.shape[-3] == reader.channels and torch.isfinite(value).all()
+            assert value.shape == reader.shape and torch.isfinite(value).all()
 
 
 @every("dataset")

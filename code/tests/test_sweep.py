@@ -59,7 +59,7 @@ def test_all_methods_but_those_that_the_flags_do_not_suit(capsys):
     suited = [name for name in registry.names("methods") if name not in ("umt", "greedy")]
     assert list(found) == [f"demo-{name}-seed0" for name in suited]
     told = capsys.readouterr().out
-    assert "left out, umt: --umt_teachers not given" in told
+    assert "left out, umt: --umt_teachers: not given" in told
     assert "left out, greedy: --fusion concat: has no gates" in told
     assert "demo-greedy-seed0" in planned("--fusion", "mmtm", methods="all")
     assert "left out, ogm: --fusion mmtm: has no unimodal logits" in capsys.readouterr().out

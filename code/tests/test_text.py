@@ -1,7 +1,5 @@
 """Text as a modality: tokens of a Hugging Face tokenizer, embedded as its model does."""
 
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
@@ -39,15 +37,15 @@ def model(tmp_path_factory):
 def reader(model, tmp_path):
     (tmp_path / "a.txt").write_text("the cat purrs")
     (tmp_path / "b.txt").write_text("the bird barks the dog barks")
-    return Modality(tmp_path, True, Namespace(text_model=str(model), text_tokens=4))
+    return Modality(tmp_path, True, str(model), 4)
 
 
 def test_tokens_become_their_embeddings_and_the_rest_zero(reader, model):
     batch = torch.stack([reader.read("a"), reader.read("b")])
     assert batch.tolist() == [[3, 4, 7, 0], [3, 1, 6, 3]]  # one more than the word's number
     table = transformers.BertModel.from_pretrained(model).embeddings.word_embeddings.weight
-    found = reader.finish(batch)
-    assert found.shape == (2, WIDTH, 4, 1) and reader.channels == WIDTH
+    found = reader.on_device(batch)
+    assert found.shape == (2, WIDTH, 4, 1) and reader.shape == (WIDTH, 4, 1)
     torch.testing.assert_close(found[0, :, 1, 0], table[WORDS.index("cat")].detach())
     torch.testing.assert_close(found[1, :, 1, 0], table[WORDS.index("[UNK]")].detach())
     assert not found[0, :, 3].any()
@@ -85,7 +83,7 @@ def test_trains_beside_another_modality(model, tmp_path, capsys):
 )
 def test_bad_flags_are_named(model, tmp_path, change, message):
     with pytest.raises(BadInput, match=message):
-        Modality(tmp_path, True, Namespace(**dict(text_model=str(model), text_tokens=4) | change))
+        Modality(tmp_path, True, **dict(text_model=str(model), text_tokens=4) | change)
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"", "has no text"), (b"\xff", "unreadable")])

@@ -87,7 +87,7 @@ def test_without_cremad_the_demo_set_is_used_and_said(monkeypatch, demo_root, tm
     # once CREMA-D is there, it is taken
     shutil.copytree(demo_root, tmp_path / "data" / "cremad")
     opt = options.parse([])
-    assert opt.dataset == "cremad" and not opt.demo_notice and opt.epochs == 50
+    assert opt.dataset == "cremad" and not options.notice([]) and opt.epochs == 50
 
 
 def test_the_demo_set_generates_itself(monkeypatch, tmp_path):

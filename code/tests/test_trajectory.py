@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from steps import build_method
+from steps import build_method, shapes_for, take_step
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -38,7 +38,7 @@ def ours(losses, model):
 
 def published(losses, model):
     given = ForwardPass(losses, {}, {}, torch.zeros(0), 0)
-    found = build_method("published").backward(given, model)
+    found = take_step(build_method("published"), model, given)
     return [float(v) for k, v in found.items() if k.startswith("cosine/")]
 
 
@@ -53,7 +53,7 @@ def ours_in_parts(model, inputs, target):
 def train(modalities, step, pixels=32, steps=6, change=None, clip=None):
     """(parameters after every step, cosines of every step and encoder)."""
     torch.manual_seed(1)
-    model = MultimodalModel(dict.fromkeys(modalities, 1), 4).double()
+    model = MultimodalModel(shapes_for(modalities), 4).double()
     if change:
         change(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.005, momentum=0.9, weight_decay=1e-4)
@@ -131,7 +131,7 @@ def test_with_frozen_parameters():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_under_autocast_the_gradients_equal_the_published_ones(dtype):
     torch.manual_seed(2)
-    model = MultimodalModel({"audio": 1, "visual": 1}, 4)
+    model = MultimodalModel(shapes_for(("audio", "visual")), 4)
     inputs = {m: torch.randn(6, 1, 32, 32) for m in model.encoders}
     target = torch.randint(4, (6,))
     gradients = {}

@@ -12,22 +12,9 @@ from pathlib import Path
 
 import torch
 
-from utils import distributed
+from utils import distributed, options
 from utils.atomic import replacing, write_text
 from utils.errors import BadInput
-
-# They change how a run is computed or watched, not what comes out
-FREE_ON_RESUME = (
-    "resume",
-    "num_workers",
-    "tensorboard",
-    "run_name",
-    "data_root",
-    "gpu_ids",
-    "cache",
-    "cache_dir",
-    "processes",
-)
 
 
 def environment() -> dict[str, str]:
@@ -59,19 +46,28 @@ def processor() -> str:
 
 
 def about(dataset, loaders: dict) -> dict:
-    """What others must know of the data: classes, channels, samples, how it was prepared."""
+    """What others must know of the data: classes, shapes, samples, how it was prepared."""
     readers = loaders["train"].dataset.readers
     settings = Path(dataset.root) / "settings.json"
     return {
         "classes": dataset.classes,
-        "channels": {modality: reader.channels for modality, reader in readers.items()},
+        "shapes": {modality: list(reader.shape) for modality, reader in readers.items()},
         "readers": {modality: dataset.modalities[modality] for modality in readers},
         "samples": {split: len(loader.dataset) for split, loader in loaders.items()},
         "preparation": json.loads(settings.read_text()) if settings.is_file() else None,
     }
 
 
-def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict | None]:
+def shapes_of(data: dict) -> dict[str, list[int]]:
+    """{modality: shape of an item} of a stored run. An older one tells channels and readers alone,
+    which is all that its encoders depend on."""
+    if "shapes" in data:
+        return data["shapes"]
+    clips = {m for m, reader in data["readers"].items() if reader == "frames"}
+    return {m: [1] * (m in clips) + [c, 1, 1] for m, c in data["channels"].items()}
+
+
+def open_run(wanted: Namespace, data: dict | None = None) -> tuple[Path, dict | None]:
     """The run's folder, and its last checkpoint when `--resume` finds one.
 
     data: as `about` gives it, stored beside the options.
@@ -79,13 +75,16 @@ def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict |
     Raises BadInput where the folder holds another run, there is nothing to resume, or an option
     differs from the run's; nothing is changed then.
     """
-    folder = Path(options.ckpt_path) / options.run_name
+    folder = Path(wanted.ckpt_path) / wanted.run_name
     stored = folder / "options.json"
-    wanted = jsonable(options)
-    if not options.resume:
+    if not wanted.resume:
         if not distributed.is_main():
             return folder, None
-        content = {"options": wanted, "environment": environment(), "data": data}
+        content = {
+            "options": options.jsonable(vars(wanted)),
+            "environment": environment(),
+            "data": data,
+        }
         begun = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         write_text(begun / stored.name, json.dumps(content, indent=1))
         try:
@@ -93,13 +92,13 @@ def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict |
         except OSError:
             shutil.rmtree(begun)
             raise BadInput(
-                f"--run_name {options.run_name}: {folder} exists; add --resume to continue it, or "
+                f"--run_name {wanted.run_name}: {folder} exists; add --resume to continue it, or "
                 "choose another name"
             ) from None
         return folder, None
     if not stored.is_file():
         raise BadInput(f"--resume: {folder} holds no run to continue")
-    refuse_other_options(folder, options, "--resume")
+    refuse_other_options(folder, wanted, "--resume")
     if distributed.is_main():
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
@@ -108,28 +107,28 @@ def open_run(options: Namespace, data: dict | None = None) -> tuple[Path, dict |
 
 
 def read_options(folder: Path) -> dict:
-    """What options.json of a run holds. Raises BadInput where there is none."""
+    """What options.json of a run holds, the options complete. Raises BadInput where there is none,
+    or where this version cannot go on with them."""
     stored = folder / "options.json"
     if not stored.is_file():
         raise BadInput(f"{folder}: no run folder, it has no options.json")
-    return json.loads(stored.read_text())
+    content = json.loads(stored.read_text())
+    return content | {"options": options.completed(folder, content)}
 
 
-def refuse_other_options(folder: Path, options: Namespace, asked_by: str) -> None:
+def refuse_other_options(folder: Path, wanted: Namespace, asked_by: str) -> None:
     """Raises BadInput where the run in `folder` was begun with options that lead elsewhere."""
-    begun = read_options(folder)["options"]
-    wanted = jsonable(options)
-    for name in sorted(begun.keys() | wanted.keys()):
-        if name not in FREE_ON_RESUME and begun.get(name) != wanted.get(name):
+    content = read_options(folder)
+    begun, now = content["options"], options.jsonable(vars(wanted))
+    _, touches = options.flags_of_run(content)
+    for name in sorted(begun.keys() | now.keys()):
+        if touches.get(name) in ("speed", "place"):
+            continue
+        if begun.get(name) != now.get(name):
             raise BadInput(
                 f"{asked_by}: {folder} was begun with --{name} {begun.get(name)}, "
-                f"not {wanted.get(name)}; give the same options, or another folder for the run"
+                f"not {now.get(name)}; give the same options, or another folder for the run"
             )
-
-
-def jsonable(options: Namespace) -> dict:
-    """The options as options.json stores them."""
-    return json.loads(json.dumps(vars(options), default=str))
 
 
 def save(state: dict, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -113,29 +112,21 @@ def gather(values: list) -> list:
     return [value for each in lists for value in each]
 
 
-def reduce(tensors: list[Tensor]) -> Callable[[], None]:
-    """Begins to sum `tensors` over the processes, in place; returns what waits for the end.
+def sum_over_processes(tensors: list[Tensor]) -> None:
+    """Sums `tensors` over the processes, in place.
 
     One flat bucket per dtype, so one collective in place of one per tensor. All processes must give
     the same shapes in the same order.
     """
     if world_size() == 1:
-        return lambda: None
-    buckets = []
+        return
     for dtype in dict.fromkeys(t.dtype for t in tensors):
         members = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.flatten() for t in members])
         with loss_of_a_process():
-            buckets.append((members, flat, dist.all_reduce(flat, async_op=True)))
-
-    def wait() -> None:
-        for members, flat, work in buckets:
-            with loss_of_a_process():
-                work.wait()  # on a GPU the stream waits, not the host
-            parts = flat.split([t.numel() for t in members])
-            torch._foreach_copy_(members, [x.view(t.shape) for x, t in zip(parts, members)])
-
-    return wait
+            dist.all_reduce(flat)
+        parts = flat.split([t.numel() for t in members])
+        torch._foreach_copy_(members, [x.view(t.shape) for x, t in zip(parts, members)])
 
 
 def average_buffers(model: nn.Module) -> None:
@@ -143,5 +134,5 @@ def average_buffers(model: nn.Module) -> None:
     if world_size() > 1:
         buffers = [b for b in model.buffers() if b.is_floating_point()]
         if buffers:
-            reduce(buffers)()
+            sum_over_processes(buffers)
             torch._foreach_div_(buffers, world_size())

@@ -14,7 +14,6 @@ import torch  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
 from utils.loading import collate  # noqa: E402
 from utils.record import read_jsonl  # noqa: E402
-from utils.samples import PRESENT  # noqa: E402
 
 # Okabe and Ito's palette: told apart with every kind of colour vision
 COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
@@ -133,7 +132,6 @@ def draw_examples(model, loader, classes: list[str], count: int = 4):
     inputs, target = loader.to_device(*collate([loader.dataset[0, i] for i in range(count)]))
     with torch.no_grad():
         logits, _ = model.eval()(inputs)
-    inputs.pop(PRESENT, None)
     size = (2.6 * len(inputs), 2.2 * count)
     figure, axes = plt.subplots(count, len(inputs), figsize=size, squeeze=False)
     for row in range(count):

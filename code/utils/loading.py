@@ -6,16 +6,18 @@ import copy
 import signal
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dataset.modalities import Modality
 from utils import distributed, registry
 from utils.cache import open_cache
 from utils.errors import BadInput
-from utils.samples import PRESENT, Sample
+from utils.samples import Sample
 from utils.seed import generator, seeded
 
 
@@ -23,13 +25,10 @@ class SampleDataset(Dataset):
     """`samples` with all modalities of `readers`; indexed by (epoch, index), see `BatchSampler`.
 
     An item is ({modality: tensor}, target). Randomness of the readers is seeded per item and epoch.
-    present: {modality: ids that have it}; where it is given, an item has zeros for what it lacks
-    and says so under PRESENT, (M,) bool.
     """
 
-    def __init__(self, samples: list[Sample], readers: dict, seed: int, present=None):
+    def __init__(self, samples: list[Sample], readers: dict, seed: int):
         self.samples, self.readers, self.seed = samples, readers, seed
-        self.present, self.blanks = present, {}  # {modality: zeros like an item's}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -38,25 +37,8 @@ class SampleDataset(Dataset):
         epoch, index = where
         sample = self.samples[index]
         with seeded(self.seed, epoch, index):
-            if self.present is None:
-                inputs = {m: reader.read(sample.id) for m, reader in self.readers.items()}
-            else:
-                inputs = {
-                    m: reader.read(sample.id) if sample.id in self.present[m] else self.blank(m)
-                    for m, reader in self.readers.items()
-                }
-                own = [sample.id in ids for ids in self.present.values()]
-                inputs[PRESENT] = torch.tensor(own)
+            inputs = {m: reader.read(sample.id) for m, reader in self.readers.items()}
         return inputs, sample.target
-
-    def blank(self, modality: str) -> Tensor | tuple[Tensor, ...]:
-        if modality not in self.blanks:
-            with seeded(0):  # what a reader draws for it is nobody's
-                item = self.readers[modality].read(min(self.present[modality]))
-            whole = isinstance(item, Tensor)
-            zeros = [torch.zeros_like(x) for x in ((item,) if whole else item)]
-            self.blanks[modality] = zeros[0] if whole else tuple(zeros)
-        return self.blanks[modality]
 
 
 class BatchSampler(Sampler):
@@ -118,8 +100,7 @@ def finish_inputs(inputs: dict, readers: dict, device: str) -> dict[str, Tensor]
     """A batch as `collate` gives it, on the device and as the encoders want it."""
     inputs = {m: move(x, device) for m, x in inputs.items()}
     for modality, reader in readers.items():
-        if hasattr(reader, "finish"):
-            inputs[modality] = reader.finish(inputs[modality])
+        inputs[modality] = reader.on_device(inputs[modality])
     return inputs
 
 
@@ -169,24 +150,29 @@ def quiet_worker(worker: int) -> None:
     sys.excepthook = lambda *exception: None
 
 
-def build_readers(dataset, modalities: list[str], train: bool, options) -> dict:
-    """{modality: reader} for `modalities` of a data set."""
+def build_readers(
+    dataset, modalities: list[str], train: bool, flags: Mapping[str, object]
+) -> dict[str, Modality]:
+    """{modality: reader} for `modalities` of a data set, with those of `flags` that it declares."""
     readers = {}
     for modality in modalities:
-        room = registry.load("dataset/modalities", dataset.modalities[modality], "--modalities")
-        readers[modality] = room.Modality(Path(dataset.root) / modality, train, options)
+        build = registry.load_class(
+            "dataset/modalities", dataset.modalities[modality], "--modalities"
+        )
+        folder = Path(dataset.root) / modality
+        readers[modality] = build(folder, train, **registry.settings(build, flags))
     return readers
 
 
-def available(dataset, split: str, present: dict[str, set[str]], missing: str) -> list[Sample]:
-    """Samples of a split that have a file in every modality, with `missing` "keep" in one at
-    least; says how many of how many. present: {modality: ids that have a file}.
+def available(dataset, split: str, present: dict[str, set[str]]) -> list[Sample]:
+    """Samples of a split that have a file in every modality; says how many of how many.
+
+    present: {modality: ids that have a file}.
 
     Raises BadInput when there is none.
     """
     samples = dataset.samples(split)
-    enough = all if missing == "drop" else any
-    found = [s for s in samples if enough(s.id in ids for ids in present.values())]
+    found = [s for s in samples if all(s.id in ids for ids in present.values())]
     print(f"{dataset.name} {split}: {len(found)} of {len(samples)} samples found in {dataset.root}")
     if any(s.id not in ids for ids in present.values() for s in samples):
         for modality, ids in present.items():
@@ -194,7 +180,7 @@ def available(dataset, split: str, present: dict[str, set[str]], missing: str) -
             if lacking:
                 few = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
                 print(f"  WARNING: {len(lacking)} without {modality}: {few}")
-    if not found or not all(any(s.id in ids for s in found) for ids in present.values()):
+    if not found:
         raise BadInput(
             f"--data_root {dataset.root}: no {split} sample is there. {dataset.how_to_prepare()}"
         )
@@ -202,43 +188,48 @@ def available(dataset, split: str, present: dict[str, set[str]], missing: str) -
 
 
 def build_loader(
-    samples: list[Sample], readers: dict, options, seed: int, shuffle: bool, present=None
+    samples: list[Sample],
+    readers: dict[str, Modality],
+    batch_size: int,
+    seed: int,
+    shuffle: bool,
+    num_workers: int,
+    device: str,
 ) -> Batches:
-    """Batches of `--batch_size`, the short last one kept as published; workers stay alive."""
+    """Batches of `batch_size`, the short last one kept as published; workers stay alive."""
     loader = DataLoader(
-        SampleDataset(samples, readers, seed, present),
-        batch_sampler=BatchSampler(len(samples), options.batch_size, seed, shuffle),
-        num_workers=options.num_workers,
+        SampleDataset(samples, readers, seed),
+        batch_sampler=BatchSampler(len(samples), batch_size, seed, shuffle),
+        num_workers=num_workers,
         collate_fn=collate,
         worker_init_fn=quiet_worker,
-        persistent_workers=options.num_workers > 0,
-        pin_memory=options.device == "cuda",
+        persistent_workers=num_workers > 0,
+        pin_memory=device == "cuda",
     )
-    return Batches(loader, readers, options.device)
+    return Batches(loader, readers, device)
 
 
-def check_batches(size: int, options) -> None:
+def check_batches(size: int, batch_size: int) -> None:
     """Raises BadInput for a batch larger than the split, or too small for the processes."""
-    if options.batch_size > size:
+    if batch_size > size:
+        raise BadInput(f"--batch_size {batch_size}: larger than the training split; at most {size}")
+    processes, last = distributed.world_size(), size % batch_size or batch_size
+    if min(batch_size, last) < processes:
         raise BadInput(
-            f"--batch_size {options.batch_size}: larger than the training split; at most {size}"
-        )
-    processes, last = distributed.world_size(), size % options.batch_size or options.batch_size
-    if min(options.batch_size, last) < processes:
-        raise BadInput(
-            f"--batch_size {options.batch_size}: leaves a last batch of {last} of {size} samples "
+            f"--batch_size {batch_size}: leaves a last batch of {last} of {size} samples "
             f"for {processes} processes; choose another size, or fewer processes"
         )
 
 
-def check_smallest_part(model: nn.Module, loader: Batches, options) -> None:
+def check_smallest_part(model: nn.Module, loader: Batches, accumulate: int) -> None:
     """Raises BadInput where a part of one sample would end the run at the end of an epoch.
 
     Batch normalisation needs two values per channel; small pictures have one per sample.
     """
-    last = len(loader.dataset) % options.batch_size or options.batch_size
-    share = min(options.batch_size, last) // distributed.world_size()
-    if share // options.accumulate > 1:
+    batch_size = loader.sampler.batch_size
+    last = len(loader.dataset) % batch_size or batch_size
+    share = min(batch_size, last) // distributed.world_size()
+    if share // accumulate > 1:
         return
     item = loader.dataset[0, 0]
     inputs, _ = loader.to_device(*collate([item]))
@@ -247,45 +238,64 @@ def check_smallest_part(model: nn.Module, loader: Batches, options) -> None:
             copy.deepcopy(model).train()(inputs)
     except ValueError as error:
         raise BadInput(
-            f"--batch_size {options.batch_size}: leaves a part of one sample of "
+            f"--batch_size {batch_size}: leaves a part of one sample of "
             f"{len(loader.dataset)}, which cannot be normalised ({error}); choose another"
         ) from None
 
 
-def build_loaders(dataset, options) -> dict[str, Batches]:
-    """Loaders "train", "test" and, with `--val_fraction`, "val".
+def pack_all(plain: dict, augmented: dict, ids: list[str], present, folder: Path, workers: int):
+    """Gives the readers of both kinds the cache of their modality, built where it is not there."""
+    for modality, reader in plain.items():
+        if reader.packed_as:
+            there = [name for name in ids if name in present[modality]]
+            packed = open_cache(reader, modality, there, folder, workers)
+            reader.packed = augmented[modality].packed = packed
 
-    "train_plain" is the training split in order and without augmentation, for probes.
+
+def build_loaders(
+    dataset,
+    modalities: list[str],
+    flags: Mapping[str, object],
+    *,
+    batch_size: int,
+    random_seed: int,
+    val_fraction: float,
+    cache: str,
+    cache_dir: str | Path | None,
+    num_workers: int,
+    device: str,
+) -> dict[str, Batches]:
+    """Loaders "train", "test" and, with a `val_fraction` > 0, "val".
+
+    "train_plain" is the training split in order and without augmentation, for probes. The keyword
+    arguments are the flags of train.py; flags: has those that the readers declare.
     """
-    augmented = build_readers(dataset, options.modalities, True, options)
-    plain = build_readers(dataset, options.modalities, False, options)
-    missing = getattr(options, "missing", "drop")  # of older runs: not asked
-    if missing == "drop" and hasattr(dataset, "check_complete"):
-        dataset.check_complete(options.modalities)
+    augmented = build_readers(dataset, modalities, True, flags)
+    plain = build_readers(dataset, modalities, False, flags)
+    dataset.check_complete(modalities)
     present = {modality: reader.ids() for modality, reader in plain.items()}
-    training, validation = available(dataset, "train", present, missing), []
-    test = available(dataset, "test", present, missing)
-    if options.cache == "on":
+    training, validation = available(dataset, "train", present), []
+    test = available(dataset, "test", present)
+    if cache == "on":
         ids = list(dict.fromkeys(s.id for s in training + test))
-        folder = Path(options.cache_dir or Path(dataset.root) / "cache")
-        for modality, reader in plain.items():
-            if hasattr(reader, "pack"):
-                own = [name for name in ids if name in present[modality]]
-                packed = open_cache(reader, modality, own, folder, options.num_workers)
-                reader.packed = augmented[modality].packed = packed
-    if options.val_fraction > 0:
-        training, validation = split_validation(training, options.val_fraction, options.random_seed)
+        folder = Path(cache_dir or Path(dataset.root) / "cache")
+        pack_all(plain, augmented, ids, present, folder, num_workers)
+    elif needing := [reader.needs_cache for reader in augmented.values() if reader.needs_cache]:
+        raise BadInput(f"{needing[0]}: needs the cache; leave out --cache off")
+    if val_fraction > 0:
+        training, validation = split_validation(training, val_fraction, random_seed)
         if not validation:
-            raise BadInput(f"--val_fraction {options.val_fraction}: leaves no validation sample")
-    check_batches(len(training), options)
-    used = {s.id for s in training + validation + test}
-    kept = {m: ids & used for m, ids in present.items()} if missing == "keep" else None
-    seed = options.random_seed
+            raise BadInput(f"--val_fraction {val_fraction}: leaves no validation sample")
+    check_batches(len(training), batch_size)
+
+    def loader(samples: list[Sample], readers: dict, shuffle: bool) -> Batches:
+        return build_loader(samples, readers, batch_size, random_seed, shuffle, num_workers, device)
+
     loaders = {
-        "train": build_loader(training, augmented, options, seed, True, kept),
-        "train_plain": build_loader(training, plain, options, seed, False, kept),
-        "test": build_loader(test, plain, options, seed, False, kept),
+        "train": loader(training, augmented, True),
+        "train_plain": loader(training, plain, False),
+        "test": loader(test, plain, False),
     }
     if validation:
-        loaders["val"] = build_loader(validation, plain, options, seed, False, kept)
+        loaders["val"] = loader(validation, plain, False)
     return loaders

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from functools import cache
 from pathlib import Path
 
 import torch
 
+from methods import NEEDS, Method
+from models.fusion import LateFusion
 from models.multimodal import encoders_of
 from utils import distributed, precision, registry
 from utils.errors import BadInput
@@ -26,23 +30,55 @@ class HelpWithDefaults(
         return super()._get_help_string(action)
 
 
-def shared_flags(parser: argparse.ArgumentParser) -> None:
+class FlagParser(argparse.ArgumentParser):
+    """A parser in which every flag is declared under what it touches, one of TOUCHES: resume,
+    tables and sweeps read it there, and `--help` shows it."""
+
+    def __init__(self, **settings):
+        super().__init__(allow_abbrev=False, **settings)
+        self.declared = []  # (group, what its flags touch)
+
+    def group(self, touches: str, title: str = ""):
+        """A group of flags that touch this, to which flags are added."""
+        group = self.add_argument_group(title or TOUCHES[touches])
+        self.declared.append((group, touches))
+        return group
+
+    @property
+    def touches(self) -> dict[str, str]:
+        """{flag: what it touches}."""
+        return {a.dest: touched for group, touched in self.declared for a in group._group_actions}
+
+    @property
+    def actions(self) -> dict[str, argparse.Action]:
+        """{flag: its action}, a flag for each spelling, without the dashes."""
+        return {flag.lstrip("-"): a for flag, a in self._option_string_actions.items()}
+
+
+TOUCHES = {
+    "compared": "what is trained: runs that differ here can share a table",
+    "results": "how it is trained: runs of a table are alike here",
+    "speed": "how fast: changes no result, free to change on --resume",
+    "place": "where it is read and written: changes no result, free to change on --resume",
+}
+
+
+def whole(text: str) -> str:
+    """The type of a flag in whose value a comma does not part the values of a sweep."""
+    return text
+
+
+def shared_flags(parser: FlagParser) -> None:
     """Flags of every run. Defaults: the published CREMA-D run."""
 
     def files(room: str) -> str:
         return f"a file of {room}/: " + ", ".join(registry.names(room))
 
-    add = parser.add_argument
-    add(
-        "--dataset",
-        default="auto",
-        metavar="NAME",
-        type=str.lower,
-        help=files("dataset") + "; auto = cremad if it is prepared, else demo",
-    )
+    add = parser.group("compared").add_argument
     add("--method", default="mmpareto", metavar="NAME", help=files("methods"))
     add(
         "--modalities",
+        type=whole,
         metavar="A,B",
         help="which of the data set's modalities; one alone = unimodal baseline (default: all)",
     )
@@ -53,7 +89,24 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
         help=files("models/encoders") + "; or one for each modality, audio=cnn,visual=resnet18",
     )
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
-    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
+    add(
+        "--val_fraction",
+        type=float,
+        default=0,
+        metavar="SHARE",
+        help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
+        "as published",
+    )
+    add("--random_seed", type=int, default=0, help="of weights, order, augmentation, validation")
+
+    add = parser.group("results").add_argument
+    add(
+        "--dataset",
+        default="auto",
+        metavar="NAME",
+        type=str.lower,
+        help=files("dataset") + "; auto = cremad if it is prepared, else demo",
+    )
     add(
         "--batch_size",
         type=int,
@@ -92,34 +145,7 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
         help="clip the norm of the whole gradient, after the method; 0 = off",
     )
     add(
-        "--val_fraction",
-        type=float,
-        default=0,
-        metavar="SHARE",
-        help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
-        "as published",
-    )
-    add(
-        "--missing",
-        choices=("drop", "keep"),
-        default="drop",
-        help="samples that lack a modality: left out, or kept, with a zero feature for it",
-    )
-    add("--random_seed", type=int, default=0, help="of weights, order, augmentation, validation")
-    add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
-    add(
-        "--run_name",
-        metavar="NAME",
-        help="the run's folder (default: DATASET-METHOD-seedN, numbered on when it exists)",
-    )
-    add("--resume", action="store_true", help="continue the run of this name from its last epoch")
-    add(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if any"
-    )
-    add(
-        "--gpu_ids",
-        metavar="IDS",
-        help="which GPUs to use, as CUDA_VISIBLE_DEVICES; several with NPROC=2 sh script/...",
     )
     add(
         "--amp",
@@ -139,6 +165,14 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="several GPUs: normalise over the whole batch instead of each process's share",
     )
+
+    add = parser.group("speed").add_argument
+    add(
+        "--gpu_ids",
+        type=whole,
+        metavar="IDS",
+        help="which GPUs to use, as CUDA_VISIBLE_DEVICES; several with NPROC=2 sh script/...",
+    )
     add(
         "--cache",
         choices=("on", "off"),
@@ -146,7 +180,6 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
         help="pack decoded samples once into a file that is mapped to memory; off = read the "
         "prepared files, as published",
     )
-    add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")
     add(
         "--num_workers",
         type=int,
@@ -154,55 +187,114 @@ def shared_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that read data, for each that trains; results do not depend on it",
     )
+
+    add = parser.group("place").add_argument
+    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
+    add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")
+    add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
+    add(
+        "--run_name",
+        metavar="NAME",
+        help="the run's folder (default: DATASET-METHOD-seedN, numbered on when it exists)",
+    )
+    add("--resume", action="store_true", help="continue the run of this name from its last epoch")
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=True, help="write events")
 
 
-def build_parser(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def room_flags(
+    parser: FlagParser, method: str, encoder: str, fusion: str, readers: dict[str, str]
+) -> None:
+    """The flags of the files that a run chooses. readers: {modality: file in modalities/}."""
+    chosen = {f"method {method}": registry.load_class("methods", method, "--method")}
+    for build in dict.fromkeys(encoders_of(encoder, list(readers)).values()):
+        chosen[f"encoder {build.__module__.split('.')[-1]}"] = build
+    if len(readers) > 1:
+        chosen[f"fusion {fusion}"] = registry.load_class("models/fusion", fusion, "--fusion")
+    for title, owner in chosen.items():
+        owner.add_options(parser.group("compared", f"flags of {title}"))
+    for reader in dict.fromkeys(readers.values()):
+        owner = registry.load_class("dataset/modalities", reader, "--modalities")
+        owner.add_options(parser.group("results", f"flags of modality file {reader}"))
+
+
+def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace]:
     """The parser of a command line, and what the line chooses: data set, method, modalities.
 
     The flags of the method and of the modalities' readers are added once both are known, so a flag
     that the chosen ones do not use is refused instead of ignored.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = FlagParser(add_help=False)
     shared_flags(first)
     chosen, _ = first.parse_known_args(argv)
-    chosen.dataset, chosen.notice = choose_dataset(chosen)
-    dataset = registry.load("dataset", chosen.dataset, "--dataset").Dataset
-    chosen.build = registry.load("methods", chosen.method, "--method").Method
+    chosen.dataset, _ = choose_dataset(chosen.dataset)
+    dataset = registry.load_class("dataset", chosen.dataset, "--dataset")
     readers = dataset.modalities_at(chosen.data_root)
     chosen.modalities = choose_modalities(chosen.modalities, readers)
 
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="train.py",
         description="Train encoders and a fusion head with a method for multimodal learning.\n"
         f"Flags and defaults below are those of --dataset {chosen.dataset} --method "
         f"{chosen.method}.",
         epilog=describe_datasets(),
         formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
     )
     shared_flags(parser)
-    rooms = {f"method {chosen.method}": chosen.build}
-    for encoder in dict.fromkeys(encoders_of(chosen.encoder, chosen.modalities).values()):
-        rooms[f"encoder {encoder.__module__.split('.')[-1]}"] = encoder
-    if len(chosen.modalities) > 1:
-        fusion = registry.load("models/fusion", chosen.fusion, "--fusion").Fusion
-        rooms[f"fusion {chosen.fusion}"] = fusion
-    for reader in dict.fromkeys(readers[m] for m in chosen.modalities):
-        module = registry.load("dataset/modalities", reader, "--modalities")
-        rooms[f"modality file {reader}"] = module.Modality
-    for title, owner in rooms.items():
-        if hasattr(owner, "add_options"):
-            owner.add_options(parser.add_argument_group(f"flags of {title}"))
-    known = {action.dest for action in parser._actions}
+    readers = {m: readers[m] for m in chosen.modalities}
+    room_flags(parser, chosen.method, chosen.encoder, chosen.fusion, readers)
+    known = {action.dest for action in parser.actions.values()}
     parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
     return parser, chosen
 
 
-def known_flags(argv: list[str]) -> set[str]:
+@cache
+def flags_of(
+    method: str, encoder: str, fusion: str, readers: tuple[tuple[str, str], ...]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """({flag: default}, {flag: what it touches}) of all runs with these choices."""
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    room_flags(parser, method, encoder, fusion, dict(readers))
+    return vars(parser.parse_args([])), parser.touches
+
+
+def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
+    """`flags_of` the run whose options.json holds `content`."""
+    options, data = content["options"], content.get("data") or {}
+    dataset = registry.load_class("dataset", options["dataset"], "--dataset")
+    readers = data.get("readers") or dataset.modalities
+    chosen = tuple((m, readers[m]) for m in options["modalities"])
+    return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
+
+
+REMOVED = {"missing": "drop"}  # flags of older runs that are gone, and the value that meant nothing
+
+
+def completed(folder: Path, content: dict) -> dict:
+    """The options of a stored run: those it lacks, being older than a flag, have its default.
+
+    Raises BadInput where it was begun with a flag that is gone.
+    """
+    defaults, _ = flags_of_run(content)
+    stored = content["options"]
+    for flag, usual in REMOVED.items():
+        if stored.get(flag, usual) != usual:
+            raise BadInput(
+                f"{folder}: was begun with --{flag} {stored[flag]}, which is no longer there; use "
+                f"the code it was begun with, commit {content['environment']['commit']}"
+            )
+    return jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+
+
+def jsonable(options: dict) -> dict:
+    """Options as options.json stores them."""
+    return json.loads(json.dumps(options, default=str))
+
+
+def known_flags(argv: list[str]) -> dict[str, argparse.Action]:
     """The flags, without dashes, that a run with these choices has."""
     parser, _ = build_parser(argv)
-    return {flag.lstrip("-") for flag in parser._option_string_actions}
+    return parser.actions
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -210,19 +302,29 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser, chosen = build_parser(argv)
     options = parser.parse_args(argv)
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
-    options.demo_notice = chosen.notice
-    options.processes = distributed.world_size()
     options.data_root = options.data_root or DATA / chosen.dataset
     check(options)
-    check_missing(options, chosen.build)
-    try:
-        chosen.build(options)
-    except ValueError as error:  # methods need torch only, so they do not know BadInput
-        raise BadInput(str(error)) from None
+    method = registry.load_class("methods", options.method, "--method")
+    check_needs(options, method)
+    build_method(method, options)
     options.device = choose_device(options)
     precision.resolve(options)
     options.run_name = choose_name(options)
     return options
+
+
+def build_method(method: type[Method], options: argparse.Namespace) -> Method:
+    """Raises BadInput for a flag out of range."""
+    try:
+        return method(**registry.settings(method, vars(options)))
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+
+
+def settings_of_loaders(options: argparse.Namespace) -> dict[str, object]:
+    """The keyword arguments of `build_loaders`."""
+    names = ["batch_size", "random_seed", "val_fraction", "cache", "cache_dir", "num_workers"]
+    return {name: vars(options)[name] for name in [*names, "device"]}
 
 
 def describe_datasets() -> str:
@@ -230,22 +332,30 @@ def describe_datasets() -> str:
     told = ["data sets, with the defaults that differ from those of the published CREMA-D run:"]
     for name in registry.names("dataset"):
         module = registry.load("dataset", name, "--dataset")
-        defaults = [f"--{flag} {value}" for flag, value in module.Dataset.defaults.items()]
-        changed = [" ".join(["defaults", *defaults])] if defaults else []
+        defaults = registry.load_class("dataset", name, "--dataset").defaults
+        flags = [f"--{flag} {value}" for flag, value in defaults.items()]
+        changed = [" ".join(["defaults", *flags])] if flags else []
         told += [f"  {name}", *(f"    {line}" for line in (*module.__doc__.splitlines(), *changed))]
     return "\n".join(told)
 
 
-def choose_dataset(chosen: argparse.Namespace) -> tuple[str, str]:
+def choose_dataset(name: str) -> tuple[str, str]:
     """The data set's name, and what must be said about the choice ("" if the user made it)."""
-    if chosen.dataset != "auto":
-        return chosen.dataset, ""
+    if name != "auto":
+        return name, ""
     if (DATA / "cremad" / "train.csv").is_file():
         return "cremad", ""
     return "demo", (
         "NOTE: CREMA-D is not prepared under data/cremad, so this run uses the GENERATED DEMO SET. "
         "Its numbers say nothing about CREMA-D; to prepare that see data/README.md."
     )
+
+
+def notice(argv: list[str] | None) -> str:
+    """What must be said of a data set that the user did not choose, or ""."""
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    return choose_dataset(parser.parse_known_args(argv)[0].dataset)[1]
 
 
 def choose_modalities(wanted: str | None, there: dict[str, str]) -> list[str]:
@@ -278,19 +388,37 @@ def check(options: argparse.Namespace) -> None:
         raise BadInput(f"--run_name {options.run_name}: must be a plain folder name")
 
 
-def check_missing(options: argparse.Namespace, method: type) -> None:
-    """Raises BadInput for `--missing keep` with what needs every modality of every sample."""
-    if options.missing == "drop" or len(options.modalities) == 1:
-        return
-    fusion = registry.load("models/fusion", options.fusion, "--fusion").Fusion
-    needing = {
-        f"--method {options.method}": getattr(method, "needs_every_modality", False),
-        f"--fusion {options.fusion}": getattr(fusion, "mixes_encoders", False),
-        "several processes": options.processes > 1,
+def check_needs(options: argparse.Namespace, method: type[Method]) -> None:
+    """Raises BadInput where the other flags do not give what the method needs, see NEEDS."""
+    alone = len(options.modalities) == 1  # then nothing is fused, weighed or taught
+    fusion = registry.load_class("models/fusion", options.fusion, "--fusion")
+    met = {
+        "whole_batch": options.accumulate == 1,
+        "validation": alone or options.val_fraction > 0,
+        "unimodal_logits": alone or fusion.has_unimodal_logits,
+        "gates": alone or fusion.has_gates,
+        "late_fusion": alone or issubclass(fusion, LateFusion),
+        "two_modalities": len(options.modalities) <= 2,
+        "teachers": alone or bool(vars(options).get("umt_teachers")),
+        "waits_for_device": True,
     }
-    for what, needs in needing.items():
-        if needs:
-            raise BadInput(f"--missing keep: not with {what}; leave it out, or --missing drop")
+    fusion_flag, accumulate = f"--fusion {options.fusion}", f"--accumulate {options.accumulate}"
+    mend = {  # need: (what stands against it, what mends it)
+        "whole_batch": (f"{accumulate}: computes a batch in parts", "leave it out"),
+        "validation": ("--val_fraction 0: nothing is held out", "such as --val_fraction 0.1"),
+        "unimodal_logits": (f"{fusion_flag}: has no unimodal logits", "choose concat, cosine, sum"),
+        "gates": (f"{fusion_flag}: has no gates", "choose mmtm"),
+        "late_fusion": (f"{fusion_flag}: encoders meet in it", "choose a late one, such as concat"),
+        "two_modalities": (f"--modalities {','.join(options.modalities)}: not two", "choose two"),
+        "teachers": (
+            "--umt_teachers: not given",
+            "such as audio=runs/A,visual=runs/B; train them with --method joint --modalities audio",
+        ),
+    }
+    for need in sorted(method.needs):
+        if not met[need]:
+            against, mended_by = mend[need]
+            raise BadInput(f"{against}; --method {options.method} {NEEDS[need]}; {mended_by}")
 
 
 def choose_device(options: argparse.Namespace) -> str:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from utils.loading import Batches, collate
 from utils.metrics import predict
-from utils.samples import PRESENT
 from utils.seed import generator
 
 BINS = 15  # of the calibration error
@@ -48,7 +47,7 @@ class Altered:
 
     def __iter__(self) -> Iterator:
         for inputs, target in self.loader:
-            yield inputs | {m: self.change(m, inputs[m]) for m in inputs if m != PRESENT}, target
+            yield inputs | {m: self.change(m, inputs[m]) for m in inputs}, target
 
 
 def accuracy(model, loader, branch: str) -> float:

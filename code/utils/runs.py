@@ -10,19 +10,11 @@ from models.multimodal import encoders_of
 from utils import registry
 from utils.checkpoint import read_options
 from utils.errors import BadInput
+from utils.options import flags_of_run
 from utils.record import cost_of, read_jsonl
 from utils.summary import main_branch, selections
 
-COMPARED = ("encoder", "fusion", "val_fraction")  # flags of all runs that a table may compare
-VARIES = {
-    "random_seed",
-    "run_name",
-    "resume",
-    "num_workers",
-    "tensorboard",
-    "ckpt_path",
-    "data_root",
-}
+COMPARED = ("encoder", "fusion", "val_fraction")  # in this order in a row's name
 
 
 def read_run(folder: Path) -> dict:
@@ -48,14 +40,14 @@ def read_run(folder: Path) -> dict:
 
 def flags_of_method(options: dict) -> dict:
     """{flag: default} of what the method's file adds to the command line."""
-    return registry.defaults(registry.load("methods", options["method"], "--method").Method)
+    return registry.defaults(registry.load_class("methods", options["method"], "--method"))
 
 
 def flags_of_model(options: dict) -> dict:
     """{flag: default} of what the files of encoders and fusion add to the command line."""
     owners = [*encoders_of(options["encoder"], options["modalities"]).values()]
     if len(options["modalities"]) > 1:
-        owners.append(registry.load("models/fusion", options["fusion"], "--fusion").Fusion)
+        owners.append(registry.load_class("models/fusion", options["fusion"], "--fusion"))
     return {flag: value for owner in owners for flag, value in registry.defaults(owner).items()}
 
 
@@ -90,14 +82,13 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     than their method, modalities, COMPARED, and the flags of their files, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
-    own = [flags_of_method(r["options"]) | flags_of_model(r["options"]) for r in runs]
-    free = VARIES.union({"method", "modalities", *COMPARED}, *own)
     first = max(runs, key=lambda r: len(r["options"]["modalities"]))
     base = base_of(runs)
     for r in runs:
         opt, label = r["options"], label_of(r["options"], base)
-        both = opt.keys() & first["options"].keys()  # an older run has fewer, as one modality has
-        for key in sorted(both - free):
+        touches = flags_of_run(r)[1]
+        shared = opt.keys() & first["options"].keys()  # a run with one modality has fewer
+        for key in sorted(k for k in shared if touches[k] == "results"):
             if opt[key] != first["options"][key]:
                 raise BadInput(
                     f"{r['folder']}: --{key} {opt[key]}, but {first['folder']} has "
@@ -132,8 +123,8 @@ def conflict_rate(records: list[dict], encoder: str) -> float | None:
 
 def trains_heads(options: dict) -> bool:
     """Does the accuracy of the unimodal heads mean something?"""
-    method = registry.load("methods", options["method"], "--method").Method
-    return getattr(method, "trains_unimodal_heads", True) or len(options["modalities"]) == 1
+    method = registry.load_class("methods", options["method"], "--method")
+    return method.trains_unimodal_heads or len(options["modalities"]) == 1
 
 
 def measures_of(one: dict) -> dict[str, float]:

@@ -17,9 +17,6 @@ class Sample(NamedTuple):
     target: int
 
 
-PRESENT = "present"  # among the inputs of a batch: which modalities its samples have, (B, M) bool
-
-
 def natural(name: str) -> list:
     """A key that sorts `clip2` before `clip10`."""
     return [(int(t), "") if t.isdecimal() else (0, t) for t in re.split(r"(\d+)", name)]

@@ -11,9 +11,12 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from dataset import modalities
 from dataset.modalities import image
 from utils.errors import BadInput
 from utils.samples import natural
+
+ANY_PIXEL = torch.zeros(1, 1, 1)
 
 
 def pick(available: int, wanted: int, train: bool) -> list[int]:
@@ -84,7 +87,7 @@ class FrameFiles:
         return image.opened(self.paths[position]).convert("RGB")
 
 
-class Modality:
+class Modality(modalities.Modality):
     """Reads `--frames_per_clip` T frames as (T, 3, S, S), S = `--image_size`, ImageNet-normalised.
 
     Training: RandomResizedCrop and horizontal flip, drawn per frame; testing: resized to S x S.
@@ -93,11 +96,7 @@ class Modality:
     With `--augment device` frames travel whole and the same crops are made on the device.
     """
 
-    channels = 3
-    gives_clips = True  # (T, C, H, W) and not (C, H, W)
     suffixes = ("",)  # a folder
-    any_pixel = torch.zeros(1, 1, 1)
-    packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
@@ -127,17 +126,31 @@ class Modality:
             "size, and spares the loader nearly all its work",
         )
 
-    def __init__(self, folder: Path, train: bool, options):
-        self.folder, self.train, self.frames_per_clip = Path(folder), train, options.frames_per_clip
-        for flag in ("image_size", "frames_per_clip"):
-            if getattr(options, flag) < 1:
-                raise BadInput(f"--{flag} {getattr(options, flag)}: must be at least 1")
-        if options.cache_pixels < 0:
-            raise BadInput(f"--cache_pixels {options.cache_pixels}: must be at least 0")
-        self.on_device = options.augment == "device"
-        if self.on_device and options.cache == "off":
-            raise BadInput("--augment device: needs the cache; leave out --cache off")
-        self.size, self.cache_pixels = options.image_size, options.cache_pixels
+    def __init__(
+        self,
+        folder: Path,
+        train: bool,
+        image_size=224,
+        frames_per_clip=2,
+        frame_pooling="average",  # the model's affair: see models/multimodal.py
+        cache_pixels=0,
+        augment="loader",
+    ):
+        super().__init__(folder, train)
+        for flag, value in (("image_size", image_size), ("frames_per_clip", frames_per_clip)):
+            if value < 1:
+                raise BadInput(f"--{flag} {value}: must be at least 1")
+        if cache_pixels < 0:
+            raise BadInput(f"--cache_pixels {cache_pixels}: must be at least 0")
+        self.augments_on_device = augment == "device"
+        if self.augments_on_device:
+            self.needs_cache = "--augment device"
+        self.size, self.cache_pixels, self.frames_per_clip = (
+            image_size,
+            cache_pixels,
+            frames_per_clip,
+        )
+        self.shape = (frames_per_clip, 3, image_size, image_size)
         self.packed_as = f"frames, shorter side at most {self.cache_pixels or 'any'}"
         self.crop = v2.RandomResizedCrop(self.size)
         self.transform = v2.Compose(
@@ -168,24 +181,24 @@ class Modality:
         """(T, 3, S, S) uint8; for the device T whole frames (H, W, 3) and their boxes (T, 5)."""
         frames = self.packed(sample_id) if self.packed else FrameFiles(self.folder / sample_id)
         chosen = [frames[i] for i in pick(len(frames), self.frames_per_clip, self.train)]
-        if self.on_device:
-            boxes = [self.box(*frame.shape[:2]) for frame in chosen]
+        if self.augments_on_device:
+            boxes = [self._box(*frame.shape[:2]) for frame in chosen]
             return *chosen, torch.tensor(boxes, dtype=torch.int16)
         if self.packed:
             chosen = [frame.permute(2, 0, 1) for frame in chosen]
         return torch.stack([self.transform(frame).as_subclass(Tensor) for frame in chosen])
 
-    def box(self, height: int, width: int) -> list[int]:
+    def _box(self, height: int, width: int) -> list[int]:
         """Top, left, height, width, mirrored: drawn as `transform` draws them."""
         if not self.train:
             return [0, 0, height, width, 0]
-        drawn = self.crop.make_params([self.any_pixel.expand(3, height, width)])  # its size counts
+        drawn = self.crop.make_params([ANY_PIXEL.expand(3, height, width)])  # its size counts
         flip = int(torch.rand(1).item() < 0.5)
         return [drawn["top"], drawn["left"], drawn["height"], drawn["width"], flip]
 
-    def finish(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
+    def on_device(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
         """A batch of what `read` gives -> (B, T, 3, S, S) float32, on the batch's device."""
-        if self.on_device:
+        if self.augments_on_device:
             *frames, boxes = batch
             whole = torch.stack(frames, dim=1).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
             pictures = crop_resize_flip(whole, boxes, self.size)

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from dataset import modalities
 from utils.errors import BadInput
-from utils.samples import file_of, ids_of
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 
@@ -38,52 +38,43 @@ def opened(path: Path) -> Image.Image:
     return picture
 
 
-class Modality:
+class Modality(modalities.Modality):
     """Reads `<folder>/<id>.png` as (C, S, S) in [-1, 1], S = `--image_size`. No augmentation.
 
     C is 1 where the first picture of the folder is grey, else 3.
     """
 
     suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-    packed = None  # with the cache: sample id -> what `pack` gives
 
     @staticmethod
     def add_options(parser):
         add_image_size(parser)
 
-    def __init__(self, folder: Path, train: bool, options):
-        del train
-        self.folder = Path(folder)
-        if options.image_size < 1:
-            raise BadInput(f"--image_size {options.image_size}: must be at least 1")
-        first, self.size = min(self.ids(), default=None), options.image_size
-        self.channels = 1 if first is None or self.open(first).mode in GREY else 3
-        self.packed_as = f"{self.channels} x {self.size} pixels"
+    def __init__(self, folder: Path, train: bool, image_size=224):
+        super().__init__(folder, train)
+        if image_size < 1:
+            raise BadInput(f"--image_size {image_size}: must be at least 1")
+        first = min(self.ids(), default=None)
+        channels = 1 if first is None or self._open(first).mode in GREY else 3
+        self.shape = (channels, image_size, image_size)
+        self.packed_as = f"{channels} x {image_size} pixels"
         self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
 
-    def ids(self) -> set[str]:
-        """The ids that have a file."""
-        return ids_of(self.folder, self.suffixes)
-
-    def open(self, sample_id: str) -> Image.Image:
-        path = file_of(self.folder, sample_id, self.suffixes)
+    def _open(self, sample_id: str) -> Image.Image:
+        path = self.path(sample_id)
         image = opened(path)
         if image.mode not in GREY + COLOUR:
             raise BadInput(f"{path}: of mode {image.mode}; save it with 8 bits per channel")
         return image
 
     def pack(self, sample_id: str) -> Tensor:
-        """(C, S, S) uint8: what the cache holds."""
-        image = self.open(sample_id)
-        if self.channels == 1 and image.mode not in GREY:
-            raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
-        image = image.convert("L" if self.channels == 1 else "RGB")
-        return functional.pil_to_tensor(functional.resize(image, [self.size, self.size]))
-
-    def read(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8."""
-        return (self.packed or self.pack)(sample_id)
+        image, (channels, *size) = self._open(sample_id), self.shape
+        if channels == 1 and image.mode not in GREY:
+            raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
+        image = image.convert("L" if channels == 1 else "RGB")
+        return functional.pil_to_tensor(functional.resize(image, size))
 
-    def finish(self, batch: Tensor) -> Tensor:
+    def on_device(self, batch: Tensor) -> Tensor:
         """(B, C, S, S) uint8 -> float32 in [-1, 1]."""
         return self.normalise(functional.to_dtype(batch, torch.float32, scale=True))

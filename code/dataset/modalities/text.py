@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 
-from dataset.modalities import spectrogram
+from dataset import modalities
 from utils.errors import BadInput
 
 
@@ -38,7 +38,7 @@ def load(model: str) -> tuple[Any, Tensor]:
     return tokenizer, embeddings.weight.detach().float()
 
 
-class Modality(spectrogram.Modality):
+class Modality(modalities.Modality):
     """Reads UTF-8 text as (D, L, 1) float32: column l is the input embedding, fixed, of token l.
 
     L = `--text_tokens`: longer texts are cut, shorter ones end with zeros. D, tokenizer and
@@ -59,20 +59,20 @@ class Modality(spectrogram.Modality):
             "--text_tokens", type=int, default=64, metavar="L", help="tokens of a text"
         )
 
-    def __init__(self, folder: Path, train: bool, options):
-        super().__init__(folder, train, options)
-        self.length, model = options.text_tokens, options.text_model
+    def __init__(self, folder: Path, train: bool, text_model=None, text_tokens=64):
+        super().__init__(folder, train)
+        self.length, model = text_tokens, text_model
         if self.length < 1:
             raise BadInput(f"--text_tokens {self.length}: must be at least 1")
         if not model:
             raise BadInput("--text_model: needed for text, such as distilbert-base-uncased")
         self.tokenizer, table = load(model)
         self.table = torch.cat([torch.zeros(1, table.shape[1]), table])  # 0: no token
-        self.channels = table.shape[1]
+        self.shape = (table.shape[1], self.length, 1)
         self.packed_as = f"{self.length} tokens of {model}"
 
     def pack(self, sample_id: str) -> Tensor:
-        """(L,) int64, one more than the token's number, 0 after the end: what the cache holds."""
+        """(L,) int64, one more than the token's number, 0 after the end."""
         path = self.path(sample_id)
         try:
             text = path.read_text("utf-8")
@@ -85,7 +85,7 @@ class Modality(spectrogram.Modality):
         packed[: len(tokens)] = torch.tensor(tokens) + 1
         return packed
 
-    def finish(self, batch: Tensor) -> Tensor:
+    def on_device(self, batch: Tensor) -> Tensor:
         """(B, L) -> (B, D, L, 1) float32."""
         self.table = self.table.to(batch.device)
         return embedding(batch, self.table).transpose(1, 2)[..., None]

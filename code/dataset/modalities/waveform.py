@@ -6,11 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from dataset.modalities import spectrogram
+from dataset import modalities
 from utils.errors import BadInput
 
 
-class Modality(spectrogram.Modality):
+class Modality(modalities.Modality):
     """Reads a sound file of any rate as (1, T, F) float32, T = `--audio_frames` of 10 ms each, F =
     `--mel_bins`: mono, Kaldi filter bank, cut or zero-padded, as CREMA-D's preparation does.
     """
@@ -30,16 +30,17 @@ class Modality(spectrogram.Modality):
             "--mel_bins", type=int, default=128, metavar="F", help="width of the filter bank"
         )
 
-    def __init__(self, folder: Path, train: bool, options):
-        super().__init__(folder, train, options)
-        self.frames, self.mel_bins = options.audio_frames, options.mel_bins
-        for flag in ("audio_frames", "mel_bins"):
-            if getattr(options, flag) < 1:
-                raise BadInput(f"--{flag} {getattr(options, flag)}: must be at least 1")
+    def __init__(self, folder: Path, train: bool, audio_frames=1024, mel_bins=128):
+        super().__init__(folder, train)
+        for flag, value in (("audio_frames", audio_frames), ("mel_bins", mel_bins)):
+            if value < 1:
+                raise BadInput(f"--{flag} {value}: must be at least 1")
+        self.frames, self.mel_bins = audio_frames, mel_bins
+        self.shape = (1, audio_frames, mel_bins)
         self.packed_as = f"filter bank {self.frames} x {self.mel_bins}"
 
     def pack(self, sample_id: str) -> Tensor:
-        """(1, T, F) float32: what the cache holds."""
+        """(1, T, F) float32."""
         from utils.audio import filter_bank, read_waveform  # only here: torchaudio and librosa
 
         waveform, sample_rate_hz = read_waveform(self.path(sample_id))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from models.encoders import Encoder
 from models.encoders._pretrained import channel_mean, load_weights
 
 
-class ResNet(nn.Module):
+class ResNet(Encoder):
     """Picture or spectrogram -> feature vector, averaged over space and over frames.
 
     From scratch: convolutions Kaiming normal, fan-out; BatchNorm weight N(1, 0.02), bias 0.
@@ -19,7 +20,8 @@ class ResNet(nn.Module):
     Source: He et al. 2016; initialisation of the published MMPareto code.
 
     build, weights: torchvision's function and its weights.
-    in_channels: C >= 1. pretrained: see above; raises BadInput where the file is not to be had.
+    shape: of an item, (C, H, W) or (T, C, H, W). pretrained: see above; raises BadInput where the
+        file is not to be had.
     Input:  (B, C, H, W) or, for a clip of T frames, (B, T, C, H, W).
     Output: (B, D), D = `feature_dim`.
 
@@ -27,8 +29,9 @@ class ResNet(nn.Module):
     (N, width, H, W) with `stage_widths`, N = B or B T), `finish`.
     """
 
-    def __init__(self, build: Callable, weights, in_channels: int, pretrained: bool = False):
+    def __init__(self, build: Callable, weights, shape: Sequence[int], pretrained: bool = False):
         super().__init__()
+        in_channels = shape[-3]
         self.trunk = build(weights=None)
         if pretrained:
             self.trunk.load_state_dict(load_weights(weights))

@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models import VisionTransformer
 
+from models.encoders import Encoder
 
-class ViT(nn.Module):
+
+class ViT(Encoder):
     """Picture or spectrogram -> class token after the last layer, averaged over frames.
 
     The position embeddings, learnt on a square grid, are interpolated (bicubic) to the grid of

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from models import encoders
+
 
 def block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(
@@ -12,11 +14,11 @@ def block(channels: int, width: int) -> nn.Sequential:
     )
 
 
-class Encoder(nn.Module):
+class Encoder(encoders.Encoder):
     """Four blocks of convolution, normalisation, ReLU and pooling by 2; averaged over space and
     over frames. PyTorch's initialisation.
 
-    in_channels: C >= 1.
+    shape: of an item, (C, H, W) or (T, C, H, W).
     Input:  (B, C, H, W) or, for a clip of T frames, (B, T, C, H, W).
     Output: (B, D), D = `feature_dim` = 256.
 
@@ -25,9 +27,9 @@ class Encoder(nn.Module):
 
     stage_widths = (32, 64, 128, 256)
 
-    def __init__(self, in_channels: int):
+    def __init__(self, shape):
         super().__init__()
-        widths = [in_channels, *self.stage_widths]
+        widths = [shape[-3], *self.stage_widths]
         self.stages = nn.ModuleList(block(a, b) for a, b in zip(widths, widths[1:]))
         self.feature_dim = widths[-1]
 

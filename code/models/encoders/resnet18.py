@@ -11,5 +11,5 @@ class Encoder(ResNet):
 
     add_options = staticmethod(add_pretrained)
 
-    def __init__(self, in_channels: int, pretrained: bool = False):
-        super().__init__(resnet18, ResNet18_Weights.IMAGENET1K_V1, in_channels, pretrained)
+    def __init__(self, shape, pretrained: bool = False):
+        super().__init__(resnet18, ResNet18_Weights.IMAGENET1K_V1, shape, pretrained)

@@ -11,13 +11,15 @@ from models.encoders._vit import ViT
 class Encoder(ViT):
     """See _vit.py; patches of 16 pixels, 12 layers, `feature_dim` 768.
 
-    in_channels: C >= 1. pretrained: torchvision's ImageNet weights, the first convolution by
-    `channel_mean`; raises BadInput where the file is not to be had.
+    shape: of an item, (C, H, W) or (T, C, H, W). pretrained: torchvision's ImageNet
+        weights, the first convolution by `channel_mean`; raises BadInput where the file is not to
+        be had.
     """
 
     add_options = staticmethod(add_pretrained)
 
-    def __init__(self, in_channels: int, pretrained: bool = False):
+    def __init__(self, shape, pretrained: bool = False):
+        in_channels = shape[-3]
         trunk = vit_b_16(weights=None)
         if pretrained:
             trunk.load_state_dict(load_weights(ViT_B_16_Weights.IMAGENET1K_V1))

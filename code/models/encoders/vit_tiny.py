@@ -16,11 +16,12 @@ class Encoder(ViT):
     Source: the width and heads of Touvron et al. 2021 (DeiT-Ti), half its depth; the stem of Xiao
     et al. 2021, with which small sets train from scratch.
 
-    in_channels: C >= 1. vit_tiny_patch: side of a patch in pixels, 4 or 8; 8 has a quarter of the
-    tokens and takes about a quarter of the time.
+    shape: of an item, (C, H, W) or (T, C, H, W).
+    vit_tiny_patch: side of a patch in pixels, 4 or 8; 8 has a quarter of the tokens and takes about
+        a quarter of the time.
     """
 
-    def __init__(self, in_channels: int, vit_tiny_patch: int = 4):
+    def __init__(self, shape, vit_tiny_patch: int = 4):
         if vit_tiny_patch not in CONVOLUTIONS:
             raise ValueError(f"--vit_tiny_patch {vit_tiny_patch}: choose 4 or 8")
         convolutions = CONVOLUTIONS[vit_tiny_patch]
@@ -35,7 +36,7 @@ class Encoder(ViT):
             conv_stem_configs=stem,
         )
         first = trunk.conv_proj[0][0]
-        own = nn.Conv2d(in_channels, first.out_channels, 3, stride=2, padding=1, bias=False)
+        own = nn.Conv2d(shape[-3], first.out_channels, 3, stride=2, padding=1, bias=False)
         nn.init.kaiming_normal_(own.weight, mode="fan_out", nonlinearity="relu")
         trunk.conv_proj[0][0] = own
         super().__init__(trunk)

@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from models.fusion import LateFusion
 
-class Fusion(nn.Module):
-    """logits = V prod_m tanh(U_m feature_m) + b, U_m to `rank` channels.
+RANK = 512
+
+
+class Fusion(LateFusion):
+    """logits = V prod_m tanh(U_m feature_m) + b, U_m to RANK channels.
 
     Multilinear in the projected features: a modality whose projection is zero silences all. No
     unimodal logits.
@@ -16,12 +20,10 @@ class Fusion(nn.Module):
     Input: {modality: (B, D)}; output: (B, K).
     """
 
-    rank = 512
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
-        self.project = nn.ModuleDict({m: nn.Linear(d, self.rank) for m, d in feature_dims.items()})
-        self.linear = nn.Linear(self.rank, num_classes)
+        self.project = nn.ModuleDict({m: nn.Linear(d, RANK) for m, d in feature_dims.items()})
+        self.linear = nn.Linear(RANK, num_classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         projected = [layer(features[m]).tanh() for m, layer in self.project.items()]

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from models.fusion import InnerFusion
 
-class Fusion(nn.Module):
+
+class Fusion(InnerFusion):
     """After stage i: c <- alpha_i c + sum_m alpha_i,m x_m,  c <- relu(norm(conv_i(c)));
     logits = W mean(c) + b.
 
@@ -22,9 +24,6 @@ class Fusion(nn.Module):
     encoders: {modality: encoder with stages of the same widths}; num_classes: K.
     Input: the encoders and {modality: what they get}; output: (B, K) and {modality: (B, D)}.
     """
-
-    mixes_encoders = True
-    needs_of_encoders = "stage_widths"
 
     def __init__(self, encoders, num_classes: int):
         super().__init__()

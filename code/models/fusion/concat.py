@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from models.fusion import LateFusion
 
-class Fusion(nn.Module):
+
+class Fusion(LateFusion):
     """logits = W [feature_1; feature_2; ...] + b, with PyTorch's default initialisation.
 
     Source: published code, joint head Linear(1024, 6).
@@ -13,6 +15,8 @@ class Fusion(nn.Module):
     feature_dims: {modality: D}; num_classes: K.
     Input: {modality: (B, D)}; output: (B, K).
     """
+
+    has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()

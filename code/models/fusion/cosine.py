@@ -4,10 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from models.fusion import LateFusion
+
 SCALE = 10.0
 
 
-class Fusion(nn.Module):
+class Fusion(LateFusion):
     """logits_k = s sum_m cos(W_m,k, feature_m): no modality gains by long features or weights.
 
     Trained with `--method joint` this is MMCosine.
@@ -18,6 +20,8 @@ class Fusion(nn.Module):
     feature_dims: {modality: D}; num_classes: K.
     Input: {modality: (B, D)}; output: (B, K) within [-s M, s M] for M modalities.
     """
+
+    has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()

@@ -3,10 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from models.fusion import LateFusion
 
-class Fusion(nn.Module):
+WIDTH = 512
+
+
+class Fusion(LateFusion):
     """logits = V mean_m [ (1 + s_m) * U_m feature_m + t_m ] + b,
-    (s_m, t_m) = mean over the others j of F_j feature_j, `width` channels each.
+    (s_m, t_m) = mean over the others j of F_j feature_j, WIDTH channels each.
 
     F starts at zero, so training begins with the mean of the modalities. No unimodal logits: what
     a modality adds depends on the others.
@@ -18,18 +22,14 @@ class Fusion(nn.Module):
     Input: {modality: (B, D)}; output: (B, K).
     """
 
-    width = 512
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
-        self.values = nn.ModuleDict({m: nn.Linear(d, self.width) for m, d in feature_dims.items()})
-        self.film = nn.ModuleDict(
-            {m: nn.Linear(d, 2 * self.width) for m, d in feature_dims.items()}
-        )
+        self.values = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
+        self.film = nn.ModuleDict({m: nn.Linear(d, 2 * WIDTH) for m, d in feature_dims.items()})
         for layer in self.film.values():
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-        self.linear = nn.Linear(self.width, num_classes)
+        self.linear = nn.Linear(WIDTH, num_classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         values = torch.stack([layer(features[m]) for m, layer in self.values.items()])

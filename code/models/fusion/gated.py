@@ -3,11 +3,15 @@
 import torch
 from torch import Tensor, nn
 
+from models.fusion import LateFusion
 
-class Fusion(nn.Module):
+WIDTH = 512
+
+
+class Fusion(LateFusion):
     """logits = V mean_m [ U_m feature_m * mean_{j != m} sigmoid(G_j feature_j) ] + b.
 
-    U_m and G_m map to `width` channels. With one modality's gates at 1 and its values at 0 the
+    U_m and G_m map to WIDTH channels. With one modality's gates at 1 and its values at 0 the
     logits follow the other modality alone. No unimodal logits: what a modality adds depends on the
     others.
 
@@ -18,13 +22,11 @@ class Fusion(nn.Module):
     Input: {modality: (B, D)}; output: (B, K).
     """
 
-    width = 512
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
-        self.values = nn.ModuleDict({m: nn.Linear(d, self.width) for m, d in feature_dims.items()})
-        self.gates = nn.ModuleDict({m: nn.Linear(d, self.width) for m, d in feature_dims.items()})
-        self.linear = nn.Linear(self.width, num_classes)
+        self.values = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
+        self.gates = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
+        self.linear = nn.Linear(WIDTH, num_classes)
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         values = torch.stack([layer(features[m]) for m, layer in self.values.items()])

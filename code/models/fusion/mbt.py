@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.fusion import InnerFusion
 
-class Fusion(nn.Module):
+
+class Fusion(InnerFusion):
     """From layer `layer` on, every modality attends to its own tokens and to the bottleneck z:
 
         [x_m | z_m] <- layer_m([x_m | z]),   z <- mean_m z_m
@@ -25,8 +27,7 @@ class Fusion(nn.Module):
     Input: the encoders and {modality: what they get}; output: (B, K) and {modality: (B, D)}.
     """
 
-    mixes_encoders = True
-    needs_of_encoders = "token_width"
+    needs_stages_of = "tokens"
 
     def __init__(
         self, encoders, num_classes: int, mbt_tokens: int = 4, mbt_layer: int | None = None

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from models.fusion import InnerFusion
+
+STAGES_WITH_GATES = 3  # the last ones
+
 
 class Gates(nn.Module):
     """gate_m = 2 sigmoid(W_m z + b_m),  z = relu(W s + b).
@@ -35,7 +39,7 @@ def gated(x: Tensor, gate: Tensor) -> Tensor:
     return (x.unflatten(0, (len(gate), -1)) * gate[:, None, :, None, None]).flatten(0, 1)
 
 
-class Fusion(nn.Module):
+class Fusion(InnerFusion):
     """After each of the last three stages x_m <- gate_m x_m, channel by channel;
     logits = W [feature_1; feature_2; ...] + b.
 
@@ -49,13 +53,11 @@ class Fusion(nn.Module):
     Input: the encoders and {modality: what they get}; output: (B, K) and {modality: (B, D)}.
     """
 
-    mixes_encoders = True
-    needs_of_encoders = "stage_widths"
-    stages_with_gates = 3
+    has_gates = True
 
     def __init__(self, encoders: nn.ModuleDict, num_classes: int):
         super().__init__()
-        widths = {m: e.stage_widths[-self.stages_with_gates :] for m, e in encoders.items()}
+        widths = {m: e.stage_widths[-STAGES_WITH_GATES:] for m, e in encoders.items()}
         self.gates = nn.ModuleList(
             Gates(dict(zip(widths, stage))) for stage in zip(*widths.values())
         )

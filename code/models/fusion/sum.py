@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from models.fusion import LateFusion
 
-class Fusion(nn.Module):
+
+class Fusion(LateFusion):
     """logits = sum_m (W_m feature_m + b_m). Concatenation with a bias per modality.
 
     The unimodal parts are exact: the logits are their sum.
@@ -12,6 +14,8 @@ class Fusion(nn.Module):
     feature_dims: {modality: D}; num_classes: K.
     Input: {modality: (B, D)}; output: (B, K).
     """
+
+    has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()

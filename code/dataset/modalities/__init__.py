@@ -1,0 +1,50 @@
+"""How the files of a modality become tensors: one file per kind of file.
+
+A file `dataset/modalities/X.py` exports a `class Modality` that derives from the one below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from utils.registry import Contract
+from utils.samples import file_of, ids_of
+
+
+class Modality(Contract):
+    """Reads `<folder>/<id><suffix>`.
+
+    Built as Modality(folder, train, **flags): training may draw at random, from torch's generator.
+    Raises BadInput for a flag out of range, and for a file that it cannot read.
+    """
+
+    suffixes: tuple[str, ...] = ()  # lower case; "" is a folder for each sample
+    shape: tuple[int, ...]  # of an item as the encoder gets it, (C, H, W) or (T, C, H, W)
+    packed_as = ""  # what `pack` gives, with all that it depends on; "": it is not cached
+    packed: Callable[[str], Tensor] | None = None  # with the cache: id -> what `pack` gave
+    needs_cache = ""  # the flag for which it does
+
+    def __init__(self, folder: Path, train: bool):
+        self.folder, self.train = Path(folder), train
+
+    def ids(self) -> set[str]:
+        """The ids that have a file."""
+        return ids_of(self.folder, self.suffixes)
+
+    def path(self, sample_id: str) -> Path:
+        return file_of(self.folder, sample_id, self.suffixes)
+
+    def pack(self, sample_id: str) -> Tensor:
+        """What the cache holds of a sample: all that is costly, nothing that is random."""
+        raise NotImplementedError
+
+    def read(self, sample_id: str) -> Tensor | tuple[Tensor, ...]:
+        """An item, of which batches are made; here what is packed."""
+        return (self.packed or self.pack)(sample_id)
+
+    def on_device(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """A batch of items, on the device -> what the encoder gets, (B, *shape) float32."""
+        return batch

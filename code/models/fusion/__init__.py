@@ -1,0 +1,42 @@
+"""How modalities become one prediction: one file per fusion, chosen by `--fusion <file name>`.
+
+A file `models/fusion/X.py` exports a `class Fusion` that derives from LateFusion, which sees the
+features only, or from InnerFusion, which runs the encoders and lets them meet on the way. With a
+single modality there is no fusion.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from utils.registry import Contract
+
+
+class LateFusion(Contract, nn.Module):
+    """Features {modality: (B, D)} -> logits (B, K).
+
+    Built as Fusion({modality: D}, K, **flags). Raises ValueError for a flag out of range.
+    """
+
+    has_unimodal_logits = False  # see `unimodal`
+    has_gates = False
+
+    def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What each modality adds to the logits, {modality: (B, K)}: their sum is the logits."""
+        raise NotImplementedError
+
+
+class InnerFusion(Contract, nn.Module):
+    """encoders, {modality: input} -> logits (B, K), features {modality: (B, D)}.
+
+    Built as Fusion({modality: encoder}, K, **flags). Runs the encoders itself, by their `begin`,
+    `stages` and `finish`. Raises ValueError where encoders or flags do not suit it.
+    """
+
+    needs_stages_of = "maps"  # or "tokens": what the encoders' stages must give
+    has_unimodal_logits = False
+    has_gates = False  # with gates, `last_gates` and `held` are as in mmtm.py
+
+    def gate_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """{modality: the weights that its gates are computed with}."""
+        raise NotImplementedError
