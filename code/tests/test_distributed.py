@@ -118,6 +118,14 @@ def test_every_method_in_two_processes_is_the_run_of_one(tmp_path):
     check_same(trained(tmp_path, 2, methods), alone)
 
 
+def test_every_method_in_parts_of_a_batch_is_the_run_on_whole_batches(tmp_path):
+    names = registry.names("methods")
+    needs = {n: registry.load_class("methods", n, "--method").needs for n in names}
+    suited = ",".join(n for n in names if "whole_batch" not in needs[n])
+    (alone,) = trained(tmp_path, 1, suited)
+    check_same(trained(tmp_path, 1, suited, accumulate=2), alone)
+
+
 @pytest.mark.slow
 def test_four_processes_three_modalities_and_parts(tmp_path):
     (alone,) = trained(tmp_path, 1, "mmpareto", modalities="audio,visual,flow")

@@ -1,6 +1,8 @@
 """Contracts: every file of every room, so a new file is tested by being there."""
 
 import inspect
+import sys
+import types
 
 import pytest
 import torch
@@ -15,8 +17,12 @@ from steps import (
     take_step,
 )
 
+import dataset
+import methods
 import train
+from dataset.modalities import Modality
 from mmpareto import mmpareto_backward
+from models.encoders import Encoder
 from models.fusion import LateFusion
 from models.multimodal import MultimodalModel
 from models.reach import objectives_of
@@ -45,11 +51,94 @@ def test_every_file_exports_its_class_and_says_what_it_is(room, name):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_typo_is_answered_with_the_choices(room):
+def test_a_misspelt_file_is_answered_with_the_choices(room):
     with pytest.raises(
         BadInput, match=rf"--flag nothing: no file {room}/nothing.py; choose from \w+"
     ):
         registry.load(room, "nothing", "--flag")
+
+
+BASES = {
+    "methods": methods.Method,
+    "models/encoders": Encoder,
+    "models/fusion": LateFusion,
+    "dataset": dataset.Dataset,
+    "dataset/modalities": Modality,
+}
+HOOKS = {  # a hook, misspelt
+    "methods": "start_epochs",
+    "models/encoders": "finnish",
+    "models/fusion": "unimodl",
+    "dataset": "sample",
+    "dataset/modalities": "on_devices",
+}
+
+
+def file_in(room, monkeypatch, **contents):
+    """A file `mistaken.py` in a room, with these contents; names of classes made in it."""
+    module = types.ModuleType(f"{room}/mistaken".replace("/", "."))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(registry, "names", lambda room: ["mistaken"])
+    vars(module).update(contents)
+    return module.__name__
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_misspelt_hook_is_refused_when_the_file_is_loaded(room):
+    hook, module = HOOKS[room], f"{room}/mistaken".replace("/", ".")
+    choices = rf"{room}/mistaken.py: {ROOMS[room]}.{hook} is no hook; choose from add_options, \w+"
+    with pytest.raises(BadInput, match=choices):
+        type(ROOMS[room], (BASES[room],), {"__module__": module, hook: lambda self: None})
+    helper = {"__module__": module, f"_{hook}": lambda self: None}
+    assert type(ROOMS[room], (BASES[room],), helper)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_misspelt_class_is_refused_with_those_that_are_there(room, monkeypatch):
+    name = f"{room}/mistaken".replace("/", ".")
+    wrong = type("Metod", (BASES[room],), {"__module__": name})
+    file_in(room, monkeypatch, Metod=wrong)
+    with pytest.raises(BadInput, match=f"exports no class {ROOMS[room]} .*its classes: Metod"):
+        registry.load_class(room, "mistaken", f"--{room}1")
+    file_in(room, monkeypatch, **{ROOMS[room]: type(ROOMS[room], (), {})})  # derives from nothing
+    with pytest.raises(BadInput, match=f"exports no class {ROOMS[room]} that derives"):
+        registry.load_class(room, "mistaken", f"--{room}2")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_flag_that_the_class_does_not_take_is_refused(room, monkeypatch):
+    def add_options(parser):
+        parser.add_argument("--strenth", type=float, default=1.0)
+
+    def build(self, *arguments, strength=1.0):
+        pass
+
+    contents = {"add_options": staticmethod(add_options), "__init__": build}
+    name = f"{room}/mistaken".replace("/", ".")
+    made = type(ROOMS[room], (BASES[room],), contents | {"__module__": name})
+    file_in(room, monkeypatch, **{ROOMS[room]: made})
+    with pytest.raises(BadInput, match="flag --strenth, which .* does not take; .*strength"):
+        registry.load_class(room, "mistaken", f"--{room}3")
+
+
+@pytest.mark.parametrize(
+    "argv, near",
+    [
+        (["--gama", "2"], "--gamma"),  # of the method
+        (["--vit_tiny_pach", "8", "--encoder", "vit_tiny"], "--vit_tiny_patch"),
+        (["--mbt_token", "2", "--encoder", "vit_tiny", "--fusion", "mbt"], "--mbt_tokens"),
+        (["--frame_per_clip", "2"], "--frames_per_clip"),  # of a modality
+        (["--bach_size", "2"], "--batch_size"),  # of all runs
+    ],
+)
+def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant(argv, near):
+    with pytest.raises(BadInput, match=f"{argv[0]}: no flag of this run; did you mean {near}. Or"):
+        options.parse(["--dataset", "demo", *argv])
+
+
+def test_every_need_is_known_and_checked():
+    for name in registry.names("methods"):
+        assert load("methods", name).needs <= methods.NEEDS.keys(), name
 
 
 @pytest.mark.parametrize(

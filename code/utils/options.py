@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -300,7 +301,12 @@ def known_flags(argv: list[str]) -> dict[str, argparse.Action]:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of one run, with defaults of the data set filled in and everything checked."""
     parser, chosen = build_parser(argv)
-    options = parser.parse_args(argv)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = sorted(f"--{flag}" for flag in parser.actions if len(flag) > 1)
+        near = get_close_matches(unknown[0].split("=")[0], flags, n=1)
+        meant = f"; did you mean {near[0]}? Or" if near else ";"
+        raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
     options.data_root = options.data_root or DATA / chosen.dataset
     check(options)

@@ -3,6 +3,7 @@
 import argparse
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -67,15 +68,26 @@ def load(room: str, name: str, flag: str) -> ModuleType:
     return import_module(f"{room}/{name}".replace("/", "."))
 
 
+@cache
 def load_class(room: str, name: str, flag: str) -> type:
-    """The class that `room/name.py` exports. Raises BadInput also where it has none."""
+    """The class that `room/name.py` exports.
+
+    Raises BadInput where it exports none, and where it declares a flag that the class does not take
+    as a keyword argument.
+    """
     module, wanted = load(room, name, flag), CLASSES[room]
     there = dict(inspect.getmembers(module, inspect.isclass))
     if wanted not in there or not issubclass(there[wanted], Contract):
-        own = [n for n, c in there.items() if c.__module__ == module.__name__] or ["none"]
+        others = [n for n, c in there.items() if c.__module__ == module.__name__] or ["none"]
         raise BadInput(
             f"{flag} {name}: {room}/{name}.py exports no class {wanted} that derives from a base "
-            f"class of {room}/__init__.py; its classes: {', '.join(own)}"
+            f"class of {room}/__init__.py; its classes: {', '.join(others)}"
+        )
+    taken = inspect.signature(there[wanted]).parameters
+    if unknown := [declared for declared in defaults(there[wanted]) if declared not in taken]:
+        raise BadInput(
+            f"{room}/{name}.py: declares the flag --{unknown[0]}, which {wanted} does not take; it "
+            f"takes {', '.join(taken) or 'nothing'}"
         )
     return there[wanted]
 
