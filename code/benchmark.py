@@ -65,12 +65,20 @@ class Arm:
             self.model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-4
         )
 
-    def step(self, inputs: dict[str, Tensor], target: Tensor) -> ForwardPass:
-        """Returns what a training loop still has bound while the next step is under way."""
-        self.optimizer.zero_grad()
+    def step(
+        self, inputs: dict[str, Tensor], target: Tensor, frees_first: bool = True
+    ) -> ForwardPass:
+        """Returns what a training loop still has bound while the next step is under way.
+
+        frees_first: the last gradients are freed before the forward pass, and not after it.
+        """
+        if frees_first:
+            self.optimizer.zero_grad()
         with precision.autocast(self.args):
             logits, features = self.model(inputs)
             losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
+        if not frees_first:
+            self.optimizer.zero_grad()
         forward = ForwardPass(losses, logits, features, target, 0)
         self.method.backward(forward, self.model)
         self.method.integrate(self.model)
@@ -207,29 +215,39 @@ def peak_bytes(args, work: Callable) -> int:
     return int(np.cumsum([size for _, size in sorted(changes)]).max())
 
 
+LOOPS = {  # where a loop of several steps has its optimizer.zero_grad()
+    "memory": ("zero_grad after the forward pass, as in examples/", False),
+    "memory_freed_first": ("zero_grad before the forward pass, as in train.py", True),
+}
+
+
 def measure_memory(args, found: dict) -> None:
-    """Of a loop, whose losses live on while the next forward pass runs, not of one step alone."""
+    """The peak of a loop, whose losses live on while the next forward pass runs: a step by itself
+    would not show what they hold."""
     batches = [random_batch(args, seed) for seed in range(3)]
 
-    def loop(arm: Arm) -> None:
+    def loop(arm: Arm, frees_first: bool) -> None:
         for batch in batches:
-            kept = arm.step(*batch)  # noqa: F841
+            kept = arm.step(*batch, frees_first)  # noqa: F841
 
-    table = [
-        ["memory of a loop", "MB", "/ uniform", "beyond it, in copies of the encoders' gradients"]
-    ]
-    for arm in build_arms(args):
+    arms = build_arms(args)
+    encoders = arms[0].model.encoder_parameters().values()
+    copy = found["memory.encoder_gradients"] = sum(p.nbytes for ps in encoders for p in ps)
+    for arm in arms:
         arm.step(*batches[0])  # afterwards the optimizer has its state
-        arm.optimizer.zero_grad()
-        found[f"memory.{arm.name}"] = peak_bytes(args, lambda arm=arm: loop(arm))
-        copy = sum(p.nbytes for ps in arm.model.encoder_parameters().values() for p in ps)
-    uniform = found["memory.uniform"]
-    for name in [key for key in found if key.startswith("memory.")]:
-        ratio, beyond = found[name] / uniform, (found[name] - uniform) / copy
-        line = [name.split(".")[1], f"{found[name] / 1e6:.1f}", f"{ratio:.3f}", f"{beyond:+.2f}"]
-        table.append(line)
-    found["memory.encoder_gradients"] = copy
-    print(f"\n{align(table)}")
+    for key, (title, frees_first) in LOOPS.items():
+        for arm in arms:
+            arm.optimizer.zero_grad()
+            peak = peak_bytes(args, lambda arm=arm, first=frees_first: loop(arm, first))
+            found[f"{key}.{arm.name}"] = peak
+            arm.optimizer.zero_grad()
+        table = [[title, "MB", "/ uniform", "beyond it, in copies of the encoders' gradients"]]
+        uniform = found[f"{key}.uniform"]
+        for arm in arms:
+            peak = found[f"{key}.{arm.name}"]
+            beyond = f"{(peak - uniform) / copy:+.2f}"
+            table.append([arm.name, f"{peak / 1e6:.1f}", f"{peak / uniform:.3f}", beyond])
+        print(f"\n{align(table)}")
 
 
 def make_set(root: Path, clips: int) -> list[str]:

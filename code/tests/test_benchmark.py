@@ -24,15 +24,21 @@ def test_measures_everything(tmp_path, capsys):
         assert 0.5 < found[key] < 20
     assert found["epoch.ours"] > 0 and 0 <= found["waiting.ours"] <= 1
     assert found["environment"]["torch"] and found["settings"]["batch_size"] == 4
-    # a step of MMPareto needs at most two copies of the encoders' gradients more than uniform
-    copies = (found["memory.mmpareto"] - found["memory.uniform"]) / found[
-        "memory.encoder_gradients"
-    ]
-    assert 0 < copies <= 2
     printed = capsys.readouterr().out
     assert found["preparation.fbank"] > 0 and found["preparation.spectrogram"] > 0
-    for heading in ("step ", "memory of a loop", "loader, one core", "epoch ", "CREMA-D's prep"):
+    for heading in ("step ", "zero_grad after", "loader, one core", "epoch ", "CREMA-D's prep"):
         assert heading in printed
+
+
+@pytest.mark.slow
+def test_mmpareto_holds_one_copy_of_the_encoders_gradients_more_than_uniform(tmp_path):
+    argv = ["--only", "memory", "--device", "cpu", "--json", str(tmp_path / "found.json")]
+    benchmark.main(argv)  # at its default sizes
+    found = json.loads((tmp_path / "found.json").read_text())
+    for loop in ("memory", "memory_freed_first"):
+        beyond = found[f"{loop}.mmpareto"] - found[f"{loop}.uniform"]
+        assert beyond <= 1.2 * found["memory.encoder_gradients"], loop
+    assert found["memory.mmpareto"] <= 1.2 * found["memory.uniform"]
 
 
 @pytest.mark.slow

@@ -92,9 +92,9 @@ def test_a_run_on_the_gpu(argv, demo_root, tmp_path):
     assert len(read_jsonl(tmp_path / "demo-mmpareto-seed0" / "metrics.jsonl")) == 1
 
 
-def test_memory_stays_within_two_copies(tmp_path):
+def test_memory_stays_within_one_and_a_half_copies(tmp_path):
     args = ["--only", "memory", "--batch_size", "16", "--device", "cuda", "--json"]
     benchmark.main([*args, str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     beyond = found["memory.mmpareto"] - found["memory.uniform"]
-    assert beyond <= 2 * found["memory.encoder_gradients"]
+    assert beyond <= 1.5 * found["memory.encoder_gradients"]

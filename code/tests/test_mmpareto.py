@@ -97,6 +97,13 @@ def test_without_conflict_it_is_gamma_times_the_sum(rescale):
         torch.testing.assert_close(h, 1.5 * (a + b), rtol=1e-15, atol=1e-15)
 
 
+@pytest.mark.parametrize("lean, in_conflict", [(-1e-9, True), (0.0, True), (1e-9, False)])
+def test_orthogonal_gradients_are_in_conflict_as_in_the_published_code(lean, in_conflict):
+    _, found = integrated([[double([1.0, 0.0])], [double([2 * lean, 2.0])]])
+    expected = double([0.8, 0.2] if in_conflict else [0.5, 0.5])
+    torch.testing.assert_close(found["weight"], expected, rtol=1e-8, atol=0)
+
+
 @pytest.mark.parametrize("n", [2, 3, 4])
 @pytest.mark.parametrize("seed", range(20))
 def test_in_conflict_the_encoder_step_descends_every_loss(n, seed):
