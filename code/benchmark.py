@@ -480,8 +480,8 @@ def main(argv=None) -> None:
         "rounds",
         "epochs",
     ):
-        if getattr(args, name) < 1:
-            raise BadInput(f"--{name} {getattr(args, name)}: must be at least 1")
+        if vars(args)[name] < 1:
+            raise BadInput(f"--{name} {vars(args)[name]}: must be at least 1")
     if args.clips < args.batch_size:
         raise BadInput(f"--clips {args.clips}: must be at least the batch size {args.batch_size}")
     if args.device != "cpu" and not torch.cuda.is_available():

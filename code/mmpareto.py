@@ -27,7 +27,7 @@ Rule = Callable[[Tensor], Tensor]  # inner products (n, n) -> factors c (n,) in 
 
 
 def mmpareto_factors(gram: Tensor) -> Tensor:
-    """The rule of MMPareto: ones without conflict; in conflict n alpha, zeros not counted in n."""
+    """The rule of MMPareto: ones; in conflict n alpha, n being how many gradients are not zero."""
     in_conflict = (cosines(gram) <= 0).any()
     return torch.where(in_conflict, (gram.diagonal() > 0).sum() * least_norm_weights(gram), 1)
 
@@ -61,7 +61,7 @@ def least_norm_weights(gram: Tensor) -> Tensor:
 
 
 def _nonnegative_minimum(matrix: Tensor, vector: Tensor) -> Tensor:
-    """argmin z'Mz / 2 - v'z over z >= 0. Lawson & Hanson 1974, always in 3 n steps."""
+    """argmin z'Mz / 2 - v'z over z >= 0. Lawson & Hanson 1974, in 3 n steps that ask nothing."""
     z, free, settled = torch.zeros_like(vector), vector < 0, True
     position = torch.arange(len(vector), device=vector.device)
     for _ in range(3 * len(vector)):
@@ -81,9 +81,9 @@ def _inner_products(gradients: Gradients) -> Tensor:
     """(T, n, n) <g_i, g_j> on each of T tensors. In float64: float32 sums lose half the digits."""
     n, dots, on_mps = len(gradients), [], gradients[0][0].device.type == "mps"
     pairs = [(i, j) for i in range(n) for j in range(i + 1)]
-    for tensors in zip(*gradients):
+    for tensors in zip(*gradients):  # viewed in the order of memory, in parts that fit into a cache
         as_stored = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
-        views = [g.permute(as_stored).flatten().split(2**18) for g in tensors]  # fit into a cache
+        views = [g.permute(as_stored).flatten().split(2**18) for g in tensors]
         parts = ([x.float() if on_mps else x.double() for x in part] for part in zip(*views))
         products = zip(*([part[i].dot(part[j]) for i, j in pairs] for part in parts))
         half = dict(zip(pairs, [reduce(torch.add, of_parts) for of_parts in products]))
@@ -99,9 +99,9 @@ def integrate(
     In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor breaks that now
     and then, which `descent` shows. A gradient whose square underflows counts as zero; what is not
     finite makes h so. Where |h|^2 < 1e-6 (sum_i |c_i g_i|)^2, float64 1e-14, h may be nothing but
-    rounding, and lambda is 1. For the arguments see `mmpareto_backward`. Returns the smallest
-    `cosine`, 0-d; `weight` (n,) c_i / sum |c|; `norm`, `descent` (n,) |g_i|, cos(h, g_i); `scale`
-    (T,) lambda.
+    rounding, and lambda is 1. For the arguments see `mmpareto_backward`.
+    Returns `cosine` 0-d, the smallest; `norm` |g_i|, `weight` c_i / sum |c_j| and `descent`
+    cos(h, g_i), each (n,); `scale` lambda, (T,).
     """
     grams = _inner_products(gradients)  # (T, n, n)
     gram = grams.sum(0)
@@ -114,13 +114,12 @@ def integrate(
     ratio = (shared.sum((1, 2)) / squared).sqrt().clamp(min=1)
     scale = torch.where(squared > rounding * longest**2, ratio, 1).expand(len(grams))
     for tensors, coefficients in zip(zip(*gradients), gamma * scale.outer(factors)):
-        dtype = torch.promote_types(tensors[0].dtype, torch.float32)
-        h, *others = [g.to(dtype) for g in tensors]
-        first, *rest = coefficients.to(dtype).unbind()
+        h, *others = [g.float() if g.dtype.itemsize < 4 else g for g in tensors]
+        first, *rest = coefficients.to(h.dtype).unbind()
         h.mul_(first)
         for g, coefficient in zip(others, rest):
             h.addcmul_(g, coefficient)
-        tensors[0].copy_(h)  # of half precision h is a wider copy; else it is the same tensor
+        tensors[0].copy_(h)  # where they are not the same already
     norm, slopes = gram.diagonal().sqrt(), grams @ factors  # (T, n) <h, g_j> before lambda
     lengths = norm * (scale**2 @ (slopes @ factors)).clamp(min=0).sqrt()  # |h| |g_j|
     descent = torch.where(lengths > 0, scale @ slopes / lengths, 0).clamp(-1, 1)
@@ -135,7 +134,6 @@ class LossGradients:
         for part in parts:
             gradients.add(losses)  # of this part, each times its share of the batch
         diagnostics = gradients.integrate()  # the step on the whole batch, unlike a step per part
-
     `sums`, {loss: {parameter: gradient}}, are what several processes add up before `integrate`.
     """
 
@@ -192,7 +190,7 @@ def mmpareto_backward(
     losses:   {"multimodal": 0-d, modality: 0-d, ...}, the multimodal one first; None is left out.
     groups:   {name: parameters}, usually one per encoder. A parameter that one of its group's
               losses does not reach is zero for it; with one loss a group gets the plain gradient.
-    gamma:    magnitude gain, > 0.
+    gamma:    magnitude gain, > 0. rule: inner products (n, n) -> factors c (n,).
     rescale:  one lambda for each parameter "tensor", one for the whole "encoder", or "none".
     backward: what stands for `loss.backward(retain_graph=...)`, such as Fabric's or Accelerate's.
     Returns diagnostics, 0-d: cosine/GROUP and scale/GROUP, weight/, norm/, descent/GROUP/LOSS.

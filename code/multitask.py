@@ -174,7 +174,7 @@ def trained(args, data: dict) -> dict[str, list[dict]]:
     rows = {f"{name} alone": ("uniform", [t]) for t, name in enumerate(task_names(args.noise))}
     rows |= {method: (method, every) for method in args.methods}
     settings = {
-        name: getattr(args, name)
+        name: vars(args)[name]
         for name in (
             "noise",
             "encoder",
@@ -293,8 +293,8 @@ def read_arguments(argv) -> argparse.Namespace:
             f"--noise {args.noise}: give two or more numbers of at least 0, one per task"
         )
     for name in ("epochs", "batch_size", "train_size", "test_size", "learning_rate"):
-        if not getattr(args, name) > 0:
-            raise BadInput(f"--{name} {getattr(args, name)}: must be greater than 0")
+        if not vars(args)[name] > 0:
+            raise BadInput(f"--{name} {vars(args)[name]}: must be greater than 0")
     for arm in args.methods:
         build_method(arm)
     if args.device == "auto":

@@ -85,7 +85,7 @@ def walk(folder, args) -> np.ndarray:
 def stored_walk(folder, args) -> np.ndarray:
     """`walk`, kept in <run>/landscape.json and read from there when asked for the same again."""
     file = folder / "landscape.json"
-    asked = {k: getattr(args, k) for k in ("directions", "reach", "points", "samples")}
+    asked = {k: vars(args)[k] for k in ("directions", "reach", "points", "samples")}
     kept = json.loads(file.read_text()) if file.is_file() else {}
     if kept.get("asked") != asked:
         kept = {"asked": asked, "losses": walk(folder, args).tolist()}

@@ -259,6 +259,16 @@ def flags_of(
     return vars(parser.parse_args([])), parser.touches
 
 
+@cache
+def compared_settings() -> list[str]:
+    """The flags of all runs by which the rows of a table may differ, besides method, modalities and
+    seed, which each row says."""
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    said = ("method", "modalities", "random_seed")
+    return [f for f, touched in parser.touches.items() if touched == "compared" and f not in said]
+
+
 def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
     """`flags_of` the run whose options.json holds `content`."""
     options, data = content["options"], content.get("data") or {}
@@ -378,10 +388,10 @@ def check(options: argparse.Namespace) -> None:
     """Raises BadInput for a number outside its range."""
     at_least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "lr_decay_step": 0, "num_workers": 0}
     for name, low in at_least.items():
-        if getattr(options, name) < low:
-            raise BadInput(f"--{name} {getattr(options, name)}: must be at least {low}")
+        if vars(options)[name] < low:
+            raise BadInput(f"--{name} {vars(options)[name]}: must be at least {low}")
     for name in ("learning_rate", "lr_decay_ratio"):
-        value = getattr(options, name)
+        value = vars(options)[name]
         if not 0 < value < float("inf"):
             raise BadInput(f"--{name} {value}: must be a positive number")
     if not options.clip_grad >= 0:

@@ -18,7 +18,7 @@ def resolve(options) -> None:
         options.channels_last = device == "cpu" or options.amp != "off"
     if device != "cuda":
         for flag in ("tf32", "sync_batchnorm"):
-            if getattr(options, flag):
+            if vars(options)[flag]:
                 raise BadInput(f"--{flag}: needs --device cuda, this run is on {device}")
     if options.amp != "off":
         try:

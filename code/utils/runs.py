@@ -10,11 +10,9 @@ from models.multimodal import encoders_of
 from utils import registry
 from utils.checkpoint import read_options
 from utils.errors import BadInput
-from utils.options import flags_of_run
+from utils.options import compared_settings, flags_of_run
 from utils.record import cost_of, read_jsonl
 from utils.summary import main_branch, selections
-
-COMPARED = ("encoder", "fusion", "val_fraction")  # in this order in a row's name
 
 
 def read_run(folder: Path) -> dict:
@@ -58,8 +56,8 @@ def otherwise(options: dict, usual: dict) -> list[str]:
 
 
 def setting_of(options: dict, base: dict) -> list[str]:
-    """What of COMPARED, and of the flags of encoders and fusion, is not as in `base` or usual."""
-    return otherwise(options, {k: base[k] for k in COMPARED} | flags_of_model(options))
+    """What of `compared_settings`, and of the flags of encoders and fusion, is not as in `base`."""
+    return otherwise(options, {k: base[k] for k in compared_settings()} | flags_of_model(options))
 
 
 def label_of(options: dict, base: dict) -> str:
@@ -71,15 +69,15 @@ def label_of(options: dict, base: dict) -> str:
 
 
 def base_of(runs: list[dict]) -> dict:
-    """{flag of COMPARED: the value most runs have}: what a table is of, and labels leave out."""
-    return {k: mode(r["options"][k] for r in runs) for k in COMPARED}
+    """{flag of `compared_settings`: the value most runs have}, which labels leave out."""
+    return {k: mode(r["options"][k] for r in runs) for k in compared_settings()}
 
 
 def group(runs: list[dict]) -> dict[str, list[dict]]:
     """{label: runs that differ in their seed only}.
 
     Raises BadInput for a seed that occurs twice, or for runs that differ in their data or in more
-    than their method, modalities, COMPARED, and the flags of their files, naming the difference.
+    than what they may differ in, see TOUCHES in utils/options.py, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
     first = max(runs, key=lambda r: len(r["options"]["modalities"]))

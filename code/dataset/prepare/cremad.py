@@ -242,7 +242,7 @@ def main() -> None:
         make = {"random": random_split, "speaker": speaker_split}[options.split]
         split = make(list(clips), options.seed)
     flags = ("frames_per_second", "audio", "audio_frames", "mel_bins")
-    settings = {flag: getattr(options, flag) for flag in flags}
+    settings = {flag: vars(options)[flag] for flag in flags}
     prepare(clips, options.output, split, settings, options.jobs)
 
 

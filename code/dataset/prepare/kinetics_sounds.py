@@ -282,7 +282,7 @@ def main() -> None:
     else:
         split, classes = kinetics_split(options.source, clips), CLASSES
     flags = ("frames_per_second", "min_frames", "audio_frames", "mel_bins")
-    settings = {flag: getattr(options, flag) for flag in flags}
+    settings = {flag: vars(options)[flag] for flag in flags}
     prepare(clips, options.output, split, classes, settings, options.jobs)
 
 

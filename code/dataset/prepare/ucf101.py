@@ -139,7 +139,7 @@ def main() -> None:
     options = argparse.Namespace(**preparation.parse(parser))
     if options.source is None:
         raise BadInput(HOW_TO_GET)
-    settings = {flag: getattr(options, flag) for flag in ("frames_per_second", "video_rate")}
+    settings = {flag: vars(options)[flag] for flag in ("frames_per_second", "video_rate")}
     counts = dict(zip(("train", "test"), PUBLISHED_COUNTS[options.split]))
     prepare(options.source, options.output, options.split, settings, options.jobs, counts)
 
