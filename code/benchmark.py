@@ -31,6 +31,7 @@ import train
 from dataset.modalities import frames, spectrogram
 from dataset.prepare import cremad, demo
 from methods import ForwardPass, Method
+from mmpareto import integrate
 from models.multimodal import MultimodalModel
 from utils import checkpoint, options, precision, preparation, registry
 from utils.atomic import write_text
@@ -46,7 +47,7 @@ from utils.summary import align
 FLOOR = 5 / 3
 CLASSES = 6
 CORE = ("joint", "uniform", "pareto", "mmpareto", "published")
-PARTS = ("step", "memory", "loader", "epoch", "preparation")
+PARTS = ("step", "integrate", "memory", "loader", "epoch", "preparation")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
 
 
@@ -186,6 +187,30 @@ def measure_step(args, found: dict) -> None:
         extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", f"{100 * share:.0f}"]
         table.append(row(arm.name, times[arm.name], extra))
     found["matmul_flops_per_second"] = peak
+    print(f"\n{align(table)}")
+
+
+def measure_integrate(args, found: dict) -> None:
+    """What follows the backward passes, for one encoder whose two gradients agree or oppose."""
+    encoder = build_arms(args)[0].model.encoders["audio"]
+    like = {
+        "ResNet-18": list(encoder.parameters()),
+        "400 tensors of 50": [torch.empty(50, device=args.device)] * 400,
+    }
+    times: dict[str, list[float]] = {}
+    for number in range(2 + args.rounds):
+        for name, tensors in like.items():
+            for kind, lean in (("agreeing", 0.5), ("in conflict", -0.5)):
+                first = [torch.randn_like(x) for x in tensors]
+                second = [lean * g + torch.randn_like(g) for g in first]
+                spent = seconds(args, lambda pair=[first, second]: integrate(pair))
+                if number >= 2:
+                    times.setdefault(f"{name}, {kind}", []).append(spent)
+    table = [["integrate", "ms", "quartiles", "/ agreeing"]]
+    for name, spent in times.items():
+        agreeing = times[f"{name.rsplit(', ', 1)[0]}, agreeing"]
+        found[f"integrate.{name}"] = float(np.median(spent))
+        table.append(row(name, spent, [f"{median_ratio(spent, agreeing):.3f}"]))
     print(f"\n{align(table)}")
 
 
@@ -504,6 +529,8 @@ def main(argv=None) -> None:
     found: dict[str, float] = {}
     if "step" in parts:
         measure_step(args, found)
+    if "integrate" in parts:
+        measure_integrate(args, found)
     if "memory" in parts:
         measure_memory(args, found)
     if {"loader", "epoch"} & set(parts):

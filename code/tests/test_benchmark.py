@@ -24,6 +24,8 @@ def test_measures_everything(tmp_path, capsys):
         assert 0.5 < found[key] < 20
     assert found["epoch.ours"] > 0 and 0 <= found["waiting.ours"] <= 1
     assert found["environment"]["torch"] and found["settings"]["batch_size"] == 4
+    small = [found[f"integrate.400 tensors of 50, {kind}"] for kind in ("agreeing", "in conflict")]
+    assert small[1] < 1.5 * small[0]  # one path; the bound is for a busy machine
     printed = capsys.readouterr().out
     assert found["preparation.fbank"] > 0 and found["preparation.spectrogram"] > 0
     for heading in ("step ", "zero_grad after", "loader, one core", "epoch ", "CREMA-D's prep"):
@@ -56,7 +58,10 @@ def test_any_method_is_an_arm_and_what_the_fusion_does_not_suit_is_named(tmp_pat
     [
         (["--methods", "ogm", "--fusion", "mmtm"], "--methods ogm: --fusion mmtm: has no unimodal"),
         (["--methods", "nothing"], "--methods nothing: no file methods/nothing.py; choose from"),
-        (["--only", "speed"], "--only speed: choose from step,memory,loader,epoch,preparation"),
+        (
+            ["--only", "speed"],
+            "--only speed: choose from step,integrate,memory,loader,epoch,preparation",
+        ),
         (["--clips", "3"], "--clips 3: must be at least the batch size 4"),
         (["--rounds", "0"], "--rounds 0: must be at least 1"),
         (["--tf32"], "--tf32: needs --device cuda"),
