@@ -23,26 +23,27 @@ import cv2
 import numpy as np
 import soundfile
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
 
-import train
+from dataset._cache import open_cache
+from dataset._loader import Batches, BatchSampler, SampleDataset, collate
+from dataset._samples import Sample
 from dataset.modalities import frames, spectrogram
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import cremad, demo
 from methods import ForwardPass, Method
 from mmpareto import integrate
 from models.multimodal import MultimodalModel
-from utils import checkpoint, options, precision, preparation, registry
+from training import options, precision
+from training.messages import align
+from utils import registry, run_folder
 from utils.atomic import write_text
-from utils.cache import open_cache
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.loading import Batches, BatchSampler, SampleDataset, collate
-from utils.published import published_item
-from utils.record import Recorder
-from utils.samples import Sample
-from utils.summary import align
 
 FLOOR = 5 / 3
 CLASSES = 6
@@ -307,6 +308,31 @@ def build_readers(args, root: Path, ids: list[str], augment: str) -> dict:
     return readers
 
 
+def published_item(root: Path, clip: str, image_size: int = 224) -> tuple[Tensor, Tensor]:
+    """Filter bank (1, T, F) and two frames (2, 3, S, S) as the published loader reads them.
+
+    For training: one random frame of each half of the clip, RandomResizedCrop, flip, ImageNet
+    normalisation, all on one frame at a time.
+    """
+    picture = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(image_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ]
+    )
+    sound = torch.load(root / "audio" / f"{clip}.pt", weights_only=True).unsqueeze(0)
+    folder = root / "visual" / clip
+    half = len(list(folder.iterdir())) // 2
+    frames = []
+    for i in range(2):
+        number = random.randint(i * half + 1, (i + 1) * half)
+        image = Image.open(folder / f"frame_{number:05d}.jpg").convert("RGB")
+        frames.append(picture(image).unsqueeze(0))
+    return sound, torch.cat(frames)
+
+
 def published_dataset(args, root: Path, ids: list[str]) -> list:
     class Items(torch.utils.data.Dataset):
         def __len__(self):
@@ -359,7 +385,6 @@ def measure_loader(args, root: Path, ids: list[str], found: dict) -> None:
 def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
     """An epoch of training, loader included; `waiting` = share of it spent on the next batch."""
     samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
-    opt = argparse.Namespace(**vars(args), accumulate=1, clip_grad=0.0)
     waited: dict[str, float] = {}
 
     class Watched:
@@ -389,8 +414,12 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
             **order,
         )
 
-    works, epochs = {}, iter(range(10**9))
-    recorder, scaler = Recorder(root, 0, 0, False, writes=False), precision.scaler(args)
+    works = {}
+
+    def epoch(arm: Arm, batches: Watched) -> None:
+        for inputs, target in batches:
+            arm.step(inputs, target)
+
     for name, augment in (("ours", "loader"), ("ours, device", "device")):
         if augment == "device" and args.device != "cuda":
             continue
@@ -400,9 +429,7 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         loader = loader_of(data, batch_sampler=sampler, collate_fn=collate)
         batches = Watched(name, Batches(loader, readers, args.device))
         arm = method_arm("mmpareto", args)
-        works[name] = lambda arm=arm, batches=batches: train.train_epoch(
-            opt, next(epochs), arm.model, arm.method, batches, arm.optimizer, scaler, recorder
-        )
+        works[name] = lambda arm=arm, batches=batches: epoch(arm, batches)
     old = method_arm("published", args)
     items = published_dataset(args, root, ids)
     plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
@@ -518,7 +545,7 @@ def main(argv=None) -> None:
     precision.resolve(args)
     precision.prepare(args)
 
-    environment = checkpoint.environment()
+    environment = run_folder.environment()
     settings = {k: v for k, v in vars(args).items() if k != "json"}
     where = environment["gpu" if args.device == "cuda" else "cpu"]
     print(

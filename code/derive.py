@@ -15,12 +15,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dataset._samples import natural
 from dataset.modalities.image import Modality
-from utils import manifest, preparation, registry
+from dataset.prepare import _manifest as manifest
+from dataset.prepare import _preparation as preparation
+from utils import registry
 from utils.atomic import new_folder, replacing, sweep
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.samples import natural
 
 
 def read(path: Path) -> np.ndarray:

@@ -11,10 +11,10 @@ import argparse
 import inspect
 from pathlib import Path
 
+from figures._style import save
 from utils import registry
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.figures import save
 
 
 def main(argv=None) -> None:

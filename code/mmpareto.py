@@ -10,10 +10,9 @@ For every encoder, with the gradients g_1 ... g_n of the losses that reach it:
     in conflict, some cos(g_i, g_j) <= 0     h = lambda n sum_i alpha_i g_i
         alpha = least-norm weights,          lambda = max(1, |sum_i g_i| / |n sum_i alpha_i g_i|)
     .grad = gamma h
-
-Everything else gets the gradient of the summed loss. No number is copied to the host.
-Source: Wei & Hu, "MMPareto", ICML 2024, Algorithm 1. The paper has one lambda for an encoder,
-`rescale="encoder"`; its published code has one for each parameter tensor, as here by default.
+Everything else gets the gradient of the summed loss. Source: Wei & Hu, "MMPareto", ICML 2024,
+Algorithm 1. The paper has one lambda for an encoder, `rescale="encoder"`; its published code has
+one for each parameter tensor, as here by default. Nothing waits for the device.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +26,7 @@ Rule = Callable[[Tensor], Tensor]  # inner products (n, n) -> factors c (n,) in 
 
 
 def mmpareto_factors(gram: Tensor) -> Tensor:
-    """The rule of MMPareto: ones; in conflict n alpha, n being how many gradients are not zero."""
+    """MMPareto's rule: ones without conflict, else n alpha; zero gradients are not counted in n."""
     in_conflict = (cosines(gram) <= 0).any()
     return torch.where(in_conflict, (gram.diagonal() > 0).sum() * least_norm_weights(gram), 1)
 
@@ -43,7 +42,6 @@ def least_norm_weights(gram: Tensor) -> Tensor:
     """Weights alpha (n,) of the shortest vector in the convex hull of n gradients (MGDA).
 
         alpha = argmin |sum_i alpha_i g_i|^2  subject to  alpha_i >= 0, sum_i alpha_i = 1
-
     Source: Sener & Koltun 2018, Eq. 3. Departs: the published solver stops at 0.001 and 0.999.
     gram: inner products (n, n). A zero gradient gets 0 beside one that is not zero.
     """
@@ -54,25 +52,25 @@ def least_norm_weights(gram: Tensor) -> Tensor:
         # alpha_1 = (|g_2|^2 - <g_1, g_2>) / |g_1 - g_2|^2, and alpha_2 by the same formula, as a
         # small 1 - alpha_1 would have no correct digit left. z_i is proportional to alpha_i |g_i|.
         z = (inverse - cosines(gram)[0, 1] * inverse.flip(0)).clamp(min=0)
-    else:  # argmin |sum_i z_i g_i / |g_i||^2 + (1 - sum_i z_i / |g_i|)^2  subject to  z_i >= 0
+    else:  # argmin |sum_i z_i g_i / |g_i||^2 + (1 - sum_i z_i / |g_i|)^2, the sum as a penalty
         z = _nonnegative_minimum(cosines(gram) + inverse.outer(inverse), inverse)
     weights = inverse * z
     return torch.where(weights.sum() > 0, weights / weights.sum(), 1 / len(gram))
 
 
 def _nonnegative_minimum(matrix: Tensor, vector: Tensor) -> Tensor:
-    """argmin z'Mz / 2 - v'z over z >= 0. Lawson & Hanson 1974, in 3 n steps that ask nothing."""
+    """argmin z'Mz / 2 - v'z over z >= 0. Lawson & Hanson 1974; always 3 n steps."""
     z, free, settled = torch.zeros_like(vector), vector < 0, True
     position = torch.arange(len(vector), device=vector.device)
     for _ in range(3 * len(vector)):
         slope = torch.where(free, 0, vector - matrix @ z)  # set free what gains most
         free = free | (settled & (slope > 1e-14) & (position == slope.argmax()))
-        system = torch.where(free.outer(free), matrix, torch.eye(len(vector)).to(matrix))
-        goal = torch.linalg.solve_ex(system, vector * free)[0]  # the minimum over what is free
-        goal = torch.where(goal.isfinite().all(), goal, z)
-        blocked = free & (goal <= 0)  # would leave z >= 0: go as far as the first reaches 0
-        way = torch.where(blocked, z / (z - goal).clamp(min=1e-30), 1)
-        z = torch.where(blocked & (way == way.amin()), 0, z + way.amin() * (goal - z))
+        system = torch.where(free.outer(free), matrix, torch.ones_like(vector).diag())
+        target = torch.linalg.solve_ex(system, vector * free)[0]  # the minimum over what is free
+        target = torch.where(target.isfinite().all(), target, z)
+        blocked = free & (target <= 0)  # not to become negative: stop where the first reaches 0
+        share = torch.where(blocked, z / (z - target).clamp(min=1e-30), 1)
+        z = torch.where(blocked & (share == share.amin()), 0, z + share.amin() * (target - z))
         free, settled = free & (z > 0), ~blocked.any()
     return z
 
@@ -81,7 +79,7 @@ def _inner_products(gradients: Gradients) -> Tensor:
     """(T, n, n) <g_i, g_j> on each of T tensors. In float64: float32 sums lose half the digits."""
     n, dots, on_mps = len(gradients), [], gradients[0][0].device.type == "mps"
     pairs = [(i, j) for i in range(n) for j in range(i + 1)]
-    for tensors in zip(*gradients):  # viewed in the order of memory, in parts that fit into a cache
+    for tensors in zip(*gradients, strict=True):  # viewed as stored, in parts that fit a cache
         as_stored = sorted(range(tensors[0].ndim), key=tensors[0].stride, reverse=True)
         views = [g.permute(as_stored).flatten().split(2**18) for g in tensors]
         parts = ([x.float() if on_mps else x.double() for x in part] for part in zip(*views))
@@ -94,32 +92,33 @@ def _inner_products(gradients: Gradients) -> Tensor:
 def integrate(
     gradients: Gradients, gamma: float = 1.5, rescale: str = "tensor", rule: Rule = mmpareto_factors
 ) -> dict[str, Tensor]:
-    """One gradient out of n, for one group of parameters: gamma h takes the place of gradients[0].
+    """Merges n gradients of one group of parameters: gamma h takes the place of gradients[0].
 
-    In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor breaks that now
-    and then, which `descent` shows. A gradient whose square underflows counts as zero; what is not
-    finite makes h so. Where |h|^2 < 1e-6 (sum_i |c_i g_i|)^2, float64 1e-14, h may be nothing but
-    rounding, and lambda is 1. For the arguments see `mmpareto_backward`.
+    In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor may make it
+    climb one, see `descent`. A gradient whose square underflows counts as zero; what is not finite
+    makes h so. Where |h|^2 < r (sum_i |c_i g_i|)^2, r = 1e-6, for float64 1e-14, for bfloat16 3e-4,
+    nothing but rounding may be left of h: lambda is 1. Arguments: see `mmpareto_backward`.
     Returns `cosine` 0-d, the smallest; `norm` |g_i|, `weight` c_i / sum |c_j| and `descent`
     cos(h, g_i), each (n,); `scale` lambda, (T,).
     """
+    _check(gamma, rescale)
     grams = _inner_products(gradients)  # (T, n, n)
     gram = grams.sum(0)
     factors = rule(gram) + 0 * gram.sum()  # nan if anything is not finite
-
-    # lambda, of every tensor or of all together
-    rounding = 1e-14 if all(g.dtype == torch.float64 for g in gradients[0]) else 1e-6
+    # lambda, of every tensor or of all together; of zeros, for "none", it is 1
+    r = {torch.float64: 1e-14, torch.bfloat16: 3e-4}
+    rounding = max(r.get(g.dtype, 1e-6) for g in gradients[0])
     shared = {"tensor": grams, "encoder": gram[None], "none": 0 * gram[None]}[rescale]
-    squared, longest = shared @ factors @ factors, shared.diagonal(0, 1, 2).sqrt() @ factors.abs()
-    ratio = (shared.sum((1, 2)) / squared).sqrt().clamp(min=1)
-    scale = torch.where(squared > rounding * longest**2, ratio, 1).expand(len(grams))
+    squared, most = shared @ factors @ factors, shared.diagonal(0, 1, 2).sqrt() @ factors.abs()
+    ratio = (shared.sum((1, 2)).clamp(min=0) / squared).sqrt().clamp(min=1)
+    scale = torch.where(squared > rounding * most**2, ratio, 1).expand(len(grams))
     for tensors, coefficients in zip(zip(*gradients), gamma * scale.outer(factors)):
         h, *others = [g.float() if g.dtype.itemsize < 4 else g for g in tensors]
         first, *rest = coefficients.to(h.dtype).unbind()
         h.mul_(first)
         for g, coefficient in zip(others, rest):
             h.addcmul_(g, coefficient)
-        tensors[0].copy_(h)  # where they are not the same already
+        tensors[0].copy_(h)  # only in half precision; else they are the same tensor
     norm, slopes = gram.diagonal().sqrt(), grams @ factors  # (T, n) <h, g_j> before lambda
     lengths = norm * (scale**2 @ (slopes @ factors)).clamp(min=0).sqrt()  # |h| |g_j|
     descent = torch.where(lengths > 0, scale @ slopes / lengths, 0).clamp(-1, 1)
@@ -139,6 +138,7 @@ class LossGradients:
 
     def __init__(self, groups: Mapping[str, Iterable[Tensor]]):
         self.groups = {group: list(parameters) for group, parameters in groups.items()}
+        _check_disjoint(self.groups)
         self.sums: dict[str, dict[Tensor, Tensor]] = {}
 
     def add(self, losses: Mapping[str, Tensor | None], backward=Tensor.backward) -> None:
@@ -157,22 +157,25 @@ class LossGradients:
         for p, gradient in zip(parameters, before):
             p.grad = gradient
 
+    def losses_of(self, group: str) -> list[str]:  # which reach it, in the order given
+        return [n for n, s in self.sums.items() if not s.keys().isdisjoint(self.groups[group])]
+
     def integrate(self, gamma=1.5, rescale="tensor", rules: Mapping[str, Rule] | None = None):
-        """Adds gamma h to `.grad`, forgets the sums. rules: {group: rule}, where not MMPareto's."""
-        _check(gamma, rescale)
+        """Adds gamma h to `.grad` and forgets the sums. rules: {group: rule}, else MMPareto's."""
         report = {}
         for group, parameters in self.groups.items():
-            sums = {n: s for n, s in self.sums.items() if not s.keys().isdisjoint(parameters)}
-            ps = [p for p in parameters if any(p in s for s in sums.values())]
-            rows = [[s[p] if p in s else torch.zeros_like(p) for p in ps] for s in sums.values()]
+            losses = self.losses_of(group)
+            sums = [self.sums[name] for name in losses]
+            reached = [p for p in parameters if any(p in of_loss for of_loss in sums)]
+            rows = [[s[p] if p in s else torch.zeros_like(p) for p in reached] for s in sums]
             if len(rows) > 1:
                 rule = (rules or {}).get(group, mmpareto_factors)
                 found = integrate(rows, gamma, rescale, rule)
                 report |= {f"{key}/{group}": found[key].mean() for key in ("cosine", "scale")}
                 for key in ("weight", "norm", "descent"):
-                    report |= {f"{key}/{group}/{name}": x for name, x in zip(sums, found[key])}
-            for p, h in zip(ps, rows[0] if rows else []):
-                p.grad = h if p.grad is None else p.grad + h
+                    report |= {f"{key}/{group}/{name}": x for name, x in zip(losses, found[key])}
+            for p, h in zip(reached, rows[0] if rows else []):
+                p.grad = h if p.grad is None else p.grad.add_(h)
         self.sums = {}
         return report
 
@@ -188,12 +191,12 @@ def mmpareto_backward(
     """Stands where `sum(losses.values()).backward()` stood, and like it adds to `.grad`.
 
     losses:   {"multimodal": 0-d, modality: 0-d, ...}, the multimodal one first; None is left out.
-    groups:   {name: parameters}, usually one per encoder. A parameter that one of its group's
-              losses does not reach is zero for it; with one loss a group gets the plain gradient.
-    gamma:    magnitude gain, > 0. rule: inner products (n, n) -> factors c (n,).
+    groups:   {name: parameters}, disjoint, usually one per encoder. A loss that does not reach a
+              parameter counts as zero there; a group that one loss reaches has its plain gradient.
+    gamma:    magnitude gain, > 0; like rescale it applies to any `rule`, see Rule.
     rescale:  one lambda for each parameter "tensor", one for the whole "encoder", or "none".
     backward: what stands for `loss.backward(retain_graph=...)`, such as Fabric's or Accelerate's.
-    Returns diagnostics, 0-d: cosine/GROUP and scale/GROUP, weight/, norm/, descent/GROUP/LOSS.
+    Returns diagnostics, 0-d: cosine/GROUP, scale/GROUP (mean), weight/, norm/, descent/GROUP/LOSS.
     """
     _check(gamma, rescale)
     gradients = LossGradients(groups)
@@ -206,3 +209,12 @@ def _check(gamma: float, rescale: str) -> None:
         raise ValueError(f"gamma: must be > 0, got {gamma}")
     if rescale not in ("tensor", "encoder", "none"):
         raise ValueError(f"rescale: choose from 'tensor', 'encoder', 'none'; got {rescale!r}")
+
+
+def _check_disjoint(groups: Mapping[str, list[Tensor]]) -> None:
+    seen: dict[Tensor, str] = {}
+    for group, parameters in groups.items():
+        for p in parameters:
+            if p in seen:
+                raise ValueError(f"groups: one parameter is in {seen[p]} and, again, in {group}")
+            seen[p] = group

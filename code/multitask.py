@@ -26,19 +26,19 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 from tqdm import tqdm
 
+from analysis.statistics import difference, mean_std
 from dataset.prepare.avmnist import mnist
+from figures._style import method_colour, save, sign_of
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
 from models.reach import groups_of
-from report import difference, mean_std
-from utils import checkpoint, registry
+from training.messages import align
+from training.options import DATA
+from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.figures import method_colour, save, sign_of
-from utils.options import DATA
 from utils.seed import seed_everything
-from utils.summary import align
 
 METHODS = (
     "uniform,uniform --encoder_grad_scale 1.5,pareto,mmpareto,mmpareto --gamma 1,random_weights,"
@@ -196,7 +196,7 @@ def trained(args, data: dict) -> dict[str, list[dict]]:
             raise BadInput(f"{file}: has other settings; choose another --output or delete it")
         if not stored:
             found = train_one(args, method, tasks, seed, data)
-            stored = found | {"settings": settings, "environment": checkpoint.environment()}
+            stored = found | {"settings": settings, "environment": run_folder.environment()}
             write_text(file, json.dumps(stored, indent=1) + "\n")
         results[row].append(stored | {"seed": seed})
     return results

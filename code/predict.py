@@ -20,22 +20,23 @@ from pathlib import Path
 
 import torch
 
+from dataset._loader import build_readers, collate, finish_inputs
+from figures._style import draw_predictions
 from models.multimodal import MultimodalModel
-from utils import checkpoint, registry
+from training import resume
+from training.messages import align
+from training.options import choose_device
+from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.figures import draw_predictions
-from utils.loading import build_readers, collate, finish_inputs
-from utils.options import choose_device
-from utils.summary import align
 
 
 class Predictor:
     """A run's model and preprocessing. Raises BadInput where the run does not say enough."""
 
     def __init__(self, folder: Path, which: str = "last", device: str = "auto"):
-        content = checkpoint.read_options(folder)
+        content = resume.read_options(folder)
         self.options, self.data = Namespace(**content["options"]), content.get("data")
         if not self.data or self.data["preparation"] is None:
             raise BadInput(f"{folder}: does not say how its data were prepared; train it again")
@@ -48,13 +49,13 @@ class Predictor:
         self.options.pretrained = False  # the weights are those of the checkpoint
         self.device = choose_device(self.options)
         self.model = MultimodalModel(
-            checkpoint.shapes_of(self.data),
+            run_folder.shapes_of(self.data),
             len(self.data["classes"]),
             self.options.encoder,
             self.options.fusion,
             vars(self.options),
         )
-        self.model.load_state_dict(checkpoint.load(folder / f"{which}.pt")["model"])
+        self.model.load_state_dict(run_folder.load(folder / f"{which}.pt")["model"])
         self.model.to(self.device).eval()
 
     def __call__(self, samples: list[list[Path]]) -> list[dict[str, dict[str, float]] | str]:

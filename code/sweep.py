@@ -26,11 +26,12 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from evaluate import read_probes
-from utils import checkpoint, options, registry
+from analysis import probes
+from training import options, resume
+from utils import registry
 from utils.command import parser_of
 from utils.errors import BadInput, run
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 POLL_SECONDS = 1.0
 
@@ -49,7 +50,7 @@ class Run(NamedTuple):
         """Raises BadInput where the folder holds a run with other options."""
         if not (self.folder / "options.json").is_file():
             return False
-        checkpoint.refuse_other_options(self.folder, self.options, "sweep.py")
+        resume.refuse_other_options(self.folder, self.options, "sweep.py")
         return True
 
     def is_done(self, probes: list[str]) -> bool:
@@ -206,7 +207,7 @@ def main(argv=None) -> None:
     args, flags = parser.parse_known_args(argv)
     if args.jobs < 1:
         raise BadInput(f"--jobs {args.jobs}: must be at least 1")
-    args.probe = read_probes(args.probe)
+    args.probe = probes.read_probes(args.probe)
     args.dataset = args.dataset.lower()
     runs = plan(args, flags)
     args.ckpt_path.mkdir(parents=True, exist_ok=True)

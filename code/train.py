@@ -1,26 +1,21 @@
 """One training run: a data set, a model, a method. `python train.py --help` lists the flags.
 
-Everything a method does happens in the one line `method.backward(...)`.
+Everything a method does happens in `train_epoch`: backward for each part of a batch, integrate.
 """
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from dataset._loader import build_loaders, check_smallest_part
+from figures._style import draw_examples, draw_run
 from methods import ForwardPass
-from models.multimodal import MultimodalModel
-from utils import checkpoint, distributed, options, precision, registry, summary
+from models.metrics import branch_losses, predict, score
+from training import messages, options, precision, resume
+from training.record import Recorder
+from utils import distributed, registry, run_folder
 from utils.errors import run
-from utils.figures import draw_examples, draw_run
-from utils.loading import build_loaders, check_smallest_part
-from utils.metrics import branch_losses, predict, score
-from utils.record import Recorder
 from utils.seed import seed_everything
-
-
-def build_model(opt, dataset, readers) -> nn.Module:
-    shapes = {modality: readers[modality].shape for modality in opt.modalities}
-    return MultimodalModel(shapes, len(dataset.classes), opt.encoder, opt.fusion, vars(opt))
 
 
 def build_optimizer(opt, model) -> torch.optim.Optimizer:
@@ -54,7 +49,7 @@ def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) 
                 logits, features = model(inputs)
                 losses = branch_losses(logits, target)
             if recorder.step == 0 and number == 1 and distributed.is_main():
-                tqdm.write(summary.objective_lines(model, losses))
+                tqdm.write(messages.objective_lines(model, losses))
             share = len(target) / batch_size
             losses = {b: loss * share for b, loss in losses.items()}
             totals = {b: loss.detach() + totals.get(b, 0) for b, loss in losses.items()}
@@ -95,7 +90,7 @@ def main(argv=None) -> None:
         loaders = build_loaders(dataset, opt.modalities, vars(opt), **settings)
     method = options.build_method(registry.load_class("methods", opt.method, "--method"), opt)
     seed_everything(opt.random_seed)
-    model = build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
+    model = options.build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
     check_smallest_part(model, loaders["train"], opt.accumulate)
     model = precision.arrange(opt, model)
     optimizer = build_optimizer(opt, model)
@@ -108,8 +103,8 @@ def main(argv=None) -> None:
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
     with distributed.main_first():
-        about = checkpoint.about(dataset, loaders)
-        folder, state = checkpoint.open_run(opt, about)
+        about = resume.about(dataset, loaders)
+        folder, state = resume.open_run(opt, about)
     parts = {"model": model, "optimizer": optimizer, "method": method, "scaler": scaler}
     if scheduler:
         parts["scheduler"] = scheduler
@@ -123,7 +118,7 @@ def main(argv=None) -> None:
         folder, progress["epoch"], progress["step"], opt.tensorboard, opt.amp == "fp16", is_main
     )
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
-    main_branch = summary.main_branch(opt.modalities)
+    main_branch = messages.main_branch(opt.modalities)
     several = f"{distributed.world_size()} x " if distributed.world_size() > 1 else ""
     print(
         f"run {folder}: {opt.method} on {opt.dataset}, {len(loaders['train'].dataset)} training "
@@ -148,7 +143,7 @@ def main(argv=None) -> None:
                     logits, _, target = predict(model, loaders[split_name])
                     scores |= {f"{split_name}/{k}": v for k, v in score(logits, target).items()}
             recorder.add_epoch(epoch, scores)
-            print(summary.epoch_line(epoch, scores), flush=True)
+            print(messages.epoch_line(epoch, scores), flush=True)
             if recorder.writer:
                 figure = draw_examples(model, loaders["test"], dataset.classes)
                 recorder.add_figure("examples", figure)
@@ -162,15 +157,15 @@ def main(argv=None) -> None:
                 state = {name: part.state_dict() for name, part in parts.items()}
                 state["progress"] = progress
                 if better:
-                    checkpoint.save(state, folder / "best.pt")
-                checkpoint.save(state, folder / "last.pt")
+                    run_folder.save(state, folder / "best.pt")
+                run_folder.save(state, folder / "last.pt")
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted; {how_to_continue}") from None
 
     distributed.end()
     if not is_main:
         return
-    print(summary.table(folder, main_branch, method.trains_unimodal_heads))
+    print(messages.table(folder, main_branch, method.trains_unimodal_heads))
     print(f"figure: {draw_run(folder)}")
     if notice:
         print(notice)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dataset._samples import Sample, read_csv, read_split
 from utils.errors import BadInput
 from utils.registry import Contract
-from utils.samples import Sample, read_csv, read_split
 
 
 class Dataset(Contract):
@@ -51,4 +51,4 @@ class Dataset(Contract):
         return read_split(self.root / f"{split}.csv", self.classes)
 
     def check_complete(self, modalities: list[str]) -> None:
-        """Raises BadInput where samples that lack one of these modalities must not be left out."""
+        """Raises BadInput if a sample lacks one of these modalities, where none may be left out."""

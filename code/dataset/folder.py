@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import dataset
+from dataset._samples import is_header, natural, read_csv
 from utils import registry
 from utils.errors import BadInput
-from utils.samples import is_header, natural, read_csv
 
 
 def kind_of(folder: Path) -> tuple[str, set[str]]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.runs import conflict_rate
+from figures._style import CONFLICT, draw_cosine, encoders_of, one_run
 from utils.errors import BadInput
-from utils.figures import CONFLICT, draw_cosine, encoders_of, one_run
-from utils.record import read_jsonl
-from utils.runs import conflict_rate
+from utils.run_folder import read_jsonl
 
 
 def draw(runs, args):

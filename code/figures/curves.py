@@ -6,8 +6,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from utils.figures import draw_band
-from utils.runs import group, read_run, trains_heads
+from analysis.runs import group, read_run, trains_heads
+from figures._style import draw_band
 
 
 def draw(runs, args):

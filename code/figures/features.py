@@ -8,8 +8,9 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from utils.figures import method_colour, sign_of
-from utils.metrics import predict
+from analysis import trained
+from figures._style import method_colour, sign_of
+from models.metrics import predict
 
 
 def add_options(parser):
@@ -20,9 +21,7 @@ def add_options(parser):
 
 
 def draw(runs, args):
-    from evaluate import load_run
-
-    loaded = [load_run(folder, args.checkpoint, args.device) for folder in runs]
+    loaded = [trained.load_run(folder, args.checkpoint, args.device) for folder in runs]
     width = max(len(opt.modalities) for opt, *_ in loaded)
     figure, axes = plt.subplots(
         len(runs), width, figsize=(4.6 * width, 4.2 * len(runs)), squeeze=False

@@ -6,9 +6,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.runs import group, measures_of, read_run
+from figures._style import colour, sign_of
 from utils.errors import BadInput
-from utils.figures import colour, sign_of
-from utils.runs import group, measures_of, read_run
 
 
 def draw(runs, args):

@@ -16,13 +16,14 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from report import mean_std
+from analysis import trained
+from analysis.runs import group, read_run
+from analysis.statistics import mean_std
+from figures._style import draw_band
+from training.messages import main_branch
 from utils.atomic import write_text
 from utils.errors import BadInput
-from utils.figures import draw_band
-from utils.runs import group, read_run
 from utils.seed import generator
-from utils.summary import main_branch
 
 
 def add_options(parser):
@@ -58,9 +59,7 @@ def loss_of(model, batches, branch: str) -> float:
 
 def walk(folder, args) -> np.ndarray:
     """(directions, points) losses at distances -R to R."""
-    from evaluate import load_run
-
-    opt, _, loaders, model = load_run(folder, "last", args.device)
+    opt, _, loaders, model = trained.load_run(folder, "last", args.device)
     branch = main_branch(opt.modalities)
     batches, taken = [], 0
     for inputs, target in loaders["train_plain"]:

@@ -6,9 +6,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.runs import group, read_run
+from figures._style import draw_band
 from utils.errors import BadInput
-from utils.figures import draw_band
-from utils.runs import group, read_run
 
 
 def draw(runs, args):

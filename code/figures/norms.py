@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from analysis import trained
+from figures._style import SPARE_COLOURS, colour, one_run
 from utils.atomic import write_text
 from utils.errors import BadInput
-from utils.figures import SPARE_COLOURS, colour, one_run
 
 
 def add_options(parser):
@@ -24,9 +25,7 @@ def add_options(parser):
 
 def collect(folder, args) -> dict[str, dict[str, list[float]]]:
     """{encoder: {loss: norm of its gradient in each mini-batch}}; nothing is trained."""
-    from evaluate import load_run
-
-    opt, _, loaders, model = load_run(folder, args.checkpoint, args.device)
+    opt, _, loaders, model = trained.load_run(folder, args.checkpoint, args.device)
     if len(opt.modalities) < 2:
         raise BadInput(f"{folder}: a run with one modality has no second gradient")
     model = copy.deepcopy(model).train()  # normalised over the mini-batch, as in training

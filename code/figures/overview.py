@@ -6,11 +6,12 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from report import REFERENCE, difference, references
+from analysis.runs import conflict_rate, group, read_run
+from analysis.statistics import difference
+from analysis.tables import REFERENCE, references
+from figures._style import draw_band, draw_cosine, encoders_of, method_colour, sign_of
 from utils.errors import BadInput
-from utils.figures import draw_band, draw_cosine, encoders_of, method_colour, sign_of
-from utils.record import read_jsonl
-from utils.runs import conflict_rate, group, read_run
+from utils.run_folder import read_jsonl
 
 
 def draw(runs, args):

@@ -7,9 +7,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from analysis.runs import group, measures_of, read_run
+from figures._style import method_colour, sign_of
 from utils.errors import BadInput
-from utils.figures import method_colour, sign_of
-from utils.runs import group, measures_of, read_run
 
 
 def add_options(parser):

@@ -6,9 +6,9 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
+from figures._style import AGREEMENT, CONFLICT, encoders_of, one_run
 from utils.errors import BadInput
-from utils.figures import AGREEMENT, CONFLICT, encoders_of, one_run
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 
 def draw(runs, args):

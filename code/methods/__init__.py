@@ -1,7 +1,8 @@
 """How losses become gradients: one file per method, chosen by `--method <file name>`.
 
 A file `methods/X.py` exports a `class Method` that derives from the one below. What several methods
-share is in files whose name begins with an underscore. A step is
+share is in files whose name begins with an underscore. In their descriptions F is the cost of a
+forward pass of the model. A step is
 
     for every part of the batch:  method.backward(forward, model)
     sum method.to_sum(model) over the processes of the run
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from utils.errors import BadInput
 from utils.registry import Contract
 
 NEEDS = {
@@ -23,7 +25,7 @@ NEEDS = {
     "validation": "looks at held-out samples, --val_fraction",
     "unimodal_logits": "asks the fusion what each modality adds to its logits",
     "gates": "holds the gates of the fusion",
-    "late_fusion": "wants every encoder's features to be its own",
+    "late_fusion": "needs encoders that exchange nothing",
     "two_modalities": "has a rule for two modalities and no more",
     "teachers": "learns from runs of one modality, --umt_teachers",
     "waits_for_device": "has a solver on the host",
@@ -42,7 +44,7 @@ class ForwardPass:
     epoch:    0-based
     inputs:   {modality: what the encoder got}
     scale:    what the losses were multiplied by: the part's share of the batch, and the loss scale
-              of fp16; a method that adds a loss of its own multiplies it too
+              of fp16; a method that adds a loss of its own multiplies it by this
     sum:      adds tensors up over the processes of the run, in place, for methods that decide
               before they back-propagate
     """
@@ -64,7 +66,12 @@ class Method(Contract):
     """
 
     needs: frozenset[str] | set[str] = frozenset()  # of NEEDS, checked once, before anything starts
-    trains_unimodal_heads = True  # else their accuracy is not shown as if it meant something
+    trains_unimodal_heads = True  # False: tables leave their accuracy out
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        if unknown := sorted(set(cls.needs) - NEEDS.keys()):
+            raise BadInput(f"{cls.__module__}: needs {unknown[0]}; choose from {', '.join(NEEDS)}")
 
     @staticmethod
     def add_options(parser) -> None:
@@ -87,8 +94,8 @@ class Method(Contract):
         return [p.grad for p in model.parameters() if p.grad is not None]
 
     def integrate(self, model) -> dict[str, Tensor]:
-        """Leaves `.grad` complete. Returns diagnostics, {name: 0-d tensor} on the device;
-        "norm/..." is the norm of a gradient, by which a run that diverges is stopped."""
+        """Leaves `.grad` complete. Returns diagnostics, {name: 0-d tensor} on the device; a value
+        that is not finite stops the run, "norm/..." is first divided by the loss scale of fp16."""
         return norms_of_sum(model.encoder_parameters())
 
     def state_dict(self) -> dict:

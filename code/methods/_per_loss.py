@@ -1,7 +1,7 @@
-"""What all methods share that look at each loss's own gradient: .grad of a group of parameters is
+"""Shared by methods that look at each loss's own gradient: .grad of a group of parameters is
 sum_i c_i g_i, the factors c computed from nothing but the inner products <g_i, g_j> of n losses.
 
-A method that gives a mean or a convex combination d gets c = n times its weights, so that equal
+A method that gives a mean or a convex combination gets c = n times its weights, so that equal
 weights are the uniform baseline and all methods run at one learning rate; each file says so. A
 common factor on all gradients (a loss scale) must not change c. What is not finite, and gradients
 that are zero, are as in ../mmpareto.py. Every loss is back-propagated once: 5 F per step for two
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from methods import Method
+from methods import Method, norms_of_sum
 from mmpareto import LossGradients
 
 
@@ -54,7 +54,8 @@ class PerLoss(Method):
             "--groups",
             choices=("encoder", "together"),
             default="encoder",
-            help="combine the gradients of each encoder by itself, or of all encoders together",
+            help="combine the gradients of each encoder by itself, or of all encoders together; "
+            "losses that reach no common encoder have cosine 0 there",
         )
 
     def factors(self, gram: Tensor, group: str, losses: list[str]) -> Tensor:
@@ -76,7 +77,8 @@ class PerLoss(Method):
     def integrate(self, model):
         gradients, self._gradients = self._gradients, None
         rules = {}
-        for group, parameters in gradients.groups.items():
-            losses = [n for n, s in gradients.sums.items() if not s.keys().isdisjoint(parameters)]
+        for group in gradients.groups:
+            losses = gradients.losses_of(group)
             rules[group] = partial(self.factors, group=group, losses=losses)
-        return gradients.integrate(self.gamma, self.rescale, rules)
+        diagnostics = gradients.integrate(self.gamma, self.rescale, rules)
+        return diagnostics or norms_of_sum(gradients.groups)  # with one loss alone nothing is told

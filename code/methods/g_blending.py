@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import methods
-from utils.metrics import predict
+from models.metrics import predict
 
 LEAST = 1e-6  # of O_k^2: a branch that did not overfit at all
 

@@ -20,7 +20,7 @@ import torch
 
 import methods
 from methods._modulation import mean_of_others
-from utils.metrics import predict
+from models.metrics import predict
 
 
 class Method(methods.Method):

@@ -7,7 +7,7 @@
     per tensor:  .grad = gamma max(1, |gradient of the sum| / |h|) h
 
 g_m and g_u are the gradients of the multimodal loss and of the encoder's own. The result is that of
-`--method mmpareto` wherever the published code has one: exactly opposed gradients give nan.
+`--method mmpareto`, but for gradients that oppose each other exactly: there it is noise or nan.
 
 Source: GeWu-Lab/MMPareto_ICML2024; written from a description of what it does, without any of
 ../mmpareto.py. Unimodal heads: yes, with weight 1. Cost: a backward pass more than there are

@@ -20,7 +20,7 @@ from torch.nn.functional import mse_loss
 
 import methods
 from models.multimodal import encoders_of
-from utils import checkpoint, registry
+from utils import registry, run_folder
 from utils.errors import BadInput
 
 
@@ -38,13 +38,13 @@ def read_teachers(text: str) -> dict[str, Path]:
 def load_teacher(folder: Path, modality: str) -> torch.nn.Module:
     """The frozen encoder of a run of that modality alone. Raises ValueError where it is none."""
     try:
-        stored = checkpoint.read_options(folder)
+        stored = run_folder.read_stored(folder)
         if stored["options"]["modalities"] != [modality]:
             raise BadInput(f"trained on {', '.join(stored['options']['modalities'])}")
-        state = checkpoint.load(folder / "last.pt")["model"]
+        state = run_folder.load(folder / "last.pt")["model"]
         name = stored["options"]["encoder"]
         flags = stored["options"] | {"pretrained": False}  # the weights are the checkpoint's
-        shape = checkpoint.shapes_of(stored["data"])[modality]
+        shape = run_folder.shapes_of(stored["data"])[modality]
     except (BadInput, json.JSONDecodeError) as problem:
         raise ValueError(
             f"--umt_teachers {modality}={folder}: {problem}; needs a run of {modality} alone"

@@ -33,9 +33,8 @@ class MultimodalModel(nn.Module):
     """One encoder and one linear head per modality, one fusion over all features.
 
     Late fusion sees the features; an inner fusion runs the encoders itself, stage by stage, and
-    lets them exchange what they found. The unimodal logits are in both cases those of the heads on
-    the features: where encoders exchanged, they are of one modality's branch and no longer of one
-    modality alone.
+    lets them exchange what they found. The unimodal logits are those of a head on each feature;
+    with an inner fusion a feature also carries what its encoder got from the others.
 
     With a single modality there is nothing to fuse: the model is that encoder and its head, the
     unimodal baseline of the paper.
@@ -64,9 +63,9 @@ class MultimodalModel(nn.Module):
         build_fusion = registry.load_class("models/fusion", fusion, "--fusion")
         self.encoders = nn.ModuleDict()
         for modality, build in encoders_of(encoder, list(shapes)).items():
-            one_frame = built(build, flags, shapes[modality])
+            of_frames = built(build, flags, shapes[modality])
             weighted = len(shapes[modality]) == 4 and flags.get("frame_pooling") == "attention"
-            self.encoders[modality] = AttentionOverFrames(one_frame) if weighted else one_frame
+            self.encoders[modality] = AttentionOverFrames(of_frames) if weighted else of_frames
         widths = {m: e.feature_dim for m, e in self.encoders.items()}
         self.heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in widths.items()})
         self.fusion = None

@@ -4,6 +4,6 @@ cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
 NAME=${1:-}
 [ -f "dataset/prepare/$NAME.py" ] ||
-    fail "prepare.sh ${NAME:-(no name)}: choose from" $(cd dataset/prepare && ls ./*.py | sed 's,^\./,,; s,\.py$,,')
+    fail "prepare.sh ${NAME:-(no name)}: choose from" $(cd dataset/prepare && ls ./[!_]*.py | sed 's,^\./,,; s,\.py$,,')
 shift
 exec "$PYTHON" -m "dataset.prepare.$NAME" "$@"

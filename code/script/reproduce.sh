@@ -1,5 +1,41 @@
 #!/bin/sh
-# The paper's comparison and its controls: sh script/reproduce.sh --dataset NAME [--quick] [flags]
+# The paper's comparison and its controls on one data set, from training to tables and figures:
+#     sh script/reproduce.sh NAME [flags of sweep.py and train.py, such as --seeds 0,1,2,3,4 --jobs 2]
+#     RUNS=runs/try PICS=runs/try/pics sh script/reproduce.sh demo --seeds 0 --epochs 2
+# A list of commands, to be edited. Interrupted or killed, the same command goes on.
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
-exec "$PYTHON" reproduce.py "$@"
+set -eu
+NAME=${1:?"name a data set, a file of dataset/"}
+shift
+: "${RUNS:=runs/$NAME}" "${PICS:=../pics}"
+
+sweep() { "$PYTHON" sweep.py --dataset "$NAME" --ckpt_path "$RUNS" --seeds 0,1,2 "$@"; }
+draw() { FIGURE=$1 && shift && "$PYTHON" draw.py "$FIGURE" "$@" --output "$PICS/${NAME}_$FIGURE"; }
+GAIN="uniform --encoder_grad_scale 1.5" # the gain without any direction
+
+# the runs that figures show, and every probe of them
+sweep --methods joint,uniform,pareto,mmpareto --arm "$GAIN" \
+    --probe linear,missing,noise,shapley,calibration "$@"
+# each modality alone; direction and magnitude without the gain; the magnitude not restored; one scale
+# per encoder, the paper's text; exactly uniform's magnitude; random weights; other gains
+sweep --each_modality --arm "mmpareto --gamma 1" --arm "mmpareto --rescale none" \
+    --arm "mmpareto --rescale encoder" --arm "mmpareto --rescale encoder --gamma 1" \
+    --arm random_weights --arm "mmpareto --gamma 2" --arm "mmpareto --gamma 3" \
+    --probe linear --checkpoints delete "$@"
+
+R=$RUNS/$NAME
+SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmpareto-seed* \
+    "$R"-uniform-encoder_grad_scale-*)
+MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
+"$PYTHON" report.py "$R"-joint-modalities-* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-*
+draw overview $SHOWN
+draw cosine "$MMPARETO"
+draw plane $SHOWN
+draw norms "$MMPARETO"
+draw weights "$MMPARETO"
+draw curves $SHOWN
+draw gamma "$R"-mmpareto-seed* "$R"-mmpareto-gamma-*
+draw landscape $SHOWN
+draw features "$(ls -d "$R"-joint-seed* | head -n 1)" "$MMPARETO"
+draw noise $SHOWN

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from dataset._cache import open_cache
+from dataset._loader import SampleDataset, collate
+from dataset._samples import Sample
 from dataset.modalities import frames, spectrogram
 from dataset.modalities.frames import crop_resize_flip
-from utils.cache import open_cache
 from utils.errors import BadInput
-from utils.loading import SampleDataset, collate
-from utils.samples import Sample
 
 CODE = Path(__file__).resolve().parents[1]
 

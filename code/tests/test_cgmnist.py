@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from dataset.cgmnist import Dataset
 from dataset.modalities import image
 from dataset.prepare import cgmnist
-from utils import options
+from training import options
 from utils.errors import BadInput
 
 

@@ -11,7 +11,7 @@ import train
 from dataset.modalities.frames import crop_resize_flip
 from mmpareto import integrate
 from utils import registry
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: not tested here")
 
@@ -40,7 +40,7 @@ def test_the_step_never_waits_for_the_device(name, modalities):
     for check in (False, True):  # the first round warms up libraries that do wait once
         given = forward(model)
         torch.cuda.synchronize()
-        strict = check and not getattr(method, "waits_for_device", False)
+        strict = check and "waits_for_device" not in method.needs
         torch.cuda.set_sync_debug_mode("error" if strict else "default")
         try:
             take_step(method, model, given)

@@ -12,9 +12,10 @@ import draw
 import report
 import sweep
 from dataset.derived import edge, flow, grey
-from utils import manifest, registry
+from dataset.prepare import _manifest as manifest
+from utils import registry
 from utils.errors import BadInput
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 
 def test_grey_is_the_luma():

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import evaluate
+from dataset._loader import BatchSampler
 from utils import registry
-from utils.loading import BatchSampler
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 CODE = Path(__file__).resolve().parents[1]
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -29,10 +29,11 @@ from steps import build_method, build_model
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 import train
-from utils import distributed, precision
+from training import precision
+from utils import distributed
 from dataset.modalities import Modality
-from utils.loading import Batches, BatchSampler, SampleDataset, collate
-from utils.samples import Sample
+from dataset._loader import Batches, BatchSampler, SampleDataset, collate
+from dataset._samples import Sample
 
 class Reader(Modality):
     def __init__(self):

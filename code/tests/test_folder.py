@@ -10,13 +10,13 @@ from PIL import Image
 from steps import built_reader
 
 import train
+from dataset._loader import build_loaders
 from dataset.folder import Dataset
+from dataset.media.audio import filter_bank, read_waveform
 from dataset.modalities import array, waveform
-from utils import options
-from utils.audio import filter_bank, read_waveform
+from training import options
 from utils.errors import BadInput
-from utils.loading import build_loaders
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 
 @pytest.fixture

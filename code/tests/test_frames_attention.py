@@ -6,7 +6,7 @@ import train
 from models.encoders.cnn import Encoder
 from models.frames import AttentionOverFrames
 from models.multimodal import MultimodalModel
-from utils import checkpoint
+from utils import run_folder
 
 
 def pooled():
@@ -50,7 +50,7 @@ def test_only_clips_get_it(demo_root, tmp_path):
     argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
     argv += ["--image_size", "32", "--encoder", "cnn", "--epochs", "1", "--num_workers", "0"]
     train.main([*argv, "--frame_pooling", "attention", "--run_name", "x", "--no-tensorboard"])
-    weights = checkpoint.load(tmp_path / "x" / "last.pt")["model"]
+    weights = run_folder.load(tmp_path / "x" / "last.pt")["model"]
     assert {k.split(".")[1] for k in weights if ".score." in k} == {"visual"}
     moved = weights["encoders.visual.score.2.weight"]
     assert moved.any() and moved.isfinite().all()  # it is trained

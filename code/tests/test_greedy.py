@@ -7,7 +7,7 @@ import torch
 from steps import build_method, build_model, forward, take_step
 
 from methods.greedy import relative_move
-from utils import options
+from training import options
 from utils.errors import BadInput
 
 MODALITIES = ("audio", "visual")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from media import RATE_HZ, turn, write_media
 
+from dataset.media.audio import read_sound_track
+from dataset.media.video import read_frames
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import kinetics_sounds
 from dataset.prepare.kinetics_sounds import CLASSES, Key, key_of
-from utils import preparation
-from utils.audio import read_sound_track
 from utils.errors import BadInput
-from utils.video import read_frames
 
 SETTINGS = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=32)
 

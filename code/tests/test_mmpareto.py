@@ -315,6 +315,50 @@ def test_a_tensor_that_is_zero_within_a_step_stays_zero():
     assert (result[1] == 0).all() and torch.isfinite(flat(result)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_tensor_on_which_the_sum_cancels_stays_finite(dtype):
+    """|sum_i g_i|^2 from inner products may round below zero there."""
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        a, shift = torch.rand(2, generator=generator, dtype=torch.float64) + 0.1
+        first = [a[None], double([1.0, 0.0])]
+        second = [-a[None] * (1 + 1e-9 * shift), double([0.0, 9.0])]
+        pair = [[g.to(dtype) for g in gs] for gs in (first, second)]
+        result, found = integrated(pair)
+        assert torch.isfinite(flat(result)).all()
+        assert all(torch.isfinite(v).all() for v in found.values())
+
+
+def test_opposed_bfloat16_gradients_are_not_raised_from_their_rounding():
+    for seed in range(20):
+        first = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
+        _, found = integrated([[first.bfloat16()], [(-0.7 * first).bfloat16()]])
+        assert found["scale"] == 1
+
+
+def test_a_parameter_in_two_groups_or_twice_in_one_is_refused():
+    model = TwoEncoders()
+    weights = list(model.encoders["audio"].parameters())
+    for groups in ({"audio": weights * 2}, {"audio": weights, "visual": weights[:1]}):
+        with pytest.raises(ValueError, match="groups: one parameter is in audio and, again, in"):
+            mmpareto_backward(model.losses(), groups)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_lists_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        integrate([[torch.ones(2), torch.ones(3)], [torch.ones(2)]])
+
+
+def test_the_result_is_added_to_the_gradient_that_is_there_in_place():
+    model = TwoEncoders()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    held = [p.grad for p in model.parameters()]
+    mmpareto_backward(model.losses(), model.encoder_parameters())
+    assert all(p.grad is kept and kept.any() for p, kept in zip(model.parameters(), held))
+
+
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-3), (torch.float64, 1e-7)])
 def test_what_is_shorter_than_the_documented_limit_is_not_raised(dtype, limit):
     first = double([1.0, 0.0])

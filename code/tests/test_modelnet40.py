@@ -10,11 +10,11 @@ import pytest
 import trimesh
 from PIL import Image
 
+from dataset.media.render import BACKGROUND, read_mesh, render
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import modelnet40
-from utils import preparation
-from utils.archive import unpack
+from dataset.prepare._archive import unpack
 from utils.errors import BadInput
-from utils.render import BACKGROUND, read_mesh, render
 
 TRIANGLE = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 0 1\n3 0 1 2\n"
 

@@ -8,9 +8,9 @@ from media import write_media
 
 import predict
 import train
-from evaluate import load_run
+from analysis.trained import load_run
+from models.metrics import predict as predict_split
 from utils.errors import BadInput
-from utils.metrics import predict as predict_split
 
 SMALL = ["--image_size", "32", "--num_workers", "0", "--epochs", "1", "--no-tensorboard"]
 

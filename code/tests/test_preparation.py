@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from utils import manifest, preparation, registry
+from dataset.prepare import _manifest as manifest
+from dataset.prepare import _preparation as preparation
+from dataset.prepare._download import fetch
+from utils import registry
 from utils.atomic import new_folder, replacing, sweep
-from utils.download import fetch
 from utils.errors import BadInput
 
 CODE = Path(__file__).resolve().parents[1]

@@ -19,12 +19,12 @@ import soundfile
 import torch
 from PIL import Image
 
+from dataset._samples import read_split
+from dataset.media import audio, video
 from dataset.modalities import frames
 from dataset.prepare import avmnist, cremad, demo
-from utils import audio, video
-from utils.download import check_sha256, fetch
+from dataset.prepare._download import check_sha256, fetch
 from utils.errors import BadInput
-from utils.samples import read_split
 
 CODE = Path(__file__).resolve().parents[1]
 SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel_bins": 32}

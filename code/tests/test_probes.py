@@ -8,11 +8,11 @@ from torch import nn
 
 import evaluate
 import train
+from analysis import probes
+from dataset._loader import build_loader
+from dataset._samples import Sample
 from dataset.modalities import Modality
-from utils import probes
 from utils.errors import BadInput
-from utils.loading import build_loader
-from utils.samples import Sample
 
 
 def test_a_linear_probe_finds_what_is_linear():

@@ -10,8 +10,8 @@ from scipy.stats import ttest_rel
 
 import report
 import train
+from analysis.reported import reported
 from utils.errors import BadInput
-from utils.literature import PUBLISHED
 
 ACCURACY = {  # written into the runs: {method: {seed: accuracy}}
     "uniform": {0: 0.50, 1: 0.60, 2: 0.55},
@@ -250,5 +250,5 @@ def test_what_others_report_stands_apart_with_its_marks(runs, capsys):
     apart = table(printed, "Reported by others, multimodal / audio / visual, %")
     assert apart["mmpareto"]["paper"] == "75.13 r / 65.46 r / 55.24 c"
     assert "75.13" not in printed.split("**Reported")[0]
-    for cells in PUBLISHED["cremad"].values():
+    for cells in reported("cremad").values():
         assert all(cell.split(" ")[-1] in ("c", "r", "f") for cell in cells.values())

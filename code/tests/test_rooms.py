@@ -20,17 +20,18 @@ from steps import (
 import dataset
 import methods
 import train
+from dataset._loader import collate
+from dataset._samples import Sample
 from dataset.modalities import Modality
 from mmpareto import mmpareto_backward
 from models.encoders import Encoder
 from models.fusion import LateFusion
 from models.multimodal import MultimodalModel
 from models.reach import objectives_of
-from utils import options, registry
+from training import options
+from utils import registry
 from utils.errors import BadInput
-from utils.loading import collate
-from utils.record import read_jsonl
-from utils.samples import Sample
+from utils.run_folder import read_jsonl
 
 ROOMS = registry.CLASSES
 
@@ -97,10 +98,10 @@ def test_a_misspelt_hook_is_refused_when_the_file_is_loaded(room):
 def test_a_misspelt_class_is_refused_with_those_that_are_there(room, monkeypatch):
     name = f"{room}/mistaken".replace("/", ".")
     wrong = type("Metod", (BASES[room],), {"__module__": name})
-    file_in(room, monkeypatch, Metod=wrong)
+    file_in(room, monkeypatch, Metod=wrong, **{ROOMS[room]: BASES[room]})  # the base, imported
     with pytest.raises(BadInput, match=f"exports no class {ROOMS[room]} .*its classes: Metod"):
         registry.load_class(room, "mistaken", f"--{room}1")
-    file_in(room, monkeypatch, **{ROOMS[room]: type(ROOMS[room], (), {})})  # derives from nothing
+    file_in(room, monkeypatch, **{ROOMS[room]: type(ROOMS[room], (), {"__module__": name})})
     with pytest.raises(BadInput, match=f"exports no class {ROOMS[room]} that derives"):
         registry.load_class(room, "mistaken", f"--{room}2")
 
@@ -136,9 +137,10 @@ def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant(argv, near):
         options.parse(["--dataset", "demo", *argv])
 
 
-def test_every_need_is_known_and_checked():
-    for name in registry.names("methods"):
-        assert load("methods", name).needs <= methods.NEEDS.keys(), name
+def test_a_misspelt_need_is_refused_when_the_file_is_loaded():
+    contents = {"__module__": "methods.mistaken", "needs": {"whole_bach"}}
+    with pytest.raises(BadInput, match="methods.mistaken: needs whole_bach; choose from whole_bat"):
+        type("Method", (methods.Method,), contents)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import sweep
 from utils import registry
 from utils.errors import BadInput
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 CODE = Path(__file__).resolve().parents[1]
 SMALL = ["--image_size", "32", "--batch_size", "16", "--num_workers", "0", "--no-tensorboard"]

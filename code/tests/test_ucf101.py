@@ -9,10 +9,10 @@ import pytest
 
 import train
 from dataset.derived.flow import flow_picture
+from dataset.media.video import read_frames
 from dataset.prepare import ucf101
 from dataset.ucf101 import Dataset
 from utils.errors import BadInput
-from utils.video import read_frames
 
 SETTINGS = dict(frames_per_second=5, video_rate=10)
 

@@ -77,11 +77,11 @@ def load_class(room: str, name: str, flag: str) -> type:
     """
     module, wanted = load(room, name, flag), CLASSES[room]
     there = dict(inspect.getmembers(module, inspect.isclass))
+    there = {n: c for n, c in there.items() if c.__module__ == module.__name__}
     if wanted not in there or not issubclass(there[wanted], Contract):
-        others = [n for n, c in there.items() if c.__module__ == module.__name__] or ["none"]
         raise BadInput(
             f"{flag} {name}: {room}/{name}.py exports no class {wanted} that derives from a base "
-            f"class of {room}/__init__.py; its classes: {', '.join(others)}"
+            f"class of {room}/__init__.py; its classes: {', '.join(there) or 'none'}"
         )
     taken = inspect.signature(there[wanted]).parameters
     if unknown := [declared for declared in defaults(there[wanted]) if declared not in taken]:
@@ -93,7 +93,7 @@ def load_class(room: str, name: str, flag: str) -> type:
 
 
 def parser_of_flags(owner: type) -> argparse.ArgumentParser:
-    """Of what `owner.add_options` adds to the command line alone; it raises where others exit."""
+    """A parser of `owner`'s flags alone, which raises on an error."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     owner.add_options(parser)
     return parser

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dataset._samples import file_of, ids_of
 from utils.registry import Contract
-from utils.samples import file_of, ids_of
 
 
 class Modality(Contract):
@@ -23,9 +23,9 @@ class Modality(Contract):
 
     suffixes: tuple[str, ...] = ()  # lower case; "" is a folder for each sample
     shape: tuple[int, ...]  # of an item as the encoder gets it, (C, H, W) or (T, C, H, W)
-    packed_as = ""  # what `pack` gives, with all that it depends on; "": it is not cached
+    packed_as = ""  # what `pack` gives and the settings it depends on, for the cache; "": no cache
     packed: Callable[[str], Tensor] | None = None  # with the cache: id -> what `pack` gave
-    needs_cache = ""  # the flag for which it does
+    needs_cache = ""  # the flag that cannot do without the cache, if it is set
 
     def __init__(self, folder: Path, train: bool):
         self.folder, self.train = Path(folder), train

@@ -12,9 +12,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset._samples import natural
 from dataset.modalities import image
 from utils.errors import BadInput
-from utils.samples import natural
 
 ANY_PIXEL = torch.zeros(1, 1, 1)
 

@@ -41,7 +41,10 @@ class Modality(modalities.Modality):
 
     def pack(self, sample_id: str) -> Tensor:
         """(1, T, F) float32."""
-        from utils.audio import filter_bank, read_waveform  # only here: torchaudio and librosa
+        from dataset.media.audio import (  # only here: torchaudio and librosa
+            filter_bank,
+            read_waveform,
+        )
 
         waveform, sample_rate_hz = read_waveform(self.path(sample_id))
         return filter_bank(waveform, sample_rate_hz, self.mel_bins, self.frames)[None]

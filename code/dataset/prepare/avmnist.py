@@ -31,10 +31,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from utils import preparation
+from dataset.media.audio import filter_bank
+from dataset.prepare import _preparation as preparation
+from dataset.prepare._download import check_sha256, fetch
 from utils.atomic import new_folder, sweep, write_text
-from utils.audio import filter_bank
-from utils.download import check_sha256, fetch
 from utils.errors import BadInput, run
 
 MNIST_HOMES = (

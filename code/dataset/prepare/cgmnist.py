@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dataset.prepare import _preparation as preparation
 from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, check_request, mnist
-from utils import preparation
 from utils.atomic import new_folder, write_text
 from utils.errors import BadInput, run
 

@@ -14,13 +14,13 @@ import argparse
 import random
 from pathlib import Path
 
+from dataset._samples import read_split
+from dataset.media.audio import filter_bank, ogm_spectrogram, read_sound_track, read_waveform
+from dataset.media.video import read_frames, write_frames
 from dataset.modalities import waveform
-from utils import preparation
-from utils.audio import filter_bank, ogm_spectrogram, read_sound_track, read_waveform
-from utils.download import check_sha256, fetch
+from dataset.prepare import _preparation as preparation
+from dataset.prepare._download import check_sha256, fetch
 from utils.errors import BadInput, run
-from utils.samples import read_split
-from utils.video import read_frames, write_frames
 
 CODES = ["ANG", "DIS", "FEA", "HAP", "NEU", "SAD"]
 VIDEO_SUFFIXES = (".flv", ".mp4", ".avi")

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import soundfile
 
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import cremad
-from utils import preparation
 from utils.atomic import new_folder, sweep
 from utils.errors import BadInput, run
 

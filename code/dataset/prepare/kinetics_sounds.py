@@ -24,13 +24,13 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from dataset._samples import read_csv
+from dataset.media.audio import filter_bank, read_sound_track
+from dataset.media.video import read_frames, write_frames
 from dataset.modalities import waveform
-from utils import preparation
-from utils.audio import filter_bank, read_sound_track
-from utils.download import fetch
+from dataset.prepare import _preparation as preparation
+from dataset.prepare._download import fetch
 from utils.errors import BadInput, run
-from utils.samples import read_csv
-from utils.video import read_frames, write_frames
 
 # The 34 classes of Arandjelovic & Zisserman 2017 under the names they have in Kinetics-400, without
 # typing, fingerpicking and patting, which have no class of that meaning there.

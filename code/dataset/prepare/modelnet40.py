@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from utils import preparation
-from utils.archive import is_archive, unpack
+from dataset.media.render import read_mesh, render
+from dataset.prepare import _preparation as preparation
+from dataset.prepare._archive import is_archive, unpack
+from dataset.prepare._download import fetch
 from utils.atomic import replacing
-from utils.download import fetch
 from utils.errors import BadInput, run
-from utils.render import read_mesh, render
 
 VIEWS = {"front": 1, "rear": 7}  # of twelve, 30 degrees apart
 EXPECTED = {"train": 9843, "test": 2468}

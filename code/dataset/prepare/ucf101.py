@@ -16,9 +16,9 @@ import argparse
 from pathlib import Path
 
 from dataset.derived.flow import flow_picture
-from utils import preparation
+from dataset.media.video import read_frames, write_frames
+from dataset.prepare import _preparation as preparation
 from utils.errors import BadInput, run
-from utils.video import read_frames, write_frames
 
 PUBLISHED_COUNTS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}  # training, test
 HOW_TO_GET = (

@@ -12,21 +12,31 @@ from torch import Tensor, nn
 from utils.registry import Contract
 
 
-class LateFusion(Contract, nn.Module):
-    """Features {modality: (B, D)} -> logits (B, K).
+class AnyFusion(Contract, nn.Module):
+    """What methods may ask of a fusion."""
 
-    Built as Fusion({modality: D}, K, **flags). Raises ValueError for a flag out of range.
-    """
-
-    has_unimodal_logits = False  # see `unimodal`
+    has_unimodal_logits = False
     has_gates = False
+    last_gates: list[dict[str, Tensor]]  # with gates: see mmtm.py
+    held: dict[str, tuple[Tensor, list[Tensor]]]
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each modality adds to the logits, {modality: (B, K)}: their sum is the logits."""
         raise NotImplementedError
 
+    def gate_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """{modality: the weights that its gates are computed with}."""
+        raise NotImplementedError
 
-class InnerFusion(Contract, nn.Module):
+
+class LateFusion(AnyFusion):
+    """Features {modality: (B, D)} -> logits (B, K).
+
+    Built as Fusion({modality: D}, K, **flags). Raises ValueError for a flag out of range.
+    """
+
+
+class InnerFusion(AnyFusion):
     """encoders, {modality: input} -> logits (B, K), features {modality: (B, D)}.
 
     Built as Fusion({modality: encoder}, K, **flags). Runs the encoders itself, by their `begin`,
@@ -34,9 +44,3 @@ class InnerFusion(Contract, nn.Module):
     """
 
     needs_stages_of = "maps"  # or "tokens": what the encoders' stages must give
-    has_unimodal_logits = False
-    has_gates = False  # with gates, `last_gates` and `held` are as in mmtm.py
-
-    def gate_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """{modality: the weights that its gates are computed with}."""
-        raise NotImplementedError

@@ -13,8 +13,8 @@ import torch
 import torchaudio
 from torch import Tensor
 
+from dataset.media.video import COMPLETE, announced_seconds, decoded, opened
 from utils.errors import BadInput
-from utils.video import COMPLETE, announced_seconds, decoded, opened
 
 SILENCE = 1e-4  # peak amplitude, full scale = 1, below which a recording counts as silent
 WINDOW_SECONDS = 0.025  # of the filter bank

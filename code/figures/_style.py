@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from dataset._loader import collate  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
-from utils.loading import collate  # noqa: E402
-from utils.record import read_jsonl  # noqa: E402
+from utils.run_folder import read_jsonl  # noqa: E402
 
 # Okabe and Ito's palette: told apart with every kind of colour vision
 COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}

@@ -4,45 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
-from utils import distributed, options
-from utils.atomic import replacing, write_text
+from training import options
+from utils import distributed
+from utils.atomic import write_text
 from utils.errors import BadInput
-
-
-def environment() -> dict[str, str]:
-    """Versions, commit and hardware, for options.json."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-        commit = subprocess.run(git, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        commit = ""
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "commit": commit or "unknown",
-        "cpu": f"{processor()}, {torch.get_num_threads()} threads",
-        "gpu": torch.cuda.get_device_name(0) if cuda else "none",
-    }
-
-
-def processor() -> str:
-    """Model name of the CPU."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+from utils.run_folder import environment, load, read_stored
 
 
 def about(dataset, loaders: dict) -> dict:
@@ -56,15 +26,6 @@ def about(dataset, loaders: dict) -> dict:
         "samples": {split: len(loader.dataset) for split, loader in loaders.items()},
         "preparation": json.loads(settings.read_text()) if settings.is_file() else None,
     }
-
-
-def shapes_of(data: dict) -> dict[str, list[int]]:
-    """{modality: shape of an item} of a stored run. An older one tells channels and readers alone,
-    which is all that its encoders depend on."""
-    if "shapes" in data:
-        return data["shapes"]
-    clips = {m for m, reader in data["readers"].items() if reader == "frames"}
-    return {m: [1] * (m in clips) + [c, 1, 1] for m, c in data["channels"].items()}
 
 
 def open_run(wanted: Namespace, data: dict | None = None) -> tuple[Path, dict | None]:
@@ -109,10 +70,7 @@ def open_run(wanted: Namespace, data: dict | None = None) -> tuple[Path, dict | 
 def read_options(folder: Path) -> dict:
     """What options.json of a run holds, the options complete. Raises BadInput where there is none,
     or where this version cannot go on with them."""
-    stored = folder / "options.json"
-    if not stored.is_file():
-        raise BadInput(f"{folder}: no run folder, it has no options.json")
-    content = json.loads(stored.read_text())
+    content = read_stored(folder)
     return content | {"options": options.completed(folder, content)}
 
 
@@ -129,16 +87,3 @@ def refuse_other_options(folder: Path, wanted: Namespace, asked_by: str) -> None
                 f"{asked_by}: {folder} was begun with --{name} {begun.get(name)}, "
                 f"not {now.get(name)}; give the same options, or another folder for the run"
             )
-
-
-def save(state: dict, path: Path) -> None:
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
-
-
-def load(path: Path) -> dict:
-    """A checkpoint on the CPU; code in it is never run."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such checkpoint") from None

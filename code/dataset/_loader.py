@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dataset._cache import open_cache
+from dataset._samples import Sample
 from dataset.modalities import Modality
 from utils import distributed, registry
-from utils.cache import open_cache
 from utils.errors import BadInput
-from utils.samples import Sample
 from utils.seed import generator, seeded
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from utils.atomic import write_text
 from utils.errors import BadInput
+from utils.run_folder import read_jsonl
 
 FLUSH_EVERY = 50  # steps between two waits for the device
 # One page of TensorBoard ("Custom Scalars") that tells the paper's story: {chart: tags}
@@ -138,25 +139,3 @@ def peak_memory_mb() -> float:
         return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-
-
-def cost_of(folder: Path) -> dict[str, float]:
-    """What the training of a run took, as far as times.jsonl tells it."""
-    times = read_jsonl(folder / "times.jsonl")
-    found = {"minutes": sum(record["seconds"] for record in times) / 60} if times else {}
-    if peaks := [record["peak_mb"] for record in times if "peak_mb" in record]:
-        found["peak memory, GB"] = max(peaks) / 1e3
-    return found
-
-
-def read_jsonl(path: Path) -> list[dict]:
-    """The records of a file, without a last line that a killed process left incomplete."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records

@@ -21,11 +21,11 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from utils import manifest
+from dataset._samples import read_csv
+from dataset.prepare import _manifest as manifest
 from utils.atomic import final_name, replacing, sweep, write_text
 from utils.command import parser_of
 from utils.errors import BadInput
-from utils.samples import read_csv
 
 SHOWN = 20  # of many problems
 

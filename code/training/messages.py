@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.multimodal import MULTIMODAL
 from models.reach import objectives_of
-from utils.record import read_jsonl
+from utils.run_folder import read_jsonl
 
 
 def epoch_line(epoch: int, scores: dict[str, float]) -> str:

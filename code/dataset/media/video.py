@@ -1,4 +1,4 @@
-"""Video files of any container and codec: their frames and, in utils/audio.py, their sound."""
+"""Video files of any container and codec: their frames and, in audio.py, their sound."""
 
 from __future__ import annotations
 

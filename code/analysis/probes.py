@@ -14,8 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from utils.loading import Batches, collate
-from utils.metrics import predict
+from dataset._loader import Batches, collate
+from models.metrics import predict
+from utils.errors import BadInput
 from utils.seed import generator
 
 BINS = 15  # of the calibration error
@@ -146,3 +147,51 @@ def calibration_error(logits: Tensor, target: Tensor) -> float:
     bin_of = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     gap = torch.zeros(BINS, dtype=torch.double).index_add(0, bin_of, hit - confidence)
     return (gap.abs().sum() / len(target)).item()
+
+
+def probe_missing(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Accuracy with every input, and with one modality's input zero."""
+    del args
+    found = {"missing/none": accuracy(model, loader, branch)}
+    for m in modalities:
+        found[f"missing/{m}"] = accuracy(model, without(loader, m), branch)
+    return found
+
+
+def probe_noise(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Accuracy with Gaussian noise on one modality, per level in deviations of its input."""
+    return {
+        f"noise/{m}/{level:g}": accuracy(model, with_noise(loader, m, level), branch)
+        for m in modalities
+        for level in args.noise_levels
+    }
+
+
+def probe_shapley(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Contribution of every modality to the accuracy, the others' inputs exchanged."""
+    del args
+    found = shapley(model, loader, modalities, branch)
+    return {f"shapley/{m}": value for m, value in found.items()}
+
+
+def probe_calibration(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
+    """Expected calibration error of every branch."""
+    del modalities, branch, args
+    logits, _, target = predict(model, loader)
+    return {f"calibration/{b}": calibration_error(x, target) for b, x in logits.items()}
+
+
+PROBES = {  # {what: share in [0, 1]}; besides linear, which needs the training split
+    "missing": probe_missing,
+    "noise": probe_noise,
+    "shapley": probe_shapley,
+    "calibration": probe_calibration,
+}
+
+
+def read_probes(text: str) -> list[str]:
+    """The names in a list such as linear,noise. Raises BadInput for one that does not exist."""
+    wanted = [name for name in text.split(",") if name != "none"]
+    if unknown := [name for name in wanted if name not in ("linear", *PROBES)]:
+        raise BadInput(f"--probe {unknown[0]}: choose from none, linear, {', '.join(PROBES)}")
+    return wanted

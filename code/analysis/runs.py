@@ -7,12 +7,12 @@ from pathlib import Path
 from statistics import mode
 
 from models.multimodal import encoders_of
+from training.messages import main_branch, selections
+from training.options import compared_settings, flags_of_run
+from training.resume import read_options
 from utils import registry
-from utils.checkpoint import read_options
 from utils.errors import BadInput
-from utils.options import compared_settings, flags_of_run
-from utils.record import cost_of, read_jsonl
-from utils.summary import main_branch, selections
+from utils.run_folder import cost_of, read_jsonl
 
 
 def read_run(folder: Path) -> dict:
@@ -77,7 +77,7 @@ def group(runs: list[dict]) -> dict[str, list[dict]]:
     """{label: runs that differ in their seed only}.
 
     Raises BadInput for a seed that occurs twice, or for runs that differ in their data or in more
-    than what they may differ in, see TOUCHES in utils/options.py, naming the difference.
+    than what they may differ in, see TOUCHES in training/options.py, naming the difference.
     """
     groups: dict[str, list[dict]] = {}
     first = max(runs, key=lambda r: len(r["options"]["modalities"]))

@@ -13,8 +13,9 @@ import torch
 
 from methods import NEEDS, Method
 from models.fusion import LateFusion
-from models.multimodal import encoders_of
-from utils import distributed, precision, registry
+from models.multimodal import MultimodalModel, encoders_of
+from training import precision
+from utils import distributed, registry
 from utils.errors import BadInput
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -52,7 +53,7 @@ class FlagParser(argparse.ArgumentParser):
 
     @property
     def actions(self) -> dict[str, argparse.Action]:
-        """{flag: its action}, a flag for each spelling, without the dashes."""
+        """{every spelling of a flag, without dashes: its action}."""
         return {flag.lstrip("-"): a for flag, a in self._option_string_actions.items()}
 
 
@@ -65,7 +66,7 @@ TOUCHES = {
 
 
 def whole(text: str) -> str:
-    """The type of a flag in whose value a comma does not part the values of a sweep."""
+    """The type of a flag whose value may hold commas: a sweep does not split it."""
     return text
 
 
@@ -278,7 +279,7 @@ def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
     return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
 
 
-REMOVED = {"missing": "drop"}  # flags of older runs that are gone, and the value that meant nothing
+REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
 
 
 def completed(folder: Path, content: dict) -> dict:
@@ -314,7 +315,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = sorted(f"--{flag}" for flag in parser.actions if len(flag) > 1)
-        near = get_close_matches(unknown[0].split("=")[0], flags, n=1)
+        near = get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.75)
         meant = f"; did you mean {near[0]}? Or" if near else ";"
         raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
@@ -335,6 +336,13 @@ def build_method(method: type[Method], options: argparse.Namespace) -> Method:
         return method(**registry.settings(method, vars(options)))
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def build_model(options: argparse.Namespace, dataset, readers: dict) -> MultimodalModel:
+    """The model of a run, for the items that its readers give."""
+    shapes = {modality: readers[modality].shape for modality in options.modalities}
+    flags = vars(options)
+    return MultimodalModel(shapes, len(dataset.classes), options.encoder, options.fusion, flags)
 
 
 def settings_of_loaders(options: argparse.Namespace) -> dict[str, object]:

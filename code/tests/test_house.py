@@ -1,0 +1,52 @@
+"""The house: which room may import from which. Arrows run down, commands import no command."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CODE = Path(__file__).resolve().parents[1]
+FLOORS = {  # a room may import from its own and from lower ones
+    "utils": 0,
+    "mmpareto": 0,
+    "dataset": 1,
+    "models": 1,
+    "methods": 2,
+    "training": 3,
+    "analysis": 4,
+    "figures": 5,
+}
+COMMANDS = {file.stem for file in CODE.glob("*.py")} - {"mmpareto"}
+FILES = [f.relative_to(CODE) for f in sorted(CODE.rglob("*.py"))]
+FILES = [f for f in FILES if f.parts[0] not in ("tests", "examples", "script", "runs")]
+
+
+def imported(file: Path) -> set[str]:
+    """The rooms and commands that a file imports from."""
+    found = set()
+    for node in ast.walk(ast.parse((CODE / file).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return {name.split(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_arrows_run_down_and_no_command_is_imported(file):
+    room = file.parts[0] if len(file.parts) > 1 else file.stem
+    assert not imported(file) & COMMANDS, "imports a command"
+    if room in COMMANDS:
+        return
+    for other in imported(file) & FLOORS.keys():
+        assert other == room or FLOORS[other] < FLOORS[room], f"{room} imports from {other}"
+
+
+def test_every_folder_with_code_is_a_room_that_is_known():
+    folders = {f.parts[0] for f in FILES if len(f.parts) > 1}
+    assert folders == FLOORS.keys() - {"mmpareto"}
+
+
+def test_code_is_no_package():
+    """`code/__init__.py` would shadow Python's own module `code`, and pdb with it."""
+    assert not (CODE / "__init__.py").exists()
