@@ -96,10 +96,10 @@ def integrate(
 
     In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor may make it
     climb one, see `descent`. A gradient whose square underflows counts as zero; what is not finite
-    makes h so. Where |h|^2 < r (sum_i |c_i g_i|)^2, r = 1e-6, for float64 1e-14, for bfloat16 3e-4,
-    nothing but rounding may be left of h: lambda is 1. Arguments: see `mmpareto_backward`.
-    Returns `cosine` 0-d, the smallest; `norm` |g_i|, `weight` c_i / sum |c_j| and `descent`
-    cos(h, g_i), each (n,); `scale` lambda, (T,).
+    makes h so. Where |h|^2 < r (sum_i |c_i g_i|)^2, r = 1e-6, in float64 1e-14, in bfloat16 3e-4, h
+    may be mere rounding: lambda is 1. Returns `cosine` 0-d, the smallest; `norm` |g_i|, `weight`
+    c_i / sum |c_j|, `descent` cos(h, g_i), each (n,); `scale` lambda, (T,). Arguments:
+    `mmpareto_backward`.
     """
     _check(gamma, rescale)
     grams = _inner_products(gradients)  # (T, n, n)
