@@ -38,10 +38,10 @@ def test_all_runs_tables_and_figures_and_the_second_time_nothing_is_trained(demo
     for label in (
         "| audio alone | 1 |",
         "| uniform --encoder_grad_scale 1.5 | 1 |",
-        "| mmpareto --rescale encoder --gamma 1.0 | 1 |",
+        "| mmpareto --gamma 1.0 --rescale encoder | 1 |",
         "| random_weights | 1 |",
     ):
-        assert label in rows or label.replace("1.0 |", "1 |") in rows, label
+        assert label in rows, label
     for figure in registry.names("figures"):
         for suffix in ("svg", "png"):
             assert (tmp_path / "pics" / f"demo_{figure}.{suffix}").stat().st_size > 5000
