@@ -82,3 +82,16 @@ class PerLoss(Method):
             rules[group] = partial(self.factors, group=group, losses=losses)
         diagnostics = gradients.integrate(self.gamma, self.rescale, rules)
         return diagnostics or norms_of_sum(gradients.groups)  # with one loss alone nothing is told
+
+
+class TorchJD(PerLoss):
+    """n times the weights that a weighting of TorchJD gives, see `torchjd_weighting`."""
+
+    needs = {"waits_for_device"}
+
+    def __init__(self, groups: str, name: str, install: str = "torchjd", **settings):
+        super().__init__(groups)
+        self._weighting = torchjd_weighting(name, install, **settings)
+
+    def factors(self, gram, group, losses):
+        return len(gram) * self._weighting(in_units_of_the_longest(gram))

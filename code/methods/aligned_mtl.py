@@ -11,15 +11,9 @@ factor n (see _per_loss.py). No parameters. Any number of losses. Unimodal heads
 backward pass per loss, 5 F per step.
 """
 
-from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
+from methods._per_loss import TorchJD
 
 
-class Method(PerLoss):
-    needs = {"waits_for_device"}
-
+class Method(TorchJD):
     def __init__(self, groups="encoder"):
-        super().__init__(groups)
-        self._weighting = torchjd_weighting("AlignedMTLWeighting")
-
-    def factors(self, gram, group, losses):
-        return len(gram) * self._weighting(in_units_of_the_longest(gram))
+        super().__init__(groups, "AlignedMTLWeighting")

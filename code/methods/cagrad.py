@@ -12,27 +12,21 @@ cone program). Departs: the factor n (see _per_loss.py). Any number of losses. U
 yes. Cost: a backward pass per loss, 5 F per step, and a solver on the CPU.
 """
 
-from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
+from methods._per_loss import TorchJD
 
 
-class Method(PerLoss):
-    needs = {"waits_for_device"}
-
+class Method(TorchJD):
     def __init__(self, cagrad_c=0.4, groups="encoder"):
-        super().__init__(groups)
         if not cagrad_c >= 0:
             raise ValueError(f"--cagrad_c {cagrad_c}: must be at least 0")
-        self._weighting = torchjd_weighting("CAGradWeighting", "torchjd[cagrad]", c=cagrad_c)
+        super().__init__(groups, "CAGradWeighting", "torchjd[cagrad]", c=cagrad_c)
 
     @staticmethod
     def add_options(parser):
-        PerLoss.add_options(parser)
+        TorchJD.add_options(parser)
         parser.add_argument(
             "--cagrad_c",
             type=float,
             default=0.4,
             help="farthest distance from the mean gradient, in its lengths, at least 0",
         )
-
-    def factors(self, gram, group, losses):
-        return len(gram) * self._weighting(in_units_of_the_longest(gram))

@@ -12,15 +12,9 @@ parameters. Any number of losses. Unimodal heads: yes. Cost: a backward pass per
 step.
 """
 
-from methods._per_loss import PerLoss, in_units_of_the_longest, torchjd_weighting
+from methods._per_loss import TorchJD
 
 
-class Method(PerLoss):
-    needs = {"waits_for_device"}
-
+class Method(TorchJD):
     def __init__(self, groups="encoder"):
-        super().__init__(groups)
-        self._weighting = torchjd_weighting("IMTLGWeighting")
-
-    def factors(self, gram, group, losses):
-        return len(gram) * self._weighting(in_units_of_the_longest(gram))
+        super().__init__(groups, "IMTLGWeighting")

@@ -347,8 +347,9 @@ def build_model(options: argparse.Namespace, dataset, readers: dict) -> Multimod
 
 def settings_of_loaders(options: argparse.Namespace) -> dict[str, object]:
     """The keyword arguments of `build_loaders`."""
-    names = ["batch_size", "random_seed", "val_fraction", "cache", "cache_dir", "num_workers"]
-    return {name: vars(options)[name] for name in [*names, "device"]}
+    names = ["batch_size", "random_seed", "val_fraction", "cache", "cache_dir"]
+    names += ["num_workers", "device"]
+    return {name: vars(options)[name] for name in names}
 
 
 def describe_datasets() -> str:
