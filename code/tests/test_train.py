@@ -307,7 +307,7 @@ def test_ctrl_c_leaves_a_resumable_run(flags, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert printed.strip() == "interrupted; continue with --resume --run_name x"
+    assert printed.strip() == "interrupted; last.pt holds the last complete epoch; continue: --resume --run_name x"
     assert "model" in torch.load(tmp_path / "x" / "last.pt", weights_only=True)
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 from torch import Tensor
 
 from models.multimodal import MULTIMODAL
 from models.reach import objectives_of
+from utils import distributed
 from utils.run_folder import read_jsonl
+
+
+def first_line(options: Namespace, folder: Path, loaders: dict, first_epoch: int) -> str:
+    processes = f"{distributed.world_size()} x " if distributed.world_size() > 1 else ""
+    return (
+        f"run {folder}: {options.method} on {options.dataset}, {len(loaders['train'].dataset)} "
+        f"training samples, {processes}{options.device}, epochs {first_epoch} to "
+        f"{options.epochs - 1}"
+    )
 
 
 def epoch_line(epoch: int, scores: dict[str, float]) -> str:
@@ -18,7 +29,7 @@ def epoch_line(epoch: int, scores: dict[str, float]) -> str:
         split, metric, branch = name.split("/")
         if metric == "accuracy":
             cells.setdefault(split, []).append(f"{branch} {100 * value:.1f}")
-    parts = [f"{split} accuracy % {' | '.join(own)}" for split, own in cells.items()]
+    parts = [f"{split} accuracy % {' | '.join(texts)}" for split, texts in cells.items()]
     return f"epoch {epoch}: " + ", ".join(parts)
 
 

@@ -16,6 +16,7 @@ from models.fusion import LateFusion
 from models.multimodal import MultimodalModel, encoders_of
 from training import precision
 from utils import distributed, registry
+from utils.command import Parser, count, natural, non_negative, positive, share, whole
 from utils.errors import BadInput
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -32,12 +33,12 @@ class HelpWithDefaults(
         return super()._get_help_string(action)
 
 
-class FlagParser(argparse.ArgumentParser):
+class FlagParser(Parser):
     """A parser in which every flag is declared under what it touches, one of TOUCHES: resume,
     tables and sweeps read it there, and `--help` shows it."""
 
     def __init__(self, **settings):
-        super().__init__(allow_abbrev=False, **settings)
+        super().__init__(**settings)
         self.declared = []  # (group, what its flags touch)
 
     def group(self, touches: str, title: str = ""):
@@ -65,8 +66,10 @@ TOUCHES = {
 }
 
 
-def whole(text: str) -> str:
-    """The type of a flag whose value may hold commas: a sweep does not split it."""
+def folder_name(text: str) -> str:
+    """The type of `--run_name`."""
+    if Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text}: must be a plain folder name")
     return text
 
 
@@ -93,13 +96,15 @@ def shared_flags(parser: FlagParser) -> None:
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
     add(
         "--val_fraction",
-        type=float,
+        type=share,
         default=0,
         metavar="SHARE",
         help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
         "as published",
     )
-    add("--random_seed", type=int, default=0, help="of weights, order, augmentation, validation")
+    add(
+        "--random_seed", type=natural, default=0, help="of weights, order, augmentation, validation"
+    )
 
     add = parser.group("results").add_argument
     add(
@@ -111,37 +116,37 @@ def shared_flags(parser: FlagParser) -> None:
     )
     add(
         "--batch_size",
-        type=int,
+        type=count,
         default=64,
         help="samples per step, over all processes; the short last batch is kept",
     )
     add(
         "--accumulate",
-        type=int,
+        type=count,
         default=1,
         metavar="PARTS",
         help="compute a batch in so many parts, for memory; only the normalisation sees smaller "
         "batches",
     )
-    add("--epochs", type=int, default=50, help="passes over the training split")
+    add("--epochs", type=count, default=50, help="passes over the training split")
     add(
         "--optimizer",
         choices=("sgd", "adam", "adamw"),
         default="sgd",
         help="sgd has momentum 0.9 and weight decay 1e-4; the others have PyTorch's defaults",
     )
-    add("--learning_rate", type=float, default=0.002, help="of the first epoch")
+    add("--learning_rate", type=positive, default=0.002, help="of the first epoch")
     add(
         "--lr_decay_step",
-        type=int,
+        type=natural,
         default=0,
         metavar="EPOCHS",
         help="multiply the rate by --lr_decay_ratio every so many epochs; 0 = never, as published",
     )
-    add("--lr_decay_ratio", type=float, default=0.1, help="see --lr_decay_step")
+    add("--lr_decay_ratio", type=positive, default=0.1, help="see --lr_decay_step")
     add(
         "--clip_grad",
-        type=float,
+        type=non_negative,
         default=0,
         metavar="NORM",
         help="clip the norm of the whole gradient, after the method; 0 = off",
@@ -184,7 +189,7 @@ def shared_flags(parser: FlagParser) -> None:
     )
     add(
         "--num_workers",
-        type=int,
+        type=natural,
         default=max(1, min(8, ((os.cpu_count() or 1) - 1) // distributed.local_world_size())),
         metavar="N",
         help="processes that read data, for each that trains; results do not depend on it",
@@ -196,6 +201,7 @@ def shared_flags(parser: FlagParser) -> None:
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     add(
         "--run_name",
+        type=folder_name,
         metavar="NAME",
         help="the run's folder (default: DATASET-METHOD-seedN, numbered on when it exists)",
     )
@@ -225,10 +231,8 @@ def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace
     The flags of the method and of the modalities' readers are added once both are known, so a flag
     that the chosen ones do not use is refused instead of ignored.
     """
-    first = FlagParser(add_help=False)
-    shared_flags(first)
-    chosen, _ = first.parse_known_args(argv)
-    chosen.dataset, _ = choose_dataset(chosen.dataset)
+    chosen = shared_part(argv)
+    chosen.dataset = choose_dataset(chosen.dataset)
     dataset = registry.load_class("dataset", chosen.dataset, "--dataset")
     readers = dataset.modalities_at(chosen.data_root)
     chosen.modalities = choose_modalities(chosen.modalities, readers)
@@ -244,9 +248,35 @@ def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace
     shared_flags(parser)
     readers = {m: readers[m] for m in chosen.modalities}
     room_flags(parser, chosen.method, chosen.encoder, chosen.fusion, readers)
-    known = {action.dest for action in parser.actions.values()}
-    parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in known})
+    flags = {action.dest for action in parser.actions.values()}
+    parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in flags})
     return parser, chosen
+
+
+def shared_part(argv: list[str] | None) -> argparse.Namespace:
+    """The shared flags of a command line that may hold others too."""
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    return parser.parse_known_args(argv)[0]
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options of one run, with defaults of the data set filled in and everything checked."""
+    parser, chosen = build_parser(argv)
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = sorted(f"--{flag}" for flag in parser.actions if len(flag) > 1)
+        near = get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.75)
+        meant = f"; did you mean {near[0]}? Or" if near else ";"
+        raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
+    options.dataset, options.modalities = chosen.dataset, chosen.modalities
+    options.data_root = options.data_root or DATA / chosen.dataset
+    check_needs(registry.load_class("methods", options.method, "--method"), options)
+    build_method(options)
+    options.device = choose_device(options)
+    precision.resolve(options)
+    options.run_name = choose_name(options)
+    return options
 
 
 @cache
@@ -260,16 +290,6 @@ def flags_of(
     return vars(parser.parse_args([])), parser.touches
 
 
-@cache
-def compared_settings() -> list[str]:
-    """The flags of all runs by which the rows of a table may differ, besides method, modalities and
-    seed, which each row says."""
-    parser = FlagParser(add_help=False)
-    shared_flags(parser)
-    said = ("method", "modalities", "random_seed")
-    return [f for f, touched in parser.touches.items() if touched == "compared" and f not in said]
-
-
 def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
     """`flags_of` the run whose options.json holds `content`."""
     options, data = content["options"], content.get("data") or {}
@@ -277,6 +297,17 @@ def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
     readers = data.get("readers") or dataset.modalities
     chosen = tuple((m, readers[m]) for m in options["modalities"])
     return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
+
+
+@cache
+def compared_settings() -> list[str]:
+    """The flags of all runs by which the rows of a table may differ, besides method, modalities and
+    seed, which each row says."""
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    in_every_row = ("method", "modalities", "random_seed")
+    touches = parser.touches.items()
+    return [flag for flag, what in touches if what == "compared" and flag not in in_every_row]
 
 
 REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
@@ -303,35 +334,9 @@ def jsonable(options: dict) -> dict:
     return json.loads(json.dumps(options, default=str))
 
 
-def known_flags(argv: list[str]) -> dict[str, argparse.Action]:
-    """The flags, without dashes, that a run with these choices has."""
-    parser, _ = build_parser(argv)
-    return parser.actions
-
-
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options of one run, with defaults of the data set filled in and everything checked."""
-    parser, chosen = build_parser(argv)
-    options, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = sorted(f"--{flag}" for flag in parser.actions if len(flag) > 1)
-        near = get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.75)
-        meant = f"; did you mean {near[0]}? Or" if near else ";"
-        raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
-    options.dataset, options.modalities = chosen.dataset, chosen.modalities
-    options.data_root = options.data_root or DATA / chosen.dataset
-    check(options)
+def build_method(options: argparse.Namespace) -> Method:
+    """The method of a run. Raises BadInput for a flag out of range."""
     method = registry.load_class("methods", options.method, "--method")
-    check_needs(options, method)
-    build_method(method, options)
-    options.device = choose_device(options)
-    precision.resolve(options)
-    options.run_name = choose_name(options)
-    return options
-
-
-def build_method(method: type[Method], options: argparse.Namespace) -> Method:
-    """Raises BadInput for a flag out of range."""
     try:
         return method(**registry.settings(method, vars(options)))
     except ValueError as error:
@@ -354,132 +359,124 @@ def settings_of_loaders(options: argparse.Namespace) -> dict[str, object]:
 
 def describe_datasets() -> str:
     """Every data set: what it is, its modalities, and the defaults it changes."""
-    told = ["data sets, with the defaults that differ from those of the published CREMA-D run:"]
+    lines = ["data sets, with the defaults that differ from those of the published CREMA-D run:"]
     for name in registry.names("dataset"):
         module = registry.load("dataset", name, "--dataset")
         defaults = registry.load_class("dataset", name, "--dataset").defaults
-        flags = [f"--{flag} {value}" for flag, value in defaults.items()]
-        changed = [" ".join(["defaults", *flags])] if flags else []
-        told += [f"  {name}", *(f"    {line}" for line in (*module.__doc__.splitlines(), *changed))]
-    return "\n".join(told)
+        lines += [f"  {name}", *(f"    {line}" for line in module.__doc__.splitlines())]
+        if defaults:
+            flags = [f"--{flag} {value}" for flag, value in defaults.items()]
+            lines.append(" ".join(["    defaults", *flags]))
+    return "\n".join(lines)
 
 
-def choose_dataset(name: str) -> tuple[str, str]:
-    """The data set's name, and what must be said about the choice ("" if the user made it)."""
+def choose_dataset(name: str) -> str:
     if name != "auto":
-        return name, ""
-    if (DATA / "cremad" / "train.csv").is_file():
-        return "cremad", ""
-    return "demo", (
-        "NOTE: CREMA-D is not prepared under data/cremad, so this run uses the GENERATED DEMO SET. "
-        "Its numbers say nothing about CREMA-D; to prepare that see data/README.md."
-    )
+        return name
+    return "cremad" if (DATA / "cremad" / "train.csv").is_file() else "demo"
 
 
 def notice(argv: list[str] | None) -> str:
-    """What must be said of a data set that the user did not choose, or ""."""
-    parser = FlagParser(add_help=False)
-    shared_flags(parser)
-    return choose_dataset(parser.parse_known_args(argv)[0].dataset)[1]
+    """A line that must be printed where the user chose no data set and CREMA-D is not there."""
+    if shared_part(argv).dataset != "auto" or choose_dataset("auto") == "cremad":
+        return ""
+    return (
+        "NOTE: CREMA-D is not prepared under data/cremad, so this run uses the GENERATED DEMO SET. "
+        "Its numbers say nothing about CREMA-D; to prepare that see data/README.md.\n"
+    )
 
 
-def choose_modalities(wanted: str | None, there: dict[str, str]) -> list[str]:
-    if wanted is None:
-        return list(there)
-    modalities = [m.strip() for m in wanted.split(",") if m.strip()]
-    unknown = [m for m in modalities if m not in there]
+def choose_modalities(names: str | None, available: dict[str, str]) -> list[str]:
+    """names: with commas between them; available: {modality: file in modalities/}."""
+    if names is None:
+        return list(available)
+    modalities = [m.strip() for m in names.split(",") if m.strip()]
+    unknown = [m for m in modalities if m not in available]
     if unknown or not modalities or len(set(modalities)) < len(modalities):
-        raise BadInput(f"--modalities {wanted}: choose from {','.join(there)}, each at most once")
+        choices = ",".join(available)
+        raise BadInput(f"--modalities {names}: choose from {choices}, each at most once")
     return modalities
 
 
-def check(options: argparse.Namespace) -> None:
-    """Raises BadInput for a number outside its range."""
-    at_least = {"batch_size": 1, "accumulate": 1, "epochs": 1, "lr_decay_step": 0, "num_workers": 0}
-    for name, low in at_least.items():
-        if vars(options)[name] < low:
-            raise BadInput(f"--{name} {vars(options)[name]}: must be at least {low}")
-    for name in ("learning_rate", "lr_decay_ratio"):
-        value = vars(options)[name]
-        if not 0 < value < float("inf"):
-            raise BadInput(f"--{name} {value}: must be a positive number")
-    if not options.clip_grad >= 0:
-        raise BadInput(f"--clip_grad {options.clip_grad}: must be at least 0")
-    if not 0 <= options.val_fraction < 1:
-        raise BadInput(f"--val_fraction {options.val_fraction}: must be at least 0 and below 1")
-    if options.random_seed < 0:
-        raise BadInput(f"--random_seed {options.random_seed}: must be at least 0")
-    if options.run_name is not None and Path(options.run_name).name != options.run_name:
-        raise BadInput(f"--run_name {options.run_name}: must be a plain folder name")
-
-
-def check_needs(options: argparse.Namespace, method: type[Method]) -> None:
+def check_needs(method: type[Method], options: argparse.Namespace) -> None:
     """Raises BadInput where the other flags do not give what the method needs, see NEEDS."""
     alone = len(options.modalities) == 1  # then nothing is fused, weighed or taught
     fusion = registry.load_class("models/fusion", options.fusion, "--fusion")
-    met = {
-        "whole_batch": options.accumulate == 1,
-        "validation": alone or options.val_fraction > 0,
-        "unimodal_logits": alone or fusion.has_unimodal_logits,
-        "gates": alone or fusion.has_gates,
-        "late_fusion": alone or issubclass(fusion, LateFusion),
-        "two_modalities": len(options.modalities) <= 2,
-        "teachers": alone or bool(vars(options).get("umt_teachers")),
-        "waits_for_device": True,
-    }
-    fusion_flag, accumulate = f"--fusion {options.fusion}", f"--accumulate {options.accumulate}"
-    mend = {  # need: (what stands against it, what mends it)
-        "whole_batch": (f"{accumulate}: computes a batch in parts", "leave it out"),
-        "validation": ("--val_fraction 0: nothing is held out", "such as --val_fraction 0.1"),
-        "unimodal_logits": (f"{fusion_flag}: has no unimodal logits", "choose concat, cosine, sum"),
-        "gates": (f"{fusion_flag}: has no gates", "choose mmtm"),
-        "late_fusion": (f"{fusion_flag}: encoders meet in it", "choose a late one, such as concat"),
-        "two_modalities": (f"--modalities {','.join(options.modalities)}: not two", "choose two"),
+    fusion_flag, modalities = f"--fusion {options.fusion}", ",".join(options.modalities)
+    needs = {  # need: (is it met, what stands against it, what mends it)
+        "whole_batch": (
+            options.accumulate == 1,
+            f"--accumulate {options.accumulate}: computes a batch in parts",
+            "leave it out",
+        ),
+        "validation": (
+            alone or options.val_fraction > 0,
+            "--val_fraction 0: nothing is held out",
+            "such as --val_fraction 0.1",
+        ),
+        "unimodal_logits": (
+            alone or fusion.has_unimodal_logits,
+            f"{fusion_flag}: has no unimodal logits",
+            "choose concat, cosine, sum",
+        ),
+        "gates": (alone or fusion.has_gates, f"{fusion_flag}: has no gates", "choose mmtm"),
+        "late_fusion": (
+            alone or issubclass(fusion, LateFusion),
+            f"{fusion_flag}: encoders meet in it",
+            "choose a late one, such as concat",
+        ),
+        "two_modalities": (
+            len(options.modalities) <= 2,
+            f"--modalities {modalities}: not two",
+            "choose two",
+        ),
         "teachers": (
+            alone or bool(vars(options).get("umt_teachers")),
             "--umt_teachers: not given",
             "such as audio=runs/A,visual=runs/B; train them with --method joint --modalities audio",
         ),
+        "waits_for_device": (True, "", ""),
     }
     for need in sorted(method.needs):
-        if not met[need]:
-            against, mended_by = mend[need]
-            raise BadInput(f"{against}; --method {options.method} {NEEDS[need]}; {mended_by}")
+        is_met, obstacle, mend = needs[need]
+        if not is_met:
+            raise BadInput(f"{obstacle}; --method {options.method} {NEEDS[need]}; {mend}")
 
 
 def choose_device(options: argparse.Namespace) -> str:
     """ "cpu", "cuda" or "mps". Raises BadInput for one that is not there."""
+    device = options.device
     if options.gpu_ids is not None:
-        if not all(part.strip().isdecimal() for part in options.gpu_ids.split(",")):
+        ids = options.gpu_ids.split(",")
+        if not all(part.strip().isdecimal() for part in ids):
             raise BadInput(f"--gpu_ids {options.gpu_ids}: give numbers of GPUs, such as 0 or 0,1")
-        several = len(options.gpu_ids.split(","))
-        if several != distributed.local_world_size():
+        if len(ids) != distributed.local_world_size():
             raise BadInput(
-                f"--gpu_ids {options.gpu_ids}: one process per GPU, so start {several}: "
-                f"NPROC={several} sh script/... or torchrun --nproc_per_node={several} train.py ..."
+                f"--gpu_ids {options.gpu_ids}: one process per GPU, so start {len(ids)}: NPROC="
+                f"{len(ids)} sh script/... or torchrun --nproc_per_node={len(ids)} train.py ..."
             )
-        if options.device not in ("auto", "cuda"):
-            raise BadInput(
-                f"--gpu_ids {options.gpu_ids}: means nothing with --device {options.device}"
-            )
+        if device not in ("auto", "cuda"):
+            raise BadInput(f"--gpu_ids {options.gpu_ids}: means nothing with --device {device}")
         os.environ["CUDA_VISIBLE_DEVICES"] = options.gpu_ids
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if options.device == "auto" and options.gpu_ids is None:
-        return "cuda" if there["cuda"] else "cpu"
-    wanted = "cuda" if options.device == "auto" else options.device
-    if not there[wanted]:
-        raise BadInput(f"--device {wanted}: not available here; use --device cpu")
-    return wanted
+        device = "cuda"
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if device == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[device]:
+        raise BadInput(f"--device {device}: not available here; use --device cpu")
+    return device
 
 
 def choose_name(options: argparse.Namespace) -> str:
     """The given name, or DATASET-METHOD-seedN and the first free number (resume: last used)."""
     if options.run_name is not None:
         return options.run_name
-    what = options.dataset
+    dataset = options.dataset
     if len(options.modalities) == 1:
-        what += f"-{options.modalities[0]}"
-    base = f"{what}-{options.method}-seed{options.random_seed}"
-    taken = [base]
-    while (Path(options.ckpt_path) / taken[-1]).exists():
-        taken.append(f"{base}-{len(taken) + 1}")
-    return taken[max(-2, -len(taken))] if options.resume else taken[-1]
+        dataset += f"-{options.modalities[0]}"
+    first = f"{dataset}-{options.method}-seed{options.random_seed}"
+    names = [first]
+    while (Path(options.ckpt_path) / names[-1]).exists():
+        names.append(f"{first}-{len(names) + 1}")
+    *used, free = names
+    return used[-1] if options.resume and used else free

@@ -8,11 +8,13 @@ import math
 import resource
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from utils import distributed
 from utils.atomic import write_text
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
@@ -38,43 +40,43 @@ class Recorder:
     """Appends a line per step and per epoch; on resume it drops what lies after `first_epoch`.
 
     Step diagnostics stay on the device until FLUSH_EVERY steps have gathered: one copy for all.
-
-    overflow: gradients may overflow now and then (a loss scale is being found); losses may not.
-    writes: False in all but one of several processes; nothing is recorded then.
+    Only the first of several processes records.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        first_epoch: int,
-        first_step: int,
-        tensorboard: bool,
-        overflow: bool = False,
-        writes: bool = True,
-    ):
+    def __init__(self, folder: Path, first_epoch: int, first_step: int, options: Namespace):
         self.folder, self.step, self.pending = folder, first_step, []
         self.cosines: dict[str, list[float]] = {}  # of the epoch that runs
-        self.overflow, self.writes, self.writer = overflow, writes, None
-        if not writes:
+        self.finds_loss_scale = options.amp == "fp16"  # now and then gradients overflow meanwhile
+        self.writes, self.writer = distributed.is_main(), None
+        if not self.writes:
             return
         self.since = time.monotonic()
         for name in ("steps.jsonl", "metrics.jsonl", "times.jsonl"):
             kept = [r for r in read_jsonl(folder / name) if r["epoch"] < first_epoch]
             write_text(folder / name, "".join(json.dumps(r) + "\n" for r in kept))
-        if tensorboard:
+        if options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
 
             self.writer = SummaryWriter(folder, purge_step=first_step)
             charts = {title: ["Multiline", [tags]] for title, tags in STORY.items()}
             self.writer.add_custom_scalars({"MMPareto": charts})
 
-    def add_step(self, epoch: int, values: dict[str, Tensor]) -> None:
-        """`values`: 0-d tensors, losses first."""
+    def add_step(
+        self,
+        epoch: int,
+        losses: dict[str, Tensor],
+        diagnostics: dict[str, Tensor],
+        loss_scale: Tensor,
+    ) -> None:
+        """All are 0-d tensors. loss_scale: what the norms in `diagnostics` are divided by."""
+        self.step += 1
         if not self.writes:
             return
-        stacked = torch.stack([v.detach().float() for v in values.values()])
-        self.pending.append((epoch, self.step, list(values), stacked))
-        self.step += 1
+        values = {f"loss/{branch}": loss for branch, loss in losses.items()}
+        for name, value in diagnostics.items():
+            values[name] = value / loss_scale if name.startswith("norm/") else value
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        self.pending.append((epoch, self.step - 1, list(values), stacked))
         if len(self.pending) >= FLUSH_EVERY:
             self.flush()
 
@@ -82,12 +84,11 @@ class Recorder:
         """Writes what is pending. Raises NonFinite naming epoch, step and the first bad value."""
         if not self.pending:
             return
-        numbers = torch.cat([stacked for *_, stacked in self.pending]).tolist()
+        numbers = iter(torch.cat([stacked for *_, stacked in self.pending]).tolist())
         lines, bad = [], None
-        for epoch, step, names, stacked in self.pending:
-            values = dict(zip(names, numbers[: len(stacked)]))
-            numbers = numbers[len(stacked) :]
-            if self.overflow and not all(map(math.isfinite, values.values())):
+        for epoch, step, names, _ in self.pending:
+            values = {name: next(numbers) for name in names}
+            if self.finds_loss_scale and not all(map(math.isfinite, values.values())):
                 values = {k: v for k, v in values.items() if k.startswith("loss/")}
             lines.append(json.dumps({"epoch": epoch, "step": step} | values) + "\n")
             for name, value in values.items():
@@ -127,10 +128,6 @@ class Recorder:
             for name, value in (values | rates).items():
                 self.writer.add_scalar(name, value, self.step)
             self.writer.flush()
-
-    def add_figure(self, tag: str, figure) -> None:
-        """A matplotlib figure to TensorBoard, which closes it."""
-        self.writer.add_figure(tag, figure, self.step)
 
 
 def peak_memory_mb() -> float:

@@ -1,14 +1,49 @@
-"""How the commands beside train.py read their line: help as written, no abbreviated flags."""
+"""How every command reads its line: help as written, a wrong value answered in one line."""
 
 import argparse
+import math
+from collections.abc import Callable
+
+from utils.errors import BadInput
 
 
-def parser_of(command: str, description: str, **more) -> argparse.ArgumentParser:
-    """A parser for `command`; `description` is usually its file's docstring."""
-    return argparse.ArgumentParser(
-        prog=command,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        **more,
-    )
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are BadInput: one line, without the usage of all flags."""
+
+    def __init__(self, prog: str = "", description: str = "", **settings):
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, **settings)
+
+    def error(self, message: str):
+        """argparse's "argument --epochs: 0: must ..." becomes "--epochs 0: must ..."."""
+        if message.startswith("argument "):
+            message = message.removeprefix("argument ").replace(": ", " ", 1)
+        raise BadInput(message)
+
+
+def number(kind: type, rule: str, holds: Callable[[float], bool]) -> Callable[[str], float]:
+    """A type of flags: a number for which `holds`; `rule` says so in words."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"{value}: must be {rule}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number at all
+    return read
+
+
+count = number(int, "at least 1", lambda n: n >= 1)
+natural = number(int, "at least 0", lambda n: n >= 0)
+positive = number(float, "a positive number", lambda x: 0 < x < math.inf)
+non_negative = number(float, "at least 0", lambda x: 0 <= x < math.inf)
+share = number(float, "at least 0 and below 1", lambda x: 0 <= x < 1)
+
+
+def whole(text: str) -> str:
+    """The type of a flag whose value may hold commas: a sweep does not split it."""
+    return text
+
+
+parser_of = Parser

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils.errors import BadInput, leave
+from utils.errors import BadInput, advice, leave
 
 
 def rank() -> int:
@@ -33,6 +33,11 @@ def local_world_size() -> int:
 def is_main() -> bool:
     """The first process: it alone prints and writes."""
     return rank() == 0
+
+
+def seed_of_process() -> list[int]:
+    """What the others add to the position of a seed; the first draws as a process alone does."""
+    return [] if is_main() else [rank()]
 
 
 def start(device: str, run_name: str) -> str:
@@ -61,15 +66,11 @@ def start(device: str, run_name: str) -> str:
     return names[0]
 
 
-advice: list[str] = []  # what `stop` adds, once there is a run to continue
-
-
 def stop(number=None, frame=None) -> None:
     """Ends this process because another one of the run has ended. Files are complete or not there,
     so it may happen anywhere."""
-    print(f"process {rank()}: stops, another process of the run has ended", file=sys.stderr)
-    for line in advice:
-        print(line, file=sys.stderr)
+    ended = f"process {rank()}: stops, another process of the run has ended"
+    print(ended, *advice, sep="; ", file=sys.stderr)
     leave(3)
 
 

@@ -9,7 +9,15 @@ class BadInput(ValueError):
     """The user's input cannot be used. The message: argument, rule, value, what mends it."""
 
 
-def run(main: Callable[[], None]) -> None:
+advice: list[str] = []  # what to do after this process was interrupted
+
+
+def advise(line: str) -> None:
+    """Sets what `run_command` and `distributed.stop` add to "interrupted"."""
+    advice[:] = [line]
+
+
+def run_command(main: Callable[[], None]) -> None:
     """Runs a command's main(); exit status 2 for bad input, 130 for Ctrl-C."""
     try:
         main()
@@ -18,7 +26,7 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {message.strip()}", file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:
-        print(f"\n{str(stop) or 'interrupted'}", file=sys.stderr)
+        print("\n" + "; ".join([str(stop) or "interrupted", *advice]), file=sys.stderr)
         leave(130)
 
 
@@ -29,3 +37,6 @@ def leave(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+run = run_command
