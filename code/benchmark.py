@@ -1,4 +1,4 @@
-"""What a step, the loader, an epoch and the preparation cost, beside the published procedure.
+"""What a step, the loader and an epoch cost, beside the published procedure.
 
 python benchmark.py                         everything, some minutes on a CPU
 python benchmark.py --only step --rounds 30 --json step.json
@@ -17,11 +17,11 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import soundfile
 import torch
 from PIL import Image
 from torch import Tensor
@@ -33,36 +33,35 @@ from dataset._cache import open_cache
 from dataset._loader import Batches, BatchSampler, SampleDataset, collate
 from dataset._samples import Sample
 from dataset.modalities import frames, spectrogram
-from dataset.prepare import _preparation as preparation
-from dataset.prepare import cremad, demo
 from methods import ForwardPass, Method
 from mmpareto import integrate
 from models.multimodal import MultimodalModel
-from training import options, precision
+from training import precision
 from training.messages import align
+from training.options import check_needs, choose_device
 from utils import registry, run_folder
 from utils.atomic import write_text
-from utils.command import parser_of
-from utils.errors import BadInput, run
+from utils.command import Parser, count, natural
+from utils.errors import BadInput, run_command
 
 FLOOR = 5 / 3
 CLASSES = 6
 CORE = ("joint", "uniform", "pareto", "mmpareto", "published")
-PARTS = ("step", "integrate", "memory", "loader", "epoch", "preparation")
+PARTS = ("step", "integrate", "memory", "loader", "epoch")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
 
 
 class Arm:
     """A model of its own, its optimizer, and a method."""
 
-    def __init__(self, name: str, args, method: Method):
+    def __init__(self, name: str, options, method: Method):
         torch.manual_seed(0)
-        self.name, self.args, self.method = name, args, method
-        size, frames = args.image_size, args.frames_per_clip
+        self.name, self.options, self.method = name, options, method
+        size, frames = options.image_size, options.frames_per_clip
         shapes = {"audio": (1, size, size), "visual": (frames, 3, size, size)}
-        model = MultimodalModel(shapes, CLASSES, fusion=args.fusion)
-        model = model.to(args.device)
-        self.model = precision.arrange(args, model)
+        model = MultimodalModel(shapes, CLASSES, fusion=options.fusion)
+        model = model.to(options.device)
+        self.model = precision.arrange(options, model)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.002, momentum=0.9, weight_decay=1e-4
         )
@@ -76,7 +75,7 @@ class Arm:
         """
         if frees_first:
             self.optimizer.zero_grad()
-        with precision.autocast(self.args):
+        with precision.autocast(self.options):
             logits, features = self.model(inputs)
             losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
         if not frees_first:
@@ -88,65 +87,66 @@ class Arm:
         return forward
 
 
-def method_arm(name: str, args) -> Arm:
+def build_arm(name: str, options) -> Arm:
     """A file of methods/ with its default flags, in its first epoch. Raises ValueError or BadInput
     where it does not suit the fusion, or lacks a library."""
-    build = registry.load_class("methods", name, "--methods")
-    flags = dict(modalities=["audio", "visual"], fusion=args.fusion, val_fraction=0.1, accumulate=1)
-    options.check_needs(argparse.Namespace(method=name, **flags), build)
-    arm = Arm(name, args, build())
-    arm.method.start_epoch(
-        0, arm.model, dict.fromkeys(("train_plain", "val"), [random_batch(args, 0)])
-    )
+    method = registry.load_class("methods", name, "--methods")
+    of_a_run = dict(modalities=["audio", "visual"], val_fraction=0.1, accumulate=1, method=name)
+    check_needs(method, argparse.Namespace(fusion=options.fusion, **of_a_run))
+    arm = Arm(name, options, method())
+    batches = [random_batch(options, 0)]
+    arm.method.start_epoch(0, arm.model, {"train_plain": batches, "val": batches})
     arm.model.train()
     return arm
 
 
-def build_arms(args) -> list[Arm]:
+def build_arms(options) -> list[Arm]:
     """CORE and `--methods`. Raises BadInput for one that was named and cannot run here."""
-    named = args.methods.split(",") if args.methods not in ("", "all") else []
-    every = registry.names("methods") if args.methods == "all" else named
+    if options.methods == "all":
+        more, must_run = registry.names("methods"), CORE
+    else:
+        more = must_run = [name for name in options.methods.split(",") if name]
     arms = []
-    for name in dict.fromkeys([*CORE, *every]):
+    for name in dict.fromkeys([*CORE, *more]):
         try:
-            arms.append(method_arm(name, args))
+            arms.append(build_arm(name, options))
         except (ValueError, BadInput) as reason:
-            if name in named:
+            if name in must_run:
                 raise BadInput(f"--methods {name}: {reason}") from None
             print(f"left out, {name}: {reason}")
     return arms
 
 
-def random_batch(args, seed: int) -> tuple[dict[str, Tensor], Tensor]:
+def random_batch(options, seed: int) -> tuple[dict[str, Tensor], Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    size, n = args.image_size, args.batch_size
+    size, n = options.image_size, options.batch_size
     inputs = {
         "audio": torch.randn(n, 1, size, size, generator=generator),
-        "visual": torch.randn(n, args.frames_per_clip, 3, size, size, generator=generator),
+        "visual": torch.randn(n, options.frames_per_clip, 3, size, size, generator=generator),
     }
     target = torch.randint(CLASSES, (n,), generator=generator)
-    return {m: x.to(args.device) for m, x in inputs.items()}, target.to(args.device)
+    return {m: x.to(options.device) for m, x in inputs.items()}, target.to(options.device)
 
 
-def seconds(args, work: Callable) -> float:
+def seconds(options, work: Callable) -> float:
     """How long `work()` takes, the device's queue included."""
-    if args.device == "cuda":
+    if options.device == "cuda":
         torch.cuda.synchronize()
     begun = time.perf_counter()
     work()
-    if args.device == "cuda":
+    if options.device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - begun
 
 
-def interleaved(args, works: dict[str, Callable], rounds: int, warm_up: int = 2) -> dict:
+def interleaved(options, works: dict[str, Callable], rounds: int, warm_up: int = 2) -> dict:
     """{name: seconds of every round}, the order of the arms turning from round to round."""
     times: dict[str, list[float]] = {name: [] for name in works}
     names = list(works)
     for number in range(warm_up + rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            spent = seconds(args, works[name])
+            spent = seconds(options, works[name])
             if number >= warm_up:
                 times[name].append(spent)
     return times
@@ -161,9 +161,9 @@ def row(name: str, times: list[float], extra: list[str]) -> list[str]:
     return [name, f"{middle:.1f}", f"{low:.1f} to {high:.1f}", *extra]
 
 
-def measure_step(args, found: dict) -> None:
-    arms = build_arms(args)
-    batches = [random_batch(args, seed) for seed in range(4)]
+def measure_step(options, figures: dict) -> None:
+    arms = build_arms(options)
+    batches = [random_batch(options, seed) for seed in range(4)]
     position = dict.fromkeys((arm.name for arm in arms), 0)
 
     def next_step(arm: Arm) -> None:
@@ -171,61 +171,63 @@ def measure_step(args, found: dict) -> None:
         arm.step(*batches[position[arm.name] % len(batches)])
 
     works = {arm.name: lambda arm=arm: next_step(arm) for arm in arms}
-    times = interleaved(args, works, args.rounds)
-    peak = matmul_peak(args)
+    times = interleaved(options, works, options.rounds)
+    peak = matmul_peak(options)
     for arm in arms:
-        found[f"step.{arm.name}"] = float(np.median(times[arm.name]))
-    found["ratio.mmpareto_over_joint"] = median_ratio(times["mmpareto"], times["joint"])
+        figures[f"step.{arm.name}"] = float(np.median(times[arm.name]))
+    figures["ratio.mmpareto_over_joint"] = median_ratio(times["mmpareto"], times["joint"])
     if "published" in times:
-        found["ratio.published_over_mmpareto"] = median_ratio(times["published"], times["mmpareto"])
+        figures["ratio.published_over_mmpareto"] = median_ratio(
+            times["published"], times["mmpareto"]
+        )
     table = [["step", "ms", "quartiles", "/ joint", "/ floor", "% of matmul peak"]]
     for arm in arms:
         with FlopCounterMode(display=False) as counter:
             arm.step(*batches[0])
         ratio = median_ratio(times[arm.name], times["joint"])
-        share = counter.get_total_flops() / found[f"step.{arm.name}"] / peak
-        found[f"peak_share.{arm.name}"] = share
+        share = counter.get_total_flops() / figures[f"step.{arm.name}"] / peak
+        figures[f"peak_share.{arm.name}"] = share
         extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", f"{100 * share:.0f}"]
         table.append(row(arm.name, times[arm.name], extra))
-    found["matmul_flops_per_second"] = peak
+    figures["matmul_flops_per_second"] = peak
     print(f"\n{align(table)}")
 
 
-def measure_integrate(args, found: dict) -> None:
+def measure_integrate(options, figures: dict) -> None:
     """What follows the backward passes, for one encoder whose two gradients agree or oppose."""
-    encoder = build_arms(args)[0].model.encoders["audio"]
+    encoder = build_arms(options)[0].model.encoders["audio"]
     like = {
         "ResNet-18": list(encoder.parameters()),
-        "400 tensors of 50": [torch.empty(50, device=args.device)] * 400,
+        "400 tensors of 50": [torch.empty(50, device=options.device)] * 400,
     }
     times: dict[str, list[float]] = {}
-    for number in range(2 + args.rounds):
+    for number in range(2 + options.rounds):
         for name, tensors in like.items():
             for kind, lean in (("agreeing", 0.5), ("in conflict", -0.5)):
                 first = [torch.randn_like(x) for x in tensors]
                 second = [lean * g + torch.randn_like(g) for g in first]
-                spent = seconds(args, lambda pair=[first, second]: integrate(pair))
+                spent = seconds(options, lambda pair=[first, second]: integrate(pair))
                 if number >= 2:
                     times.setdefault(f"{name}, {kind}", []).append(spent)
     table = [["integrate", "ms", "quartiles", "/ agreeing"]]
     for name, spent in times.items():
         agreeing = times[f"{name.rsplit(', ', 1)[0]}, agreeing"]
-        found[f"integrate.{name}"] = float(np.median(spent))
+        figures[f"integrate.{name}"] = float(np.median(spent))
         table.append(row(name, spent, [f"{median_ratio(spent, agreeing):.3f}"]))
     print(f"\n{align(table)}")
 
 
-def matmul_peak(args) -> float:
+def matmul_peak(options) -> float:
     """FLOP per second of a large matrix product in the format of the step."""
-    size = 8192 if args.device == "cuda" else 2048
-    dtype = precision.AMP_DTYPES.get(args.amp, torch.float32)
-    a, b = (torch.randn(size, size, device=args.device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds(args, lambda: a @ b) for _ in range(5))
+    size = 8192 if options.device == "cuda" else 2048
+    dtype = precision.AMP_DTYPES.get(options.amp, torch.float32)
+    a, b = (torch.randn(size, size, device=options.device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / min(seconds(options, lambda: a @ b) for _ in range(5))
 
 
-def peak_bytes(args, work: Callable) -> int:
+def peak_bytes(options, work: Callable) -> int:
     """Most memory that `work()` has allocated at once, beyond what was there before."""
-    if args.device == "cuda":
+    if options.device == "cuda":
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -247,30 +249,30 @@ LOOPS = {  # where a loop of several steps has its optimizer.zero_grad()
 }
 
 
-def measure_memory(args, found: dict) -> None:
+def measure_memory(options, figures: dict) -> None:
     """The peak of a loop, whose losses live on while the next forward pass runs: a step by itself
     would not show what they hold."""
-    batches = [random_batch(args, seed) for seed in range(3)]
+    batches = [random_batch(options, seed) for seed in range(3)]
 
     def loop(arm: Arm, frees_first: bool) -> None:
         for batch in batches:
             kept = arm.step(*batch, frees_first)  # noqa: F841
 
-    arms = build_arms(args)
+    arms = build_arms(options)
     encoders = arms[0].model.encoder_parameters().values()
-    copy = found["memory.encoder_gradients"] = sum(p.nbytes for ps in encoders for p in ps)
+    copy = figures["memory.encoder_gradients"] = sum(p.nbytes for ps in encoders for p in ps)
     for arm in arms:
         arm.step(*batches[0])  # afterwards the optimizer has its state
     for key, (title, frees_first) in LOOPS.items():
         for arm in arms:
             arm.optimizer.zero_grad()
-            peak = peak_bytes(args, lambda arm=arm, first=frees_first: loop(arm, first))
-            found[f"{key}.{arm.name}"] = peak
+            peak = peak_bytes(options, lambda arm=arm, first=frees_first: loop(arm, first))
+            figures[f"{key}.{arm.name}"] = peak
             arm.optimizer.zero_grad()
         table = [[title, "MB", "/ uniform", "beyond it, in copies of the encoders' gradients"]]
-        uniform = found[f"{key}.uniform"]
+        uniform = figures[f"{key}.uniform"]
         for arm in arms:
-            peak = found[f"{key}.{arm.name}"]
+            peak = figures[f"{key}.{arm.name}"]
             beyond = f"{(peak - uniform) / copy:+.2f}"
             table.append([arm.name, f"{peak / 1e6:.1f}", f"{peak / uniform:.3f}", beyond])
         print(f"\n{align(table)}")
@@ -297,14 +299,14 @@ def make_set(root: Path, clips: int) -> list[str]:
     return ids
 
 
-def build_readers(args, root: Path, ids: list[str], augment: str) -> dict:
-    flags = dict(image_size=args.loader_pixels, frames_per_clip=2, augment=augment)
+def build_readers(options, root: Path, ids: list[str], augment: str) -> dict:
+    flags = dict(image_size=options.loader_pixels, frames_per_clip=2, augment=augment)
     readers = {
         "audio": spectrogram.Modality(root / "audio", True),
         "visual": frames.Modality(root / "visual", True, **flags),
     }
     for modality, reader in readers.items():
-        reader.packed = open_cache(reader, modality, ids, root / "cache", args.num_workers)
+        reader.packed = open_cache(reader, modality, ids, root / "cache", options.num_workers)
     return readers
 
 
@@ -333,246 +335,182 @@ def published_item(root: Path, clip: str, image_size: int = 224) -> tuple[Tensor
     return sound, torch.cat(frames)
 
 
-def published_dataset(args, root: Path, ids: list[str]) -> list:
-    class Items(torch.utils.data.Dataset):
-        def __len__(self):
-            return len(ids)
+class PublishedItems(torch.utils.data.Dataset):
+    """The published data set: (filter bank, frames, class) of each clip."""
 
-        def __getitem__(self, i):
-            sound, pictures = published_item(root, ids[i], args.loader_pixels)
-            return sound, pictures, i % CLASSES
+    def __init__(self, root: Path, ids: list[str], image_size: int):
+        self.root, self.ids, self.image_size = root, ids, image_size
 
-    return Items()
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, int]:
+        return *published_item(self.root, self.ids[i], self.image_size), i % CLASSES
 
 
-def measure_loader(args, root: Path, ids: list[str], found: dict) -> None:
-    """Items per second of one core, stacked to batches, without worker processes."""
+def our_items(options, root: Path, ids: list[str], augment: str) -> SampleDataset:
     samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
-    published = published_dataset(args, root, ids)
-    ours = {
-        name: SampleDataset(samples, build_readers(args, root, ids, augment), 0)
-        for name, augment in (("cached", "loader"), ("device", "device"))
-    }
+    return SampleDataset(samples, build_readers(options, root, ids, augment), seed=0)
+
+
+def measure_loader(options, root: Path, ids: list[str], figures: dict) -> None:
+    """Items per second of one core, stacked to batches, without worker processes."""
     n, threads = min(len(ids), 48), torch.get_num_threads()
     chosen = random.Random(0).sample(range(len(ids)), n)
 
-    def through(item: Callable, stack: Callable) -> None:
-        for first in range(0, n, args.batch_size):
-            stack([item(i) for i in chosen[first : first + args.batch_size]])
+    def load(item: Callable, stack: Callable) -> None:
+        for first in range(0, n, options.batch_size):
+            stack([item(i) for i in chosen[first : first + options.batch_size]])
 
+    published = PublishedItems(root, ids, options.loader_pixels)
+    cached, device = (our_items(options, root, ids, where) for where in ("loader", "device"))
     default = torch.utils.data.default_collate
-    works = {"published": lambda: through(published.__getitem__, default)}
-    for name, data in ours.items():
-        works[name] = lambda data=data: through(lambda i: data[0, i], collate)
+    works = {
+        "published": lambda: load(lambda i: published[i], default),
+        "cached": lambda: load(lambda i: cached[0, i], collate),
+        "device": lambda: load(lambda i: device[0, i], collate),
+    }
     torch.set_num_threads(1)
-    times = interleaved(args, works, max(5, args.rounds // 2))
+    times = interleaved(options, works, max(5, options.rounds // 2))
     torch.set_num_threads(threads)
     table = [["loader, one core", "items per s", "ms per item", "/ published"]]
     for name, spent in times.items():
-        found[f"loader.{name}"] = n / float(np.median(spent))
-        ratio = found[f"ratio.loader_{name}_over_published"] = median_ratio(
+        rate = figures[f"loader.{name}"] = n / float(np.median(spent))
+        ratio = figures[f"ratio.loader_{name}_over_published"] = median_ratio(
             times["published"], spent
         )
-        each = 1e3 / found[f"loader.{name}"]
-        table.append([name, f"{found[f'loader.{name}']:.0f}", f"{each:.2f}", f"{ratio:.1f}"])
+        table.append([name, f"{rate:.0f}", f"{1e3 / rate:.2f}", f"{ratio:.1f}"])
     print(
         f"\n{align(table)}\nan item: 2 of {FRAMES} frames of {PICTURE_PIXELS[1]} x "
-        f"{PICTURE_PIXELS[0]}, cropped to {args.loader_pixels}, and a {AUDIO_SHAPE} filter bank; "
-        "device: crops made on the device, not counted here"
+        f"{PICTURE_PIXELS[0]}, cropped to {options.loader_pixels}, and a {AUDIO_SHAPE} filter "
+        "bank; device: crops made on the device, not counted here"
     )
 
 
-def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
+def train_through(arm: Arm, batches, waits: dict[str, float], name: str) -> None:
+    """A step on each of `batches`; waits[name]: the seconds spent on waiting for the next."""
+    waits[name], iterator = 0.0, iter(batches)
+    while True:
+        begun = time.perf_counter()
+        batch = next(iterator, None)
+        waits[name] += time.perf_counter() - begun
+        if batch is None:
+            return
+        arm.step(*batch)
+
+
+def measure_epoch(options, root: Path, ids: list[str], figures: dict) -> None:
     """An epoch of training, loader included; `waiting` = share of it spent on the next batch."""
-    samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
-    waited: dict[str, float] = {}
 
-    class Watched:
-        """A loader that notes how long its user waits for it."""
-
-        def __init__(self, name: str, loader):
-            self.name, self.loader, self.sampler = name, loader, loader.sampler
-
-        def __iter__(self):
-            waited[self.name] = 0.0
-            batches = iter(self.loader)
-            while True:
-                begun = time.perf_counter()
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-                waited[self.name] += time.perf_counter() - begun
-                yield batch
-
-    def loader_of(data, **order) -> torch.utils.data.DataLoader:
+    def loader_of(items, **order) -> torch.utils.data.DataLoader:
         return torch.utils.data.DataLoader(
-            data,
-            num_workers=args.num_workers,
-            persistent_workers=args.num_workers > 0,
-            pin_memory=args.device == "cuda",
+            items,
+            num_workers=options.num_workers,
+            persistent_workers=options.num_workers > 0,
+            pin_memory=options.device == "cuda",
             **order,
         )
 
+    def our_batches(augment: str) -> Batches:
+        items = our_items(options, root, ids, augment)
+        sampler = BatchSampler(len(ids), options.batch_size, 0, shuffle=True)
+        loader = loader_of(items, batch_sampler=sampler, collate_fn=collate)
+        return Batches(loader, items.readers, options.device)
+
+    items = PublishedItems(root, ids, options.loader_pixels)
+    published_loader = loader_of(items, batch_size=options.batch_size, shuffle=True)
+
+    class PublishedBatches:
+        def __iter__(self):
+            for sound, pictures, target in published_loader:
+                inputs = {"audio": sound.to(options.device), "visual": pictures.to(options.device)}
+                yield inputs, target.to(options.device)
+
+    batches = {"ours": our_batches("loader"), "published": PublishedBatches()}
+    if options.device == "cuda":
+        batches["ours, device"] = our_batches("device")
+    waits: dict[str, float] = {}
     works = {}
-
-    def epoch(arm: Arm, batches: Watched) -> None:
-        for inputs, target in batches:
-            arm.step(inputs, target)
-
-    for name, augment in (("ours", "loader"), ("ours, device", "device")):
-        if augment == "device" and args.device != "cuda":
-            continue
-        readers = build_readers(args, root, ids, augment)
-        sampler = BatchSampler(len(ids), args.batch_size, 0, shuffle=True)
-        data = SampleDataset(samples, readers, 0)
-        loader = loader_of(data, batch_sampler=sampler, collate_fn=collate)
-        batches = Watched(name, Batches(loader, readers, args.device))
-        arm = method_arm("mmpareto", args)
-        works[name] = lambda arm=arm, batches=batches: epoch(arm, batches)
-    old = method_arm("published", args)
-    items = published_dataset(args, root, ids)
-    plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
-
-    def published_epoch() -> None:
-        for sound, pictures, target in plain:
-            inputs = {"audio": sound.to(args.device), "visual": pictures.to(args.device)}
-            old.step(inputs, target.to(args.device))
-
-    works["published"] = published_epoch
-    times = interleaved(args, works, args.epochs, warm_up=1)
+    for name, source in batches.items():
+        arm = build_arm("published" if name == "published" else "mmpareto", options)
+        works[name] = partial(train_through, arm, source, waits, name)
+    times = interleaved(options, works, options.epochs, warm_up=1)
     table = [["epoch", "s", "clips per s", "waiting for data", "published / it"]]
     for name, spent in times.items():
-        middle = float(np.median(spent))
-        ratio, share = median_ratio(times["published"], spent), waited[name] / spent[-1]
-        key = name.replace(", ", "_")
-        found[f"epoch.{key}"], found[f"waiting.{key}"] = middle, share
-        found[f"ratio.epoch_published_over_{key}"] = ratio
-        rate = f"{len(ids) / middle:.1f}"
-        table.append([name, f"{middle:.2f}", rate, f"{100 * share:.0f} %", f"{ratio:.2f}"])
+        seconds_each, share = float(np.median(spent)), waits[name] / spent[-1]
+        ratio, key = median_ratio(times["published"], spent), name.replace(", ", "_")
+        figures[f"epoch.{key}"], figures[f"waiting.{key}"] = seconds_each, share
+        figures[f"ratio.epoch_published_over_{key}"] = ratio
+        rate = f"{len(ids) / seconds_each:.1f}"
+        table.append([name, f"{seconds_each:.2f}", rate, f"{100 * share:.0f} %", f"{ratio:.2f}"])
     print(
-        f"\n{align(table)}\n{len(ids)} clips, frames of {args.loader_pixels} pixels, sound "
-        f"{AUDIO_SHAPE}, {args.num_workers} loader processes, MMPareto"
+        f"\n{align(table)}\n{len(ids)} clips, frames of {options.loader_pixels} pixels, sound "
+        f"{AUDIO_SHAPE}, {options.num_workers} loader processes, MMPareto"
     )
 
 
-def make_raw(root: Path, clips: int) -> list[str]:
-    """Raw clips in CREMA-D's format and sizes: 2.5 s of 480 x 360 at 30 per second, 16 kHz."""
-    rng, shape = np.random.default_rng(0), PICTURE_PIXELS[::-1]
-    for name in ("VideoFlash", "AudioWAV"):
-        (root / name).mkdir()
-    names = [f"{1001 + i}_DFA_ANG_XX" for i in range(clips)]
-    for name in names:
-        picture = cv2.resize(rng.integers(0, 255, (45, 60, 3), dtype=np.uint8), shape)
-        writer = cv2.VideoWriter(str(root / "VideoFlash" / f"{name}.flv"), demo.FLV1_TAG, 30, shape)
-        for number in range(75):
-            writer.write(np.roll(picture, number, 1))
-        writer.release()
-        sound = rng.normal(0, 0.1, 40000)
-        soundfile.write(root / "AudioWAV" / f"{name}.wav", sound, 16000, subtype="PCM_16")
-    return names
-
-
-def measure_preparation(args, found: dict) -> None:
-    """Clips per second of one core through CREMA-D's preparation."""
-    settings = {"frames_per_second": 3.0, "audio_frames": 1024, "mel_bins": 128}
-    rates: dict[str, list[float]] = {"fbank": [], "spectrogram": []}
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    preparation.single_threaded()
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder)
-        names = make_raw(raw, min(args.clips, 32))
-        for attempt in range(max(3, args.epochs)):
-            for audio, seen in rates.items():
-                begun = time.perf_counter()
-                for name in names:
-                    video = raw / "VideoFlash" / f"{name}.flv"
-                    sound = raw / "AudioWAV" / f"{name}.wav"
-                    output = raw / f"{audio}{attempt}"
-                    cremad.prepare_clip(video, sound, name, output, settings | {"audio": audio})
-                seen.append(len(names) / (time.perf_counter() - begun))
-    torch.set_num_threads(threads[0])
-    cv2.setNumThreads(threads[1])
-    table = [["CREMA-D's preparation, one core", "clips per s", "7,442 clips, min"]]
-    for audio, seen in rates.items():
-        rate = found[f"preparation.{audio}"] = float(np.median(seen[1:]))
-        table.append([audio, f"{rate:.1f}", f"{7442 / rate / 60:.0f}"])
-    print(f"\n{align(table)}")
-
-
-def main(argv=None) -> None:
-    parser = parser_of("benchmark.py", __doc__)
+def read_options(argv) -> argparse.Namespace:
+    parser = Parser("benchmark.py", __doc__)
     add = parser.add_argument
     add("--only", default=",".join(PARTS), metavar="PARTS", help=f"of {','.join(PARTS)}")
-    add("--batch_size", type=int, default=16)
-    add("--image_size", type=int, default=112, help="pixels of both pictures in step and memory")
-    add("--frames_per_clip", type=int, default=1, help="frames of a clip in step and memory")
+    add("--batch_size", type=count, default=16)
+    add("--image_size", type=count, default=112, help="pixels of both pictures in step and memory")
+    add("--frames_per_clip", type=count, default=1, help="frames of a clip in step and memory")
     add("--methods", default="", metavar="A,B", help="more arms of step and memory, or all")
     add("--fusion", default="concat", metavar="NAME", help="in step and memory")
-    add("--loader_pixels", type=int, default=224, help="pixels of a frame in loader and epoch")
-    add("--clips", type=int, default=64, help="in loader and epoch; CREMA-D's training split: 6698")
-    add("--rounds", type=int, default=12, help="measured, after 2 to warm up")
-    add("--epochs", type=int, default=2, help="measured, after 1 to warm up")
-    add("--num_workers", type=int, default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+    add("--loader_pixels", type=count, default=224, help="pixels of a frame in loader and epoch")
+    add("--clips", type=count, default=64, help="in loader, epoch; CREMA-D's training split: 6698")
+    add("--rounds", type=count, default=12, help="measured, after 2 to warm up")
+    add("--epochs", type=count, default=2, help="measured, after 1 to warm up")
+    add("--num_workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)))
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--amp", choices=("off", "bf16"), default="off")
     add("--tf32", action="store_true")
     add("--compile", action="store_true")
     add("--channels_last", action=argparse.BooleanOptionalAction, help="default: as train.py")
     add("--json", type=Path, metavar="PATH", help="write the figures here")
-    args = parser.parse_args(argv)
-    parts = args.only.split(",")
-    if not set(parts) <= set(PARTS):
-        raise BadInput(f"--only {args.only}: choose from {','.join(PARTS)}")
-    for name in (
-        "batch_size",
-        "image_size",
-        "frames_per_clip",
-        "loader_pixels",
-        "rounds",
-        "epochs",
-    ):
-        if vars(args)[name] < 1:
-            raise BadInput(f"--{name} {vars(args)[name]}: must be at least 1")
-    if args.clips < args.batch_size:
-        raise BadInput(f"--clips {args.clips}: must be at least the batch size {args.batch_size}")
-    if args.device != "cpu" and not torch.cuda.is_available():
-        if args.device == "cuda":
-            raise BadInput("--device cuda: not available here; use --device cpu")
-        args.device = "cpu"
-    args.device = "cuda" if args.device == "auto" else args.device
-    args.sync_batchnorm = False
-    precision.resolve(args)
-    precision.prepare(args)
+    parser.set_defaults(gpu_ids=None, sync_batchnorm=False)
+    options = parser.parse_args(argv)
+    options.only = options.only.split(",")
+    if not set(options.only) <= set(PARTS):
+        raise BadInput(f"--only {','.join(options.only)}: choose from {','.join(PARTS)}")
+    if options.clips < options.batch_size:
+        raise BadInput(
+            f"--clips {options.clips}: must be at least the batch size {options.batch_size}"
+        )
+    options.device = choose_device(options)
+    precision.resolve(options)
+    return options
 
+
+def main(argv=None) -> None:
+    options = read_options(argv)
+    precision.prepare(options)
     environment = run_folder.environment()
-    settings = {k: v for k, v in vars(args).items() if k != "json"}
-    where = environment["gpu" if args.device == "cuda" else "cpu"]
+    hardware = environment["gpu" if options.device == "cuda" else "cpu"]
     print(
-        f"{where}, torch {environment['torch']}, commit {environment['commit']}, batch "
-        f"{args.batch_size}, {args.image_size} pixels, amp {args.amp}",
+        f"{hardware}, torch {environment['torch']}, commit {environment['commit']}, batch "
+        f"{options.batch_size}, {options.image_size} pixels, amp {options.amp}",
         flush=True,
     )
-    found: dict[str, float] = {}
-    if "step" in parts:
-        measure_step(args, found)
-    if "integrate" in parts:
-        measure_integrate(args, found)
-    if "memory" in parts:
-        measure_memory(args, found)
-    if {"loader", "epoch"} & set(parts):
-        with tempfile.TemporaryDirectory() as folder:
-            ids = make_set(Path(folder), args.clips)
-            if "loader" in parts:
-                measure_loader(args, Path(folder), ids, found)
-            if "epoch" in parts:
-                measure_epoch(args, Path(folder), ids, found)
-    if "preparation" in parts:
-        measure_preparation(args, found)
-    if args.json:
-        content = found | {"environment": environment, "settings": settings}
-        write_text(args.json, json.dumps(content, indent=1))
+    figures: dict[str, float] = {}
+    for part, measure in MEASURES.items():
+        if part in options.only:
+            measure(options, figures)
+    with tempfile.TemporaryDirectory() as folder:
+        ids: list[str] = []
+        for part, measure in MEASURES_WITH_FILES.items():
+            if part in options.only:
+                ids = ids or make_set(Path(folder), options.clips)
+                measure(options, Path(folder), ids, figures)
+    if options.json:
+        settings = {k: v for k, v in vars(options).items() if k != "json"}
+        content = figures | {"environment": environment, "settings": settings}
+        write_text(options.json, json.dumps(content, indent=1))
 
+
+MEASURES = {"step": measure_step, "integrate": measure_integrate, "memory": measure_memory}
+MEASURES_WITH_FILES = {"loader": measure_loader, "epoch": measure_epoch}
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

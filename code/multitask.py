@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -34,10 +35,11 @@ from methods._per_loss import PerLoss
 from models.reach import groups_of
 from training.messages import align
 from training.options import DATA
-from utils import registry, run_folder
+from utils import registry
 from utils.atomic import write_text
-from utils.command import parser_of
-from utils.errors import BadInput, run
+from utils.command import Parser, count, listed, positive
+from utils.errors import BadInput, run_command
+from utils.run_folder import environment, name_of_run
 from utils.seed import seed_everything
 
 METHODS = (
@@ -46,6 +48,7 @@ METHODS = (
 )
 FAMILIES = (PerLoss, uniform.Method, mgda_ub.Method)  # they look at losses only
 CLASSES, WIDTH = 10, 128
+SETTINGS = ("noise", "encoder", "epochs", "batch_size", "learning_rate", "train_size", "test_size")
 
 
 def task_names(noise: list[float]) -> list[str]:
@@ -127,107 +130,106 @@ def build_method(arm: str):
         if unknown:
             raise ValueError(f"{name} has no {' '.join(unknown)}")
         return build(**vars(options))
-    except (ValueError, argparse.ArgumentError) as error:
+    except ValueError as error:
         raise BadInput(f"--methods {arm}: {error}") from None
 
 
-def train_one(args, arm: str, tasks: list[int], seed: int, data: dict) -> dict:
+def train_run(options, method, tasks: list[int], seed: int, data: dict) -> dict:
     """{accuracy: {task: share}, conflict: share of steps} of a training on some of the tasks."""
     seed_everything(seed)
-    names = [task_names(args.noise)[t] for t in tasks]
-    model = SharedTrunk(args.encoder, len(args.noise), names).to(args.device)
+    names = [task_names(options.noise)[t] for t in tasks]
+    model = SharedTrunk(options.encoder, len(options.noise), names).to(options.device)
     model = model.to(memory_format=torch.channels_last)  # 0.76 of the time of a step, on a CPU
-    method = build_method(arm)
     method.start_epoch(0, model, {}, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=args.learning_rate, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=0.9)
     pictures, targets = data["train"]
     order = torch.Generator().manual_seed(seed)
-    conflicts = []
-    for epoch in range(args.epochs):
+    cosines = []
+    for epoch in range(options.epochs):
         model.train()
-        for rows in torch.randperm(len(pictures), generator=order).split(args.batch_size):
-            target = targets[rows][:, tasks].to(args.device)
-            logits, features = model(pictures[rows].to(args.device))
+        for batch in torch.randperm(len(pictures), generator=order).split(options.batch_size):
+            target = targets[batch][:, tasks].to(options.device)
+            logits, features = model(pictures[batch].to(options.device))
             losses = {n: cross_entropy(x, y) for (n, x), y in zip(logits.items(), target.T)}
             optimizer.zero_grad()
             forward = ForwardPass(losses, logits, {"trunk": features}, target, epoch)
             method.backward(forward, model)
-            conflicts.append(method.integrate(model).get("cosine/trunk"))
+            diagnostics = method.integrate(model)
             optimizer.step()
+            if "cosine/trunk" in diagnostics:
+                cosines.append(diagnostics["cosine/trunk"])
     model.eval()
     pictures, targets = data["test"]
     hits = []
     with torch.no_grad():
         for x, y in zip(pictures.split(500), targets[:, tasks].split(500)):
-            logits, _ = model(x.to(args.device))
+            logits, _ = model(x.to(options.device))
             hits.append(torch.stack([v.argmax(1).cpu() for v in logits.values()], 1) == y)
-    measured = [c.item() <= 0 for c in conflicts if c is not None]
-    return {
-        "accuracy": dict(zip(names, torch.cat(hits).double().mean(0).tolist())),
-        "conflict": sum(measured) / len(measured) if measured else None,
-    }
+    accuracy = torch.cat(hits).double().mean(0).tolist()
+    conflict = (torch.stack(cosines) <= 0).double().mean().item() if cosines else None
+    return {"accuracy": dict(zip(names, accuracy)), "conflict": conflict}
 
 
-def trained(args, data: dict) -> dict[str, list[dict]]:
+def train_all(options, data: dict) -> dict[str, list[dict]]:
     """{row: results of every seed}: the tasks alone, then the methods; from file where stored."""
-    every = list(range(len(args.noise)))
-    rows = {f"{name} alone": ("uniform", [t]) for t, name in enumerate(task_names(args.noise))}
-    rows |= {method: (method, every) for method in args.methods}
-    settings = {
-        name: vars(args)[name]
-        for name in (
-            "noise",
-            "encoder",
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "train_size",
-            "test_size",
-        )
+    all_tasks = list(range(len(options.noise)))
+    rows = {  # row: (name of its files, method, tasks)
+        f"{name} alone": ("alone", "uniform", [task])
+        for task, name in enumerate(task_names(options.noise))
     }
+    rows |= {arm: (arm, arm, all_tasks) for arm in options.methods}
+    settings = {name: vars(options)[name] for name in SETTINGS}
     results: dict[str, list[dict]] = {row: [] for row in rows}
-    todo = list(itertools.product(args.seeds, rows))
-    for seed, row in tqdm(todo, "runs"):
-        method, tasks = rows[row]
-        name = method.replace(" --", "-").replace(" ", "-") if row in args.methods else "alone"
-        file = args.output / f"{name}-{'-'.join(map(str, tasks))}-seed{seed}.json"
-        stored = json.loads(file.read_text()) if file.is_file() else None
-        if stored and stored["settings"] != settings:
-            raise BadInput(f"{file}: has other settings; choose another --output or delete it")
-        if not stored:
-            found = train_one(args, method, tasks, seed, data)
-            stored = found | {"settings": settings, "environment": run_folder.environment()}
-            write_text(file, json.dumps(stored, indent=1) + "\n")
-        results[row].append(stored | {"seed": seed})
+    for seed, row in tqdm(list(itertools.product(options.seeds, rows)), "runs"):
+        name, arm, tasks = rows[row]
+        file = options.output / f"{name_of_run(name, *map(str, tasks), seed=seed)}.json"
+        if file.is_file():
+            result = json.loads(file.read_text())
+            if result["settings"] != settings:
+                raise BadInput(f"{file}: has other settings; choose another --output or delete it")
+        else:
+            result = train_run(options, build_method(arm), tasks, seed, data)
+            result |= {"settings": settings, "environment": environment()}
+            write_text(file, json.dumps(result, indent=1) + "\n")
+        results[row].append(result | {"seed": seed})
     return results
 
 
 def table(results: dict[str, list[dict]], names: list[str]) -> str:
     """Test accuracy of every task in percent, their mean, and its difference to the equal sum."""
-    rows = [["", "n", *names, "mean", "mean minus uniform, 95% interval", "conflict %"]]
-    means = {
-        row: {r["seed"]: 100 * np.mean(list(r["accuracy"].values())) for r in found}
-        for row, found in results.items()
-    }
-    for row, found in results.items():
-        cells = [
-            mean_std([100 * r["accuracy"][n] for r in found]) if n in found[0]["accuracy"] else "-"
-            for n in names
-        ]
-        whole = "-" not in cells
-        compared = whole and row != "uniform" and "uniform" in means
-        conflict = [100 * r["conflict"] for r in found if r["conflict"] is not None]
-        rows.append(
+    lines = [["", "n", *names, "mean", "mean minus uniform, 95% interval", "conflict %"]]
+    uniform_means: dict[int, float] = {}
+    if "uniform" in results:
+        uniform_means = mean_accuracies(results["uniform"])
+    for row, runs in results.items():
+        means, mean, versus_uniform = mean_accuracies(runs), "-", ""
+        if set(names) == runs[0]["accuracy"].keys():  # not a task alone
+            mean = mean_std(list(means.values()))
+            if uniform_means and row != "uniform":
+                versus_uniform = difference(means, uniform_means)
+        tasks = [accuracies(runs, name) for name in names]
+        conflicts = [100 * run["conflict"] for run in runs if run["conflict"] is not None]
+        lines.append(
             [
                 row,
-                str(len(found)),
-                *cells,
-                mean_std(list(means[row].values())) if whole else "-",
-                difference(means[row], means["uniform"]) if compared else "",
-                mean_std(conflict, 1) if conflict else "-",
+                str(len(runs)),
+                *(mean_std(values) if values else "-" for values in tasks),
+                mean,
+                versus_uniform,
+                mean_std(conflicts, 1) if conflicts else "-",
             ]
         )
-    return align(rows)
+    return align(lines)
+
+
+def accuracies(runs: list[dict], task: str) -> list[float]:
+    """Of every run that has the task, in percent."""
+    return [100 * run["accuracy"][task] for run in runs if task in run["accuracy"]]
+
+
+def mean_accuracies(runs: list[dict]) -> dict[int, float]:
+    """{seed: mean over the tasks, in percent}."""
+    return {run["seed"]: 100 * np.mean(list(run["accuracy"].values())) for run in runs}
 
 
 def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
@@ -237,12 +239,12 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
     for axis, (a, b) in zip(axes[0], pairs):
         position = 0
-        for row, found in results.items():
-            x, y = ([100 * r["accuracy"][n] for r in found if n in r["accuracy"]] for n in (a, b))
+        for row, runs in results.items():
+            x, y = accuracies(runs, a), accuracies(runs, b)
             if x and y:
                 style = dict(color=method_colour(position), marker=sign_of(position))
                 axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **style)
-                label = f"{row} (n = {len(found)})"
+                label = f"{row} (n = {len(runs)})"
                 axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **style)
                 position += 1
             elif x:
@@ -258,8 +260,8 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     return figure
 
 
-def read_arguments(argv) -> argparse.Namespace:
-    parser = parser_of("multitask.py", __doc__)
+def read_options(argv) -> argparse.Namespace:
+    parser = Parser("multitask.py", __doc__)
     add = parser.add_argument
     add(
         "--methods",
@@ -267,57 +269,53 @@ def read_arguments(argv) -> argparse.Namespace:
         metavar="A,B",
         help="files of methods/ that need losses only, each with its flags if it is to have any",
     )
-    add("--seeds", default="0,1,2", metavar="N,N")
-    add("--noise", default="0,1", metavar="A,B", help="of each task's digit; one number per task")
+    add("--seeds", type=listed(int), default="0,1,2", metavar="N,N")
+    add(
+        "--noise",
+        type=listed(float),
+        default="0,1",
+        metavar="A,B",
+        help="of each task's digit; one number per task",
+    )
     add("--encoder", default="cnn", metavar="NAME", help="the trunk: a file of models/encoders")
-    add("--epochs", type=int, default=5)
-    add("--batch_size", type=int, default=64)
-    add("--learning_rate", type=float, default=0.005)
-    add("--train_size", type=int, default=10000, help="pictures for training")
-    add("--test_size", type=int, default=5000, help="pictures for the test")
+    add("--epochs", type=count, default=5)
+    add("--batch_size", type=count, default=64)
+    add("--learning_rate", type=positive, default=0.005)
+    add("--train_size", type=count, default=10000, help="pictures for training")
+    add("--test_size", type=count, default=5000, help="pictures for the test")
     add("--source", type=Path, metavar="DIR", help="where the MNIST files are (default: download)")
     add("--output", type=Path, default=Path("runs/multitask"), metavar="DIR", help="results")
     add("--figure", type=Path, default=Path("../pics/multitask_plane"), metavar="PREFIX")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    args = parser.parse_args(argv)
-    try:
-        args.seeds = [int(seed) for seed in args.seeds.split(",")]
-        args.noise = [float(level) for level in args.noise.split(",")]
-    except ValueError as error:
+    options = parser.parse_args(argv)
+    if len(options.noise) < 2 or not all(0 <= level < math.inf for level in options.noise):
         raise BadInput(
-            f"--seeds, --noise: give numbers with commas between them ({error})"
-        ) from None
-    args.methods = [" ".join(arm.split()) for arm in args.methods.split(",") if arm.strip()]
-    if len(args.noise) < 2 or not all(0 <= level < float("inf") for level in args.noise):
-        raise BadInput(
-            f"--noise {args.noise}: give two or more numbers of at least 0, one per task"
+            f"--noise {options.noise}: give two or more numbers of at least 0, one per task"
         )
-    for name in ("epochs", "batch_size", "train_size", "test_size", "learning_rate"):
-        if not vars(args)[name] > 0:
-            raise BadInput(f"--{name} {vars(args)[name]}: must be greater than 0")
-    for arm in args.methods:
-        build_method(arm)
-    if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    return args
+    options.methods = [" ".join(arm.split()) for arm in options.methods.split(",") if arm.strip()]
+    for arm in options.methods:
+        build_method(arm)  # refuses what does not suit before anything is trained
+    if options.device == "auto":
+        options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    return options
 
 
 def main(argv=None) -> None:
-    args = read_arguments(argv)
+    options = read_options(argv)
     data = {}
-    for number, (split, samples) in enumerate(
-        {"train": args.train_size, "test": args.test_size}.items()
+    for split, samples, seed in (
+        ("train", options.train_size, 1000),
+        ("test", options.test_size, 1001),
     ):
-        digits, labels = (
-            torch.tensor(x) for x in mnist(split, args.source, DATA / "avmnist" / "downloads")
-        )
-        data[split] = make_pictures(digits, labels.long(), args.noise, samples, seed=1000 + number)
-    args.output.mkdir(parents=True, exist_ok=True)
-    results = trained(args, data)
-    names = task_names(args.noise)
+        digits, labels = mnist(split, options.source, DATA / "avmnist" / "downloads")
+        digits, labels = torch.tensor(digits), torch.tensor(labels).long()
+        data[split] = make_pictures(digits, labels, options.noise, samples, seed)
+    options.output.mkdir(parents=True, exist_ok=True)
+    results = train_all(options, data)
+    names = task_names(options.noise)
     print(table(results, names))
-    save(draw(results, names), args.figure)
+    save(draw(results, names), options.figure)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

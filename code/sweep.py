@@ -27,11 +27,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from analysis import probes
-from training import options, resume
+from training.options import build_parser, parse
+from training.resume import refuse_other_options
 from utils import registry
-from utils.command import parser_of
-from utils.errors import BadInput, run
-from utils.run_folder import read_jsonl
+from utils.command import Parser, count, whole
+from utils.errors import BadInput, run_command
+from utils.run_folder import name_of_run, read_jsonl
 
 POLL_SECONDS = 1.0
 
@@ -50,7 +51,7 @@ class Run(NamedTuple):
         """Raises BadInput where the folder holds a run with other options."""
         if not (self.folder / "options.json").is_file():
             return False
-        resume.refuse_other_options(self.folder, self.options, "sweep.py")
+        refuse_other_options(self.folder, self.options, "sweep.py")
         return True
 
     def is_done(self, probes: list[str]) -> bool:
@@ -75,22 +76,22 @@ def read_grid(flags: list[str]) -> list[tuple[str, str | None]]:
 def values_of(given: str | None, action: argparse.Action) -> list[str | None]:
     """The values of a flag; a comma stands between several, where it is not part of one, such as
     audio=cnn,visual=resnet18."""
-    if given is None or "=" in given or action.type is options.whole:
+    if given is None or "=" in given or action.type is whole:
         return [given]
     return given.split(",")
 
 
-def arms_of(args) -> list[list[str]]:
+def arms_of(options) -> list[list[str]]:
     """The flags of every arm, `--method X ...`, in the order they were asked for."""
     arms = []
-    if args.each_modality:
-        dataset = registry.load_class("dataset", args.dataset, "--dataset")
-        for modality in dataset.modalities_at(args.data_root):
+    if options.each_modality:
+        dataset = registry.load_class("dataset", options.dataset, "--dataset")
+        for modality in dataset.modalities_at(options.data_root):
             arms.append(["--method", "joint", "--modalities", modality])
-    methods = args.methods or ""
+    methods = options.methods or ""
     methods = registry.names("methods") if methods == "all" else methods.split(",")
     arms += [["--method", name] for name in methods if name]
-    for arm in args.arm:
+    for arm in options.arm:
         name, *flags = shlex.split(arm)
         arms.append(["--method", name, *flags])
     if not arms:
@@ -98,31 +99,36 @@ def arms_of(args) -> list[list[str]]:
     return arms
 
 
-def plan(args, flags: list[str]) -> list[Run]:
-    """All runs, each parsed as train.py will parse it. Raises BadInput before anything starts."""
-    grid, arms = read_grid(flags), arms_of(args)
-    where = ["--dataset", args.dataset]
-    where += ["--data_root", str(args.data_root)] if args.data_root else []
-    of_all = [word for f, v in grid if f == "modalities" for word in ("--modalities", v)]
-    known = [options.known_flags([*where, *of_all, *arm]) for arm in arms]
-    if unused := [flag for flag, _ in grid if not any(flag in own for own in known)]:
-        raise BadInput(f"--{unused[0]}: no run of this sweep has such a flag")
+def plan(options, flags: list[str]) -> list[Run]:
+    """All runs, each parsed as train.py will parse it. Raises BadInput before anything starts.
+
+    flags: those of the command line that are train.py's.
+    """
+    grid, arms = read_grid(flags), arms_of(options)
+    of_all = ["--dataset", options.dataset, "--ckpt_path", str(options.ckpt_path)]
+    if options.data_root:
+        of_all += ["--data_root", str(options.data_root)]
+    modalities = [["--modalities", value] for flag, value in grid if flag == "modalities"]
+    known = [build_parser([*of_all, *sum(modalities, []), *arm])[0].actions for arm in arms]
+    for flag, _ in grid:
+        if not any(flag in flags_of_arm for flags_of_arm in known):
+            raise BadInput(f"--{flag}: no run of this sweep has such a flag")
     runs: dict[str, Run] = {}
     left_out: dict[str, BadInput] = {}  # of --methods all: what these flags do not suit
-    for seed, (arm, own) in itertools.product(args.seeds.split(","), zip(arms, known)):
-        fitting = [(flag, values_of(given, own[flag])) for flag, given in grid if flag in own]
-        for values in itertools.product(*(v for _, v in fitting)):
-            argv, told = [*where, *arm, "--random_seed", seed], arm[1:]
+    for seed, (arm, flags_of_arm) in itertools.product(options.seeds.split(","), zip(arms, known)):
+        fitting = [(f, values_of(text, flags_of_arm[f])) for f, text in grid if f in flags_of_arm]
+        for values in itertools.product(*(values for _, values in fitting)):
+            argv, named = [*of_all, *arm, "--random_seed", seed], arm[1:]
             for (flag, several), value in zip(fitting, values):
                 argv += [f"--{flag}"] if value is None else [f"--{flag}", value]
-                told = told + ([f"--{flag}", value] if len(several) > 1 else [])
-            words = [word.lstrip("-").replace("/", "_") for word in told]  # a value may be a path
-            name = "-".join([args.dataset, *words, f"seed{seed}"])
-            argv += ["--ckpt_path", str(args.ckpt_path), "--run_name", name]
+                if len(several) > 1:
+                    named = [*named, f"--{flag}", value]
+            name = name_of_run(options.dataset, *named, seed=seed)
+            argv += ["--run_name", name]
             try:
-                runs.setdefault(name, Run(argv, options.parse(argv), args.ckpt_path / name))
+                runs.setdefault(name, Run(argv, parse(argv), options.ckpt_path / name))
             except BadInput as reason:
-                if args.methods != "all":
+                if options.methods != "all":
                     raise
                 left_out[arm[1]] = reason
     if not runs:
@@ -132,7 +138,7 @@ def plan(args, flags: list[str]) -> list[Run]:
     return list(runs.values())
 
 
-def call(command: list[str], log: Path, held) -> str:
+def call(command: list[str], log: Path, lock) -> str:
     """Runs a script of code/ with its output in `log`; "" or the last line of a failure."""
     with open(log, "ab") as file:
         done = subprocess.run(
@@ -140,7 +146,7 @@ def call(command: list[str], log: Path, held) -> str:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
-            pass_fds=(held.fileno(),),  # the lock lives as long as the command does
+            pass_fds=(lock.fileno(),),  # the lock lives as long as the command does
         )
     if done.returncode == 0:
         return ""
@@ -148,42 +154,42 @@ def call(command: list[str], log: Path, held) -> str:
     return lines[-1] if lines else f"exit status {done.returncode}"
 
 
-def carry_out(one: Run, args) -> str:
+def carry_out(run: Run, options) -> str:
     """Trains, and probes, what is not done; "" or why it failed."""
-    log = args.ckpt_path / f".{one.folder.name}.log"
-    with open(log.with_suffix(".lock"), "w") as held:
+    log = options.ckpt_path / f".{run.folder.name}.log"
+    with open(log.with_suffix(".lock"), "w") as lock:
         # a killed sweep's trainings live on: wait for the one that still writes to this folder
-        fcntl.flock(held, fcntl.LOCK_EX)
-        if one.is_done(args.probe):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if run.is_done(options.probe):
             return ""
-        if not one.is_begun() or one.epochs() < one.options.epochs:
-            resume = ["--resume"] if one.is_begun() else []
-            if problem := call(["train.py", *one.argv, *resume], log, held):
+        commands = []
+        if not run.is_begun() or run.epochs() < run.options.epochs:
+            resume = ["--resume"] if run.is_begun() else []
+            commands.append(["train.py", *run.argv, *resume])
+        if options.probe:
+            commands.append(["evaluate.py", str(run.folder), "--probe", ",".join(options.probe)])
+        for command in commands:
+            if problem := call(command, log, lock):
                 return f"{problem} ({log})"
-        if args.probe:
-            command = ["evaluate.py", str(one.folder), "--probe", ",".join(args.probe)]
-            if problem := call(command, log, held):
-                return f"{problem} ({log})"
-        if args.checkpoints == "delete":
+        if options.checkpoints == "delete":
             for name in ("last.pt", "best.pt"):
-                (one.folder / name).unlink(missing_ok=True)
+                (run.folder / name).unlink(missing_ok=True)
         log.unlink()
     return ""
 
 
 def watch(runs: list[Run], ended: threading.Event) -> None:
     """A bar over the epochs of the whole grid, with the time left."""
-    total = sum(one.options.epochs for one in runs)
-    with tqdm(
-        total=total, initial=sum(o.epochs() for o in runs), unit="epoch", disable=None
-    ) as bar:
+    total, done = sum(run.options.epochs for run in runs), sum(run.epochs() for run in runs)
+    with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
         while not ended.wait(POLL_SECONDS):
-            bar.update(sum(one.epochs() for one in runs) - bar.n)
-        bar.update(sum(one.epochs() for one in runs) - bar.n)
+            bar.update(sum(run.epochs() for run in runs) - bar.n)
+        bar.update(sum(run.epochs() for run in runs) - bar.n)
 
 
-def main(argv=None) -> None:
-    parser = parser_of(
+def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of this command, and those that are train.py's."""
+    parser = Parser(
         "sweep.py",
         __doc__,
         epilog="All other flags are train.py's, with one value or several, such as --gamma 1,2.",
@@ -193,10 +199,10 @@ def main(argv=None) -> None:
     add("--arm", action="append", default=[], help="one method with flags of its own, quoted")
     add("--each_modality", action="store_true", help="also one run with each modality alone")
     add("--seeds", default="0", metavar="0,1,2", help="random seeds, one run each")
-    add("--dataset", required=True, metavar="NAME", help="a file of dataset/")
+    add("--dataset", required=True, type=str.lower, metavar="NAME", help="a file of dataset/")
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
-    add("--jobs", type=int, default=1, metavar="N", help="runs at the same time")
+    add("--jobs", type=count, default=1, metavar="N", help="runs at the same time")
     add("--probe", default="none", metavar="A,B", help="also evaluate.py --probe A,B on every run")
     add(
         "--checkpoints",
@@ -204,37 +210,39 @@ def main(argv=None) -> None:
         default="keep",
         help="of runs that are done: 360 MB each with two ResNet-18",
     )
-    args, flags = parser.parse_known_args(argv)
-    if args.jobs < 1:
-        raise BadInput(f"--jobs {args.jobs}: must be at least 1")
-    args.probe = probes.read_probes(args.probe)
-    args.dataset = args.dataset.lower()
-    runs = plan(args, flags)
-    args.ckpt_path.mkdir(parents=True, exist_ok=True)
-    waiting = [one for one in runs if not one.is_done(args.probe)]
+    options, flags = parser.parse_known_args(argv)
+    options.probe = probes.read_probes(options.probe)
+    return options, flags
+
+
+def main(argv=None) -> None:
+    options, flags = read_options(argv)
+    runs = plan(options, flags)
+    options.ckpt_path.mkdir(parents=True, exist_ok=True)
+    waiting = [run for run in runs if not run.is_done(options.probe)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done already", flush=True)
     if "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // args.jobs))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
 
     ended = threading.Event()
     bar = threading.Thread(target=watch, args=(runs, ended), daemon=True)
     bar.start()
-    pool = ThreadPoolExecutor(args.jobs)
+    pool = ThreadPoolExecutor(options.jobs)
     try:
-        problems = list(pool.map(lambda one: carry_out(one, args), waiting))
+        problems = list(pool.map(lambda run: carry_out(run, options), waiting))
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:
         ended.set()
         bar.join()
-    failed = [(one, problem) for one, problem in zip(waiting, problems) if problem]
-    for one, problem in failed:
-        print(f"FAILED  {one.folder.name}: {problem}", file=sys.stderr)
-    print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {args.ckpt_path}/")
+    failed = [(run, problem) for run, problem in zip(waiting, problems) if problem]
+    for run, problem in failed:
+        print(f"FAILED  {run.folder.name}: {problem}", file=sys.stderr)
+    print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {options.ckpt_path}/")
     if failed:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

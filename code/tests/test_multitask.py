@@ -103,7 +103,7 @@ def test_a_run_tells_the_tasks_apart_and_is_not_trained_again(tmp_path, capsys, 
     def never(*args):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(multitask, "train_one", never)
+    monkeypatch.setattr(multitask, "train_run", never)
     multitask.main(argv)
     assert capsys.readouterr().out == told
     with pytest.raises(BadInput, match="has other settings; choose another --output"):
@@ -135,13 +135,13 @@ def test_three_tasks_have_three_planes(tmp_path, capsys):
     [
         (["--methods", "ogm"], "--methods ogm: needs modalities, not tasks alone"),
         (["--methods", "uniform --gamma 2"], "uniform --gamma 2: uniform has no --gamma 2"),
-        (["--methods", "mmpareto --gamma x"], "mmpareto --gamma x: argument --gamma: invalid"),
+        (["--methods", "mmpareto --gamma x"], "mmpareto --gamma x: --gamma invalid float"),
         (["--methods", "mmpareto --gamma 0"], "mmpareto --gamma 0: --gamma 0.0: must be > 0"),
         (["--methods", "nothing"], "--methods nothing: no file methods/nothing.py"),
         (["--noise", "1"], "--noise .1.0.: give two or more numbers"),
         (["--noise", "0,-1"], "give two or more numbers of at least 0"),
-        (["--seeds", "a"], "--seeds, --noise: give numbers"),
-        (["--epochs", "0"], "--epochs 0: must be greater than 0"),
+        (["--seeds", "a"], "--seeds invalid list of int value: .a."),
+        (["--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--encoder", "mobilenet_v3"], "--encoder mobilenet_v3: has no stages"),
     ],
 )

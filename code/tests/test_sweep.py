@@ -79,7 +79,7 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
     sizes = planned("--image_size", "32", each_modality=True)  # which only pictures have
     assert ["--image_size" in flags for flags in sizes.values()] == [False, True]
     flags = planned("--measure_conflict", "--lr_decay_step=3", methods="uniform")
-    assert "--measure_conflict --lr_decay_step 3 --ckpt_path" in " ".join(
+    assert "--measure_conflict --lr_decay_step 3 --run_name" in " ".join(
         flags["demo-uniform-seed0"]
     )
 

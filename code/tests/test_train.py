@@ -307,7 +307,10 @@ def test_ctrl_c_leaves_a_resumable_run(flags, tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers get it too
     _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert printed.strip() == "interrupted; last.pt holds the last complete epoch; continue: --resume --run_name x"
+    assert (
+        printed.strip()
+        == "interrupted; last.pt holds the last complete epoch; continue: --resume --run_name x"
+    )
     assert "model" in torch.load(tmp_path / "x" / "last.pt", weights_only=True)
 
 
@@ -490,7 +493,6 @@ def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
     own = [r["cosine/audio"] for r in steps if r["epoch"] == 1]
     rate = sum(cosine <= 0 for cosine in own) / len(own)
     assert events.Scalars("conflict_rate/audio")[1].value == pytest.approx(rate)
-    assert len(events.Images("examples")) == 2
     times = read_jsonl(tmp_path / "x" / "times.jsonl")
     assert [r["epoch"] for r in times] == [0, 1] and all(r["seconds"] > 0 for r in times)
 

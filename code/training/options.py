@@ -18,6 +18,7 @@ from training import precision
 from utils import distributed, registry
 from utils.command import Parser, count, natural, non_negative, positive, share, whole
 from utils.errors import BadInput
+from utils.run_folder import name_of_run
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 
@@ -471,10 +472,9 @@ def choose_name(options: argparse.Namespace) -> str:
     """The given name, or DATASET-METHOD-seedN and the first free number (resume: last used)."""
     if options.run_name is not None:
         return options.run_name
-    dataset = options.dataset
-    if len(options.modalities) == 1:
-        dataset += f"-{options.modalities[0]}"
-    first = f"{dataset}-{options.method}-seed{options.random_seed}"
+    modality = options.modalities if len(options.modalities) == 1 else []
+    parts = [options.dataset, *modality, options.method]
+    first = name_of_run(*parts, seed=options.random_seed)
     names = [first]
     while (Path(options.ckpt_path) / names[-1]).exists():
         names.append(f"{first}-{len(names) + 1}")

@@ -41,6 +41,16 @@ non_negative = number(float, "at least 0", lambda x: 0 <= x < math.inf)
 share = number(float, "at least 0 and below 1", lambda x: 0 <= x < 1)
 
 
+def listed(kind: type) -> Callable[[str], list]:
+    """A type of flags: several values with commas between them."""
+
+    def read(text: str) -> list:
+        return [kind(part) for part in text.split(",")]
+
+    read.__name__ = f"list of {kind.__name__}"
+    return read
+
+
 def whole(text: str) -> str:
     """The type of a flag whose value may hold commas: a sweep does not split it."""
     return text

@@ -1,6 +1,5 @@
 """A room is a folder of code/; what is in it is chosen by file name. No list to edit."""
 
-import argparse
 import inspect
 from collections.abc import Mapping
 from functools import cache
@@ -8,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from utils.command import Parser
 from utils.errors import BadInput
 
 CODE = Path(__file__).resolve().parents[1]
@@ -92,9 +92,9 @@ def load_class(room: str, name: str, flag: str) -> type:
     return there[wanted]
 
 
-def parser_of_flags(owner: type) -> argparse.ArgumentParser:
-    """A parser of `owner`'s flags alone, which raises on an error."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+def parser_of_flags(owner: type) -> Parser:
+    """A parser of `owner`'s flags alone."""
+    parser = Parser(add_help=False)
     owner.add_options(parser)
     return parser
 

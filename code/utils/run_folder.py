@@ -13,6 +13,12 @@ from utils.atomic import replacing
 from utils.errors import BadInput
 
 
+def name_of_run(*parts: str, seed: int | str) -> str:
+    """ "demo-mmpareto-gamma-2-seed0" of the parts "demo", "mmpareto", "--gamma", "2"."""
+    words = [word.lstrip("-").replace("/", "_") for part in parts for word in part.split()]
+    return "-".join([*words, f"seed{seed}"])
+
+
 def environment() -> dict[str, str]:
     """Versions, commit and hardware, for options.json."""
     here = Path(__file__).parent
