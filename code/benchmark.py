@@ -47,7 +47,7 @@ from utils.errors import BadInput, run_command
 FLOOR = 5 / 3
 CLASSES = 6
 CORE = ("joint", "uniform", "pareto", "mmpareto", "published")
-PARTS = ("step", "integrate", "memory", "loader", "epoch")
+PARTS = ("step", "rivals", "integrate", "memory", "loader", "epoch")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
 
 
@@ -162,7 +162,11 @@ def row(name: str, times: list[float], extra: list[str]) -> list[str]:
 
 
 def measure_step(options, figures: dict) -> None:
-    arms = build_arms(options)
+    compare_steps(build_arms(options), options, figures)
+
+
+def compare_steps(arms: list[Arm], options, figures: dict) -> None:
+    """A step of each arm, in turn; "joint" must be among them."""
     batches = [random_batch(options, seed) for seed in range(4)]
     position = dict.fromkeys((arm.name for arm in arms), 0)
 
@@ -175,11 +179,10 @@ def measure_step(options, figures: dict) -> None:
     peak = matmul_peak(options)
     for arm in arms:
         figures[f"step.{arm.name}"] = float(np.median(times[arm.name]))
-    figures["ratio.mmpareto_over_joint"] = median_ratio(times["mmpareto"], times["joint"])
-    if "published" in times:
-        figures["ratio.published_over_mmpareto"] = median_ratio(
-            times["published"], times["mmpareto"]
-        )
+    for over, under in (("mmpareto", "joint"), ("published", "mmpareto")):
+        if {over, under} <= times.keys():
+            ratio = median_ratio(times[over], times[under])
+            figures[f"ratio.{over}_over_{under}"] = ratio
     table = [["step", "ms", "quartiles", "/ joint", "/ floor", "% of matmul peak"]]
     for arm in arms:
         with FlopCounterMode(display=False) as counter:
@@ -191,6 +194,81 @@ def measure_step(options, figures: dict) -> None:
         table.append(row(arm.name, times[arm.name], extra))
     figures["matmul_flops_per_second"] = peak
     print(f"\n{align(table)}")
+
+
+class TorchJDPerEncoder(Method):
+    """MGDA by TorchJD, called once for each encoder: the least-norm weights, as conventional Pareto
+    has them."""
+
+    def backward(self, forward, model):
+        from torchjd.aggregation import MGDA
+        from torchjd.autojac import backward, jac_to_grad
+
+        for modality, encoder in model.encoders.items():
+            losses = [forward.losses["multimodal"], forward.losses[modality]]
+            parameters = list(encoder.parameters())
+            backward(losses, inputs=parameters, retain_graph=True)
+            jac_to_grad(parameters, MGDA())
+        sum(forward.losses.values()).backward(inputs=outside_encoders(model))
+
+
+class TorchJDMultiTask(Method):
+    """MGDA by TorchJD's `mtl_backward`: all encoders as one trunk, all losses as its tasks."""
+
+    def backward(self, forward, model):
+        from torchjd.aggregation import MGDA
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        shared = list(model.encoders.parameters())
+        heads = [list(model.fusion.parameters())]
+        heads += [list(model.heads[modality].parameters()) for modality in model.encoders]
+        losses, features = list(forward.losses.values()), list(forward.features.values())
+        mtl_backward(losses, features, tasks_params=heads, shared_params=shared)
+        jac_to_grad(shared, MGDA())
+
+
+class TorchJDGramian(Method):
+    """MGDA by TorchJD's autogram engine: inner products without gradients, then one backward pass
+    of the weighted losses. All encoders have the same weights."""
+
+    def backward(self, forward, model):
+        from torchjd.aggregation import MGDAWeighting
+
+        losses = torch.stack(list(forward.losses.values()))
+        losses.backward(MGDAWeighting()(self._engine.compute_gramian(losses)))
+
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        from torchjd.autogram import Engine
+
+        self._engine = Engine(*model.encoders.values(), batch_dim=None)  # it watches forward passes
+
+
+RIVALS = {
+    "torchjd_per_encoder": TorchJDPerEncoder,
+    "torchjd_mtl_backward": TorchJDMultiTask,
+    "torchjd_autogram": TorchJDGramian,
+}
+
+
+def outside_encoders(model) -> list[Tensor]:
+    inside = set(model.encoders.parameters())
+    return [p for p in model.parameters() if p not in inside]
+
+
+def measure_rivals(options, figures: dict) -> None:
+    """Least-norm weights by TorchJD, each of its three ways, beside ours and the published code."""
+    arms = [build_arm(name, options) for name in ("joint", "pareto", "mmpareto", "published")]
+    try:
+        import torchjd.autogram  # noqa: F401
+    except ImportError:
+        print("left out, rivals: needs TorchJD, pip install torchjd")
+        return
+    for name, method in RIVALS.items():
+        arm = Arm(name, options, method())
+        arm.method.start_epoch(0, arm.model, {})
+        arm.model.train()
+        arms.append(arm)
+    compare_steps(arms, options, figures)
 
 
 def measure_integrate(options, figures: dict) -> None:
@@ -509,7 +587,12 @@ def main(argv=None) -> None:
         write_text(options.json, json.dumps(content, indent=1))
 
 
-MEASURES = {"step": measure_step, "integrate": measure_integrate, "memory": measure_memory}
+MEASURES = {
+    "step": measure_step,
+    "rivals": measure_rivals,
+    "integrate": measure_integrate,
+    "memory": measure_memory,
+}
 MEASURES_WITH_FILES = {"loader": measure_loader, "epoch": measure_epoch}
 
 if __name__ == "__main__":
