@@ -52,13 +52,13 @@ def main(epochs: int = 5) -> float:
             groups = {"audio": model.audio.parameters(), "visual": model.visual.parameters()}
 
             optimizer.zero_grad()
-            found = mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
+            diagnostics = mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
             optimizer.step()
 
-            conflicts += sum(found[f"cosine/{name}"].item() <= 0 for name in groups)
+            conflicts += sum(diagnostics[f"cosine/{name}"].item() <= 0 for name in groups)
             steps += 1
-        told = f"loss {losses['multimodal']:.3f}, {conflicts} conflicts in {steps} steps"
-        print(f"epoch {epoch}: {told}")
+        loss = losses["multimodal"]
+        print(f"epoch {epoch}: loss {loss:.3f}, {conflicts} conflicts in {steps} steps")
     test = make_set(512, generator)
     accuracy = (model(*test[:2])["multimodal"].argmax(1) == test[2]).float().mean().item()
     print(f"test accuracy {100 * accuracy:.1f} %")

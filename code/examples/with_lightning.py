@@ -25,9 +25,9 @@ class MMPareto(lightning.LightningModule):
 
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        found = mmpareto_backward(losses, groups, self.gamma)
+        diagnostics = mmpareto_backward(losses, groups, self.gamma)
         optimizer.step()
-        self.log_dict({**losses, "cosine_audio": found["cosine/audio"]})
+        self.log_dict({**losses, "cosine_audio": diagnostics["cosine/audio"]})
 
     def test_step(self, batch, batch_index):
         audio, visual, target = batch

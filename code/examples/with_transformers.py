@@ -55,11 +55,11 @@ def main(steps: int = 60) -> float:
         groups = {"text": model.text.parameters(), "visual": model.visual.parameters()}
 
         optimizer.zero_grad()
-        found = mmpareto_backward(losses, groups)
+        diagnostics = mmpareto_backward(losses, groups)
         optimizer.step()
         if step % 20 == 0:
             print(f"step {step}: " + ", ".join(f"{k} {v:.2f}" for k, v in losses.items()))
-    cosines = {name: round(found[f"cosine/{name}"].item(), 2) for name in groups}
+    cosines = {name: round(diagnostics[f"cosine/{name}"].item(), 2) for name in groups}
     model.eval()
     with torch.no_grad():
         words, pictures, target = make_set(512, generator)

@@ -149,6 +149,18 @@ def test_bad_input_is_refused_before_anything_is_written(argv, message, flags, t
     assert not list(tmp_path.iterdir())
 
 
+def test_the_published_command_line_is_answered_flag_by_flag(flags):
+    published = "--train --dataset CREMAD --model MMPareto --n_classes=6 --use_tensorboard"
+    with pytest.raises(BadInput) as answer:
+        train.main([*published.split(), "--clip_grad", *flags])
+    _, *lines = str(answer.value).splitlines()
+    answered = [line.strip().split(":")[0] for line in lines]
+    assert answered == ["--train", "--model", "--n_classes", "--use_tensorboard", "--clip_grad"]
+    options.answer_published_flags(["--clip_grad", "40", "--dataset", "CREMAD"])  # means something
+    assert options.dataset_name("CREMAD") == "cremad"
+    assert options.dataset_name("KineticSound") == "kinetics_sounds"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("argv", [["--device", "cuda"], ["--gpu_ids", "0"]])
 def test_an_absent_gpu_is_an_error(argv, flags):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -112,7 +113,7 @@ def shared_flags(parser: FlagParser) -> None:
         "--dataset",
         default="auto",
         metavar="NAME",
-        type=str.lower,
+        type=dataset_name,
         help=files("dataset") + "; auto = cremad if it is prepared, else demo",
     )
     add(
@@ -226,6 +227,33 @@ def room_flags(
         owner.add_options(parser.group("results", f"flags of modality file {reader}"))
 
 
+PUBLISHED = {  # flags of the published command line that are not here, and what stands for them
+    "--model": "choose the method, --method mmpareto, uniform or joint",
+    "--n_classes": "leave it out; the data set says how many there are",
+    "--train": "leave it out; train.py trains, python evaluate.py RUN evaluates",
+    "--use_tensorboard": "leave it out; events are written unless --no-tensorboard",
+    "--clip_grad": "give the norm to clip to, such as --clip_grad 40; the published code accepts "
+    "the flag and clips nothing, which is the default here",
+}
+
+
+def answer_published_flags(argv: list[str]) -> None:
+    """Raises BadInput with a line for each flag that is written as for the published code."""
+    answers = []
+    for word, following in zip(argv, [*argv[1:], "--"]):
+        flag = word.split("=")[0]
+        has_value = "=" in word or not following.startswith("--")
+        if flag in PUBLISHED and not (flag == "--clip_grad" and has_value):
+            answers.append(f"\n  {flag}: {PUBLISHED[flag]}")
+    if answers:
+        raise BadInput("the published code's flags are others here" + "".join(answers))
+
+
+def dataset_name(text: str) -> str:
+    """The type of `--dataset`: also as the published code writes it, CREMAD and KineticSound."""
+    return {"kineticsound": "kinetics_sounds"}.get(text.lower(), text.lower())
+
+
 def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace]:
     """The parser of a command line, and what the line chooses: data set, method, modalities.
 
@@ -263,6 +291,7 @@ def shared_part(argv: list[str] | None) -> argparse.Namespace:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of one run, with defaults of the data set filled in and everything checked."""
+    answer_published_flags(sys.argv[1:] if argv is None else argv)
     parser, chosen = build_parser(argv)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
