@@ -12,14 +12,16 @@ cone program). Departs: the factor n (see _per_loss.py). Any number of losses. U
 yes. Cost: a backward pass per loss, 5 F per step, and a solver on the CPU.
 """
 
+from methods import check_at_least
 from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
+    weighting, package = "CAGradWeighting", "torchjd[cagrad]"
+
     def __init__(self, cagrad_c=0.4, groups="encoder"):
-        if not cagrad_c >= 0:
-            raise ValueError(f"--cagrad_c {cagrad_c}: must be at least 0")
-        super().__init__(groups, "CAGradWeighting", "torchjd[cagrad]", c=cagrad_c)
+        check_at_least(0, cagrad_c=cagrad_c)
+        super().__init__(groups, c=cagrad_c)
 
     @staticmethod
     def add_options(parser):

@@ -16,5 +16,4 @@ from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups, "IMTLGWeighting")
+    weighting = "IMTLGWeighting"

@@ -23,10 +23,9 @@ class Method(PerLoss):
     @staticmethod
     def add_options(parser):
         PerLoss.add_options(parser)
-        parser.add_argument(
-            "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
-        )
-        parser.add_argument(
+        add = parser.add_argument
+        add("--gamma", type=float, default=1.5, help="magnitude gain of encoders' gradients, > 0")
+        add(
             "--rescale",
             choices=("tensor", "encoder", "none"),
             default="tensor",

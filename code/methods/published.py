@@ -43,9 +43,8 @@ class Method(methods.Method):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
-        )
+        add = parser.add_argument
+        add("--gamma", type=float, default=1.5, help="magnitude gain of encoders' gradients, > 0")
 
     def backward(self, forward, model):
         multimodal = next(iter(forward.losses))  # of one modality alone: its only loss

@@ -29,13 +29,9 @@ class Method(methods.Method):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--encoder_grad_scale",
-            type=float,
-            default=1.0,
-            help="factor on the encoders' gradient, > 0",
-        )
-        parser.add_argument(
+        add, factor = parser.add_argument, "factor on the encoders' gradient, > 0"
+        add("--encoder_grad_scale", type=float, default=1.0, help=factor)
+        add(
             "--measure_conflict",
             action="store_true",
             help="also log the cosine and norm of each loss's gradient; same result, one backward "

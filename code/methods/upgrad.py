@@ -15,5 +15,4 @@ from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups, "UPGradWeighting", "torchjd[quadprog-projector]")
+    weighting, package = "UPGradWeighting", "torchjd[quadprog-projector]"

@@ -1,7 +1,5 @@
 """Accuracy and macro F1 of every branch of a model."""
 
-from __future__ import annotations
-
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
@@ -18,21 +16,20 @@ def predict(model, loader) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor
     model is in evaluation mode afterwards.
     """
     model.eval()
-    found = []
+    batches = []
     for inputs, target in loader:
         logits, features = model(inputs)
-        found.append(
-            (
-                {k: v.cpu() for k, v in logits.items()},
-                {k: v.cpu() for k, v in features.items()},
-                target.cpu(),
-            )
-        )
-    logits, features, targets = zip(*distributed.gather(found))
-    joined = [
-        {k: torch.cat([p[k] for p in parts]) for k in parts[0]} for parts in (logits, features)
-    ]
-    return joined[0], joined[1], torch.cat(targets)
+        batches.append((on_cpu(logits), on_cpu(features), target.cpu()))
+    logits, features, targets = zip(*distributed.gather(batches))
+    return joined(logits), joined(features), torch.cat(targets)
+
+
+def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x.cpu() for name, x in tensors.items()}
+
+
+def joined(batches: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def score(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:

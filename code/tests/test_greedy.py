@@ -6,7 +6,7 @@ import pytest
 import torch
 from steps import build_method, build_model, forward, take_step
 
-from methods.greedy import relative_move
+from methods.greedy import move
 from training import options
 from utils.errors import BadInput
 
@@ -15,18 +15,18 @@ MODALITIES = ("audio", "visual")
 
 def steps(model, method, count, epoch=5, rate=1e-2):
     """Plain descent; (diagnostics, which modality's gates were held) of every step."""
-    found = []
+    history = []
     for seed in range(count):
         model.zero_grad()
-        held = {m: bool(is_held) for m, (is_held, _) in model.fusion.held.items()}
+        held = [m for m, is_held in model.fusion.is_held.items() if is_held]
         given = forward(model, seed)
         given.epoch = epoch
         diagnostics = take_step(method, model, given)
-        found.append((diagnostics, [m for m, is_held in held.items() if is_held]))
+        history.append((diagnostics, held))
         with torch.no_grad():
             for p in model.parameters():
                 p -= rate * p.grad
-    return found
+    return history
 
 
 def test_with_infinite_tolerance_it_is_the_uniform_baseline():
@@ -84,10 +84,11 @@ def test_held_gates_are_the_mean_of_all_steps_and_cut_the_other_modality_off():
         given.epoch = 5
         seen.append([{m: g.mean(0) for m, g in x.items()} for x in model.fusion.last_gates])
         take_step(method, model, given)
-    (held,) = [m for m, (is_held, _) in model.fusion.held.items() if is_held]
+    (held,) = [m for m, is_held in model.fusion.is_held.items() if is_held]
     (other,) = set(MODALITIES) - {held}
-    for stage, mean in enumerate(model.fusion.held[held][1]):
-        torch.testing.assert_close(mean, (seen[0][stage][held] + seen[1][stage][held]) / 2)
+    for stage, gates in enumerate(model.fusion.held_gates):
+        mean = (seen[0][stage][held] + seen[1][stage][held]) / 2
+        torch.testing.assert_close(gates[held], mean)
     model.zero_grad()
     forward(model).losses[held].backward()
     assert all(p.grad is None or not p.grad.any() for p in model.encoders[other].parameters())
@@ -125,7 +126,7 @@ def test_three_modalities_and_zero_gradients():
     assert all(len(held) < 2 for _, held in steps(model, method, 4))
     p = torch.ones(3, requires_grad=True)
     p.grad = torch.zeros(3)
-    assert relative_move([p]) == 0
+    assert move([p]) == 0
 
 
 def test_a_loss_scale_does_not_weigh_the_steps():

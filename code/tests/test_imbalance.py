@@ -226,7 +226,7 @@ def test_pmr_adds_the_loss_of_the_encoder_behind_by_its_formula():
     method.start_epoch(0, model, {"train_plain": [whole]})
     prototypes = prototypes_of(model, whole)
     for m, values in prototypes.items():
-        torch.testing.assert_close(method.prototypes[m], values)
+        torch.testing.assert_close(method.memory[m], values)
     gradients, _, _, _ = step(method, model, batch)
 
     logits, features = model(batch[0])
@@ -260,13 +260,13 @@ def test_pmr_without_factors_is_one_joint_loss_and_prototypes_have_momentum():
     batch, other = batch_of(model), batch_of(model, 3, size=30)
     method.start_epoch(0, model, {"train_plain": [batch]})
     assert_factors(step(method, model, batch)[0], joint(model, batch), {"audio": 1, "visual": 1})
-    before = dict(method.prototypes)
+    before = dict(method.memory)
     method.start_epoch(1, model, {"train_plain": [other]})
     for m, values in prototypes_of(model, other).items():
-        torch.testing.assert_close(method.prototypes[m], 0.2 * before[m] + 0.8 * values)
+        torch.testing.assert_close(method.memory[m], 0.2 * before[m] + 0.8 * values)
     copy = build("pmr")
     copy.load_state_dict(method.state_dict())
-    assert all(torch.equal(copy.prototypes[m], method.prototypes[m]) for m in before)
+    assert all(torch.equal(copy.memory[m], method.memory[m]) for m in before)
 
 
 # G-Blending
@@ -293,13 +293,13 @@ def test_g_blending_starts_uniform_and_then_weighs_the_losses():
     uniform = build("uniform")
     first, plain = step(method, model, batch)[0], step(uniform, model, batch)[0]
     assert all(torch.equal(g, plain[n]) for n, g in first.items())
-    before = method.before.clone()
+    before = method.memory["before"].clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for _ in range(5):
         step(uniform, model, batch)
         optimizer.step()
     method.start_epoch(1, model, loaders)
-    weights = g_blending.blending_weights(before, method.before)
+    weights = g_blending.blending_weights(before, method.memory["before"])
     weights = torch.ones(3) if weights is None else weights
     gradients = step(method, model, batch)[0]
     logits, _ = model(batch[0])
@@ -309,7 +309,7 @@ def test_g_blending_starts_uniform_and_then_weighs_the_losses():
         torch.testing.assert_close(gradients[name], parameter.grad)
     copy = build("g_blending")
     copy.load_state_dict(method.state_dict())
-    assert torch.equal(copy.before, method.before)
+    assert torch.equal(copy.memory["before"], method.memory["before"])
 
 
 # Bad input

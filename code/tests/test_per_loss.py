@@ -308,7 +308,7 @@ def test_gradnorm_moves_the_weights_by_its_formula():
         torch.tensor([3.0, 1.0]).double(),
         torch.tensor([1.0, 1.0]).double(),
         alpha=1.5,
-        rate=0.1,
+        eta=0.1,
     )
     # norms over their mean: 1.5 and 0.5, both targets 1: 1 - 0.1 * 1.5 = 0.85, 1 + 0.1 * 0.5 = 1.05
     torch.testing.assert_close(weights, torch.tensor([0.85, 1.05]).double() * 2 / 1.9)

@@ -13,7 +13,7 @@ import torch
 
 from methods import NEEDS, Method
 from models.fusion import LateFusion
-from models.multimodal import MultimodalModel, encoders_of
+from models.multimodal import MultimodalModel, encoder_classes
 from training import precision
 from utils import distributed, registry
 from utils.errors import BadInput
@@ -208,7 +208,7 @@ def room_flags(
 ) -> None:
     """The flags of the files that a run chooses. readers: {modality: file in modalities/}."""
     chosen = {f"method {method}": registry.load_class("methods", method, "--method")}
-    for build in dict.fromkeys(encoders_of(encoder, list(readers)).values()):
+    for build in dict.fromkeys(encoder_classes(encoder, list(readers)).values()):
         chosen[f"encoder {build.__module__.split('.')[-1]}"] = build
     if len(readers) > 1:
         chosen[f"fusion {fusion}"] = registry.load_class("models/fusion", fusion, "--fusion")
@@ -423,7 +423,6 @@ def check_needs(options: argparse.Namespace, method: type[Method]) -> None:
         "unimodal_logits": alone or fusion.has_unimodal_logits,
         "gates": alone or fusion.has_gates,
         "late_fusion": alone or issubclass(fusion, LateFusion),
-        "two_modalities": len(options.modalities) <= 2,
         "teachers": alone or bool(vars(options).get("umt_teachers")),
         "waits_for_device": True,
     }
@@ -434,7 +433,6 @@ def check_needs(options: argparse.Namespace, method: type[Method]) -> None:
         "unimodal_logits": (f"{fusion_flag}: has no unimodal logits", "choose concat, cosine, sum"),
         "gates": (f"{fusion_flag}: has no gates", "choose mmtm"),
         "late_fusion": (f"{fusion_flag}: encoders meet in it", "choose a late one, such as concat"),
-        "two_modalities": (f"--modalities {','.join(options.modalities)}: not two", "choose two"),
         "teachers": (
             "--umt_teachers: not given",
             "such as audio=runs/A,visual=runs/B; train them with --method joint --modalities audio",

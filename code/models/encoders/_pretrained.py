@@ -1,7 +1,5 @@
 """ImageNet weights of torchvision for encoders with any number of input channels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.error import URLError
 

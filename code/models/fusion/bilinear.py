@@ -15,9 +15,6 @@ class Fusion(LateFusion):
     unimodal logits.
 
     Source: Kim et al. 2017 (ICLR), Eq. 8, with tanh on the projections as in their Sec. 3.2.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
     """
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):

@@ -11,9 +11,6 @@ class Fusion(LateFusion):
     """logits = W [feature_1; feature_2; ...] + b, with PyTorch's default initialisation.
 
     Source: published code, joint head Linear(1024, 6).
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
     """
 
     has_unimodal_logits = True

@@ -17,8 +17,7 @@ class Fusion(LateFusion):
     Source: Xu et al. 2023 (ICASSP), Eq. 4; s = 10 as in their published code, no bias. Default
     initialisation of a linear layer per modality.
 
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K) within [-s M, s M] for M modalities.
+    Output: within [-s M, s M] for M modalities.
     """
 
     has_unimodal_logits = True

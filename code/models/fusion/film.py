@@ -17,9 +17,6 @@ class Fusion(LateFusion):
 
     Source: Perez et al. 2018 (AAAI), Eq. 1 and 2, scale 1 + s as they recommend. Departs: both
     directions instead of one modality conditioning the other.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
     """
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
@@ -33,6 +30,7 @@ class Fusion(LateFusion):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         values = torch.stack([layer(features[m]) for m, layer in self.values.items()])
-        given = torch.stack([layer(features[m]) for m, layer in self.film.items()])
-        scale, shift = ((given.sum(0) - given) / (len(given) - 1)).chunk(2, dim=-1)
+        film = torch.stack([layer(features[m]) for m, layer in self.film.items()])
+        mean_of_others = (film.sum(0) - film) / (len(film) - 1)  # (M, B, 2 WIDTH)
+        scale, shift = mean_of_others.chunk(2, dim=-1)
         return self.linear(((1 + scale) * values + shift).mean(0))

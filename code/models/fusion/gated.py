@@ -17,9 +17,6 @@ class Fusion(LateFusion):
 
     Source: Kiela et al. 2018 (AAAI), gated fusion of two modalities; here in both directions, for
     any number, as the late fusion "gated" of the imbalance literature does for one direction.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
     """
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
@@ -31,5 +28,5 @@ class Fusion(LateFusion):
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         values = torch.stack([layer(features[m]) for m, layer in self.values.items()])
         gates = torch.stack([layer(features[m]).sigmoid() for m, layer in self.gates.items()])
-        of_others = (gates.sum(0) - gates) / (len(gates) - 1)  # (M, B, width)
-        return self.linear((values * of_others).mean(0))
+        mean_of_others = (gates.sum(0) - gates) / (len(gates) - 1)  # (M, B, WIDTH)
+        return self.linear((values * mean_of_others).mean(0))

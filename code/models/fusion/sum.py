@@ -10,9 +10,6 @@ class Fusion(LateFusion):
     """logits = sum_m (W_m feature_m + b_m). Concatenation with a bias per modality.
 
     The unimodal parts are exact: the logits are their sum.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
     """
 
     has_unimodal_logits = True
