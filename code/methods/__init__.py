@@ -1,7 +1,8 @@
 """How losses become gradients: one file per method, chosen by `--method <file name>`.
 
 A file `methods/X.py` exports a `class Method` that derives from the one below. What several methods
-share is in files whose name begins with an underscore. In their descriptions F is the cost of a
+share is in files whose name begins with an underscore. Where a description does not say otherwise,
+a method takes any number of losses and trains the unimodal heads with weight 1. F is the cost of a
 forward pass of the model. A step is
 
     for every part of the batch:  method.backward(forward, model)

@@ -8,8 +8,8 @@
 c = 0 is the mean, here the uniform baseline; for large c the direction becomes MGDA's.
 
 Source: Liu et al. 2021, Eq. 2 and Algorithm 1, c = 0.4 as in their NYU-v2 runs; w by TorchJD (a
-cone program). Departs: the factor n (see _per_loss.py). Any number of losses. Unimodal heads:
-yes. Cost: a backward pass per loss, 5 F per step, and a solver on the CPU.
+cone program). Departs: the factor n (see _per_loss.py). Cost: a backward pass per loss, 5 F per
+step, and a solver on the CPU.
 """
 
 from methods import check_at_least

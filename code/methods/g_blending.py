@@ -9,11 +9,11 @@ k runs over the multimodal and the unimodal branches, n of them. With equal rati
 second measurement, this is the uniform baseline.
 
 Source: Wang et al. 2020 (CVPR), Eq. 2 and Algorithm 1, online form. Departs: the ratios are
-measured on the branches of the model in training, every --g_blending_every epochs, where they
-first train a copy of the network for every branch; the weights sum to n and not to 1, to keep the
+measured on the branches of the model in training, every --g_blending_every epochs, where they first
+train a copy of the network for every branch; the weights sum to n and not to 1, to keep the
 learning rate; where no branch generalises better than before, the weights stay. Needs
---val_fraction. Any number of modalities. Unimodal heads: yes. Cost: 3 F per step; a forward pass
-of the training and the validation split per measurement.
+--val_fraction. Cost: 3 F per step; a forward pass of the training and the validation split per
+measurement.
 """
 
 import torch
@@ -31,9 +31,9 @@ def blending_weights(before: Tensor, now: Tensor) -> Tensor | None:
 
     before, now: (n, 2) training and validation loss of every branch.
     """
-    G = (before[:, 1] - now[:, 1]).clamp(min=0)
-    O = (now[:, 1] - now[:, 0]) - (before[:, 1] - before[:, 0])  # noqa: E741
-    ratio = G / O.square().clamp(min=LEAST)
+    G_k = (before[:, 1] - now[:, 1]).clamp(min=0)
+    O_k = (now[:, 1] - now[:, 0]) - (before[:, 1] - before[:, 0])
+    ratio = G_k / O_k.square().clamp(min=LEAST)
     return len(now) * ratio / ratio.sum() if ratio.sum() > 0 else None
 
 

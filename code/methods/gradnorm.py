@@ -10,8 +10,8 @@ With equal norms and losses the weights stay 1: the uniform baseline.
 Source: Chen et al. 2018, Eq. 1 and 2, Algorithm 1; alpha = 1.5 and eta = 0.025 as in their NYU-v2
 runs; log K stands for the loss before training, as they advise for cross-entropy. Departs: weights
 for every group, where the paper has one set for its shared layers; norms divided by their mean, so
-that a loss scale does not matter; plain gradient descent on w, kept at least 0.01. Any number of
-losses. Unimodal heads: yes, with weight 1. Cost: a backward pass per loss, 5 F per step.
+that a loss scale does not matter; plain gradient descent on w, kept at least 0.01. Cost: a backward
+pass per loss, 5 F per step.
 """
 
 from math import log

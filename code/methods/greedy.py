@@ -12,8 +12,8 @@ tolerance this is the uniform baseline on that fusion.
 Source: Wu et al. 2022 (ICML), Sec. 4 and Algorithm 1; the sums, the logarithm and the held gate as
 in their published code, and its defaults: tolerance 0.01, 5 steps, 2 epochs without. Departs: the
 multimodal loss is in the sum, where they sum the branches' alone and average their logits; an
-encoder's own head is not part of its speed. For two modalities the rule is theirs; with more it
-is by the largest and the smallest. Unimodal heads: yes. Cost: 3 F per step.
+encoder's own head is not part of its speed. For two modalities the rule is theirs; with more it is
+by the largest and the smallest. Cost: 3 F per step.
 """
 
 import torch
@@ -51,10 +51,12 @@ class Method(methods.Method):
         super().backward(forward, model)
         if model.fusion is not None:
             gates = model.fusion.last_gates
-            self._gates = [{m: in_float(x).sum(0) for m, x in stage.items()} for stage in gates]
-            any_gate = next(iter(self._gates[0].values()))
-            self._samples = any_gate.new_tensor(len(forward.target))
-            self._scale_per_sample = forward.scale / len(forward.target)
+            any_gate = next(iter(gates[0].values()))
+            wide = torch.promote_types(any_gate.dtype, torch.float32)  # not in half precision
+            self._gates = tree_map(lambda gate: gate.sum(0, dtype=wide), gates)
+            samples = len(forward.target)
+            self._samples = torch.full((), samples, dtype=wide, device=any_gate.device)
+            self._scale_per_sample = forward.scale / samples
             self._epoch = forward.epoch
 
     def to_sum(self, model):
@@ -111,13 +113,7 @@ class Method(methods.Method):
             model.fusion.held_gates = self.memory["gates"]
 
 
-def in_float(x):
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def move(parameters):
     """mu = |g|^2 / |theta|^2 of all that have a gradient, together."""
-    pairs = [(p.grad, p) for p in parameters if p.grad is not None]
-    gradients, values = zip(*pairs)
-    return (get_total_norm(gradients) / get_total_norm(values)) ** 2
+    moved = [p for p in parameters if p.grad is not None]
+    return (get_total_norm([p.grad for p in moved]) / get_total_norm(moved)) ** 2

@@ -8,8 +8,8 @@ that are and stay equal, or r = 0, this is the uniform baseline; with r = 1 an a
 is as long as the target's.
 
 Source: He et al. 2022, Eq. 3 to 5, "strategy C" (up and down); r = 0.7, beta = 0.9 as there.
-Departs: one norm for a group, where the paper takes one per layer. Any number of losses. Unimodal
-heads: yes. Cost: a backward pass per loss, 5 F per step.
+Departs: one norm for a group, where the paper takes one per layer. Cost: a backward pass per loss,
+5 F per step.
 """
 
 import torch

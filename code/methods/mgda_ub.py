@@ -7,9 +7,9 @@ An APPROXIMATION of --method pareto: |sum_i alpha_i z_i| bounds the norm that th
 minimise, up to the encoder's Jacobian; conflicts that arise within the encoder are not seen. For an
 encoder whose Jacobian is orthogonal the two are equal.
 
-Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Any number of losses.
-Unimodal heads: yes, with weight 1. Cost: one backward pass of every encoder, 3 F per step, beside
-the heads'. Refuses --accumulate: the whole batch must be known before the encoders' pass.
+Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Cost: one backward
+pass of every encoder, 3 F per step, beside the heads'. Refuses --accumulate: the whole batch must
+be known before the encoders' pass.
 """
 
 import torch

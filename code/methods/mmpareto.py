@@ -4,7 +4,7 @@
 
 The formula in full, with its limits and sources, stands in ../mmpareto.py, the file that others
 lift into their own code; this one gives it its flags. `--gamma 1` without conflict is the uniform
-baseline. Any number of losses. Unimodal heads: yes, with weight 1.
+baseline.
 
 Source: Wei & Hu 2024, Algorithm 1. Cost: a backward pass per loss, 5 F per step.
 """

@@ -9,8 +9,8 @@ takes no part.
 
 Source: Navon et al. 2022, Eq. 5 and Claim 3.1. Departs: solved exactly in every step, where the
 paper takes a few steps of a convex-concave procedure; the factors sum to n (see _per_loss.py),
-where the paper's step has length sqrt(n) whatever the gradients. No parameters. Any number of
-losses. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
+where the paper's step has length sqrt(n) whatever the gradients. Cost: a backward pass per loss,
+5 F per step.
 """
 
 import torch

@@ -6,8 +6,8 @@
 
 Without conflict this is the uniform baseline.
 
-Source: Yu et al. 2020, Algorithm 1. No parameters. Any number of losses; with two the order does
-not matter. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
+Source: Yu et al. 2020, Algorithm 1. Any number of losses; with two the order does not matter. Cost:
+a backward pass per loss, 5 F per step.
 """
 
 import torch

@@ -13,19 +13,13 @@ from methods import norms_of_sum
 from methods._per_loss import PerLoss
 
 
-class MeasuredSum(PerLoss):
-    """The same gradient as the sum's, put together from each loss's own, which are measured."""
-
-    def factors(self, gram, group, losses):
-        return torch.ones_like(gram[0])
-
-
 class Method(methods.Method):
     def __init__(self, encoder_grad_scale=1.0, measure_conflict=False):
         if not encoder_grad_scale > 0:
             raise ValueError(f"--encoder_grad_scale {encoder_grad_scale}: must be > 0")
         self.scale, self._groups = encoder_grad_scale, {}
-        self._measured = MeasuredSum() if measure_conflict else None
+        # the same gradient, put together from each loss's own, which are measured
+        self._measured = PerLoss() if measure_conflict else None
 
     @staticmethod
     def add_options(parser):

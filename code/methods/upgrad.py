@@ -6,9 +6,8 @@
 Without conflict this is the uniform baseline; the step never ascends a loss. For two losses it is
 PCGrad.
 
-Source: Quinton & Rey 2024 (Jacobian descent), who take the mean; computed by their library
-TorchJD. Departs: the factor n (see _per_loss.py). No parameters. Any number of losses. Unimodal
-heads: yes. Cost: a backward pass per loss, 5 F per step.
+Source: Quinton & Rey 2024 (Jacobian descent), who take the mean; computed by their library TorchJD.
+Departs: the factor n (see _per_loss.py). Cost: a backward pass per loss, 5 F per step.
 """
 
 from methods._per_loss import TorchJD

@@ -4,6 +4,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map
 
 from utils import distributed
 
@@ -18,18 +19,8 @@ def predict(model, loader) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor
     model.eval()
     batches = []
     for inputs, target in loader:
-        logits, features = model(inputs)
-        batches.append((on_cpu(logits), on_cpu(features), target.cpu()))
-    logits, features, targets = zip(*distributed.gather(batches))
-    return joined(logits), joined(features), torch.cat(targets)
-
-
-def on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x.cpu() for name, x in tensors.items()}
-
-
-def joined(batches: tuple[dict[str, Tensor], ...]) -> dict[str, Tensor]:
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+        batches.append(tree_map(Tensor.cpu, (*model(inputs), target)))
+    return tree_map(lambda *parts: torch.cat(parts), *distributed.gather(batches))
 
 
 def score(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:

@@ -30,6 +30,7 @@ class ResNet(Encoder):
             weights = get_model_weights(self.architecture).IMAGENET1K_V1
             self.trunk.load_state_dict(load_weights(weights))
         self.feature_dim = self.trunk.fc.in_features
+        self.stage_widths = [self.feature_dim // k for k in (8, 4, 2, 1)]
         self.trunk.fc = nn.Identity()
         for_colours = self.trunk.conv1.weight.detach()
         self.trunk.conv1 = nn.Conv2d(shape[-3], 64, 7, stride=2, padding=3, bias=False)
@@ -47,10 +48,6 @@ class ResNet(Encoder):
     @property
     def stages(self) -> list[nn.Module]:
         return [self.trunk.layer1, self.trunk.layer2, self.trunk.layer3, self.trunk.layer4]
-
-    @property
-    def stage_widths(self) -> list[int]:
-        return [self.feature_dim // k for k in (8, 4, 2, 1)]
 
     def begin(self, x: Tensor) -> Tensor:
         trunk, x = self.trunk, super().begin(x)

@@ -1,4 +1,8 @@
-"""A small convolutional network for pictures of some 28 pixels: 0.4 M parameters."""
+"""A small convolutional network for pictures of some 28 pixels: 0.4 M parameters.
+
+Four blocks of convolution, normalisation, ReLU and pooling by 2; averaged over space and over
+frames. PyTorch's initialisation. `feature_dim` 256.
+"""
 
 from torch import Tensor, nn
 
@@ -15,9 +19,6 @@ def block(channels: int, width: int) -> nn.Sequential:
 
 
 class Encoder(encoders.Encoder):
-    """Four blocks of convolution, normalisation, ReLU and pooling by 2; averaged over space and
-    over frames. PyTorch's initialisation. `feature_dim` is 256."""
-
     stage_widths = (32, 64, 128, 256)
 
     def __init__(self, shape):

@@ -1,4 +1,10 @@
-"""MobileNetV3 small: a light encoder, from scratch or pretrained."""
+"""MobileNetV3 small: a light encoder, from scratch or pretrained.
+
+torchvision's trunk and its initialisation, or its ImageNet weights with the first convolution by
+`channel_mean`; averaged over space and over frames. 0.9 M parameters, `feature_dim` 576.
+
+Source: Howard et al. 2019. Departs: ends at the pooled features, before the wide linear layer.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +15,6 @@ from models.encoders._pretrained import add_pretrained, channel_mean, load_weigh
 
 
 class Encoder(encoders.Encoder):
-    """Picture or spectrogram -> feature vector, averaged over space and over frames.
-
-    torchvision's trunk and its initialisation, or its ImageNet weights with the first convolution
-    by `channel_mean`. 0.9 M parameters, `feature_dim` 576.
-
-    Source: Howard et al. 2019. Departs: ends at the pooled features, before the wide linear layer.
-
-    pretrained: raises BadInput where the file is not to be had.
-    """
-
     add_options = staticmethod(add_pretrained)
 
     def __init__(self, shape, pretrained: bool = False):

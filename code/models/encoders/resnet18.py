@@ -1,9 +1,7 @@
-"""ResNet-18, from scratch with the published initialisation or pretrained."""
+"""ResNet-18, with the published initialisation or pretrained: see _resnet.py; `feature_dim` 512."""
 
 from models.encoders._resnet import ResNet
 
 
 class Encoder(ResNet):
-    """See _resnet.py; `feature_dim` is 512."""
-
     architecture = "resnet18"

@@ -1,9 +1,7 @@
-"""ResNet-50, from scratch or pretrained."""
+"""ResNet-50, from scratch or pretrained: see _resnet.py; `feature_dim` 2048."""
 
 from models.encoders._resnet import ResNet
 
 
 class Encoder(ResNet):
-    """See _resnet.py; `feature_dim` is 2048."""
-
     architecture = "resnet50"

@@ -1,4 +1,8 @@
-"""ViT-B/16, from scratch or pretrained: for pictures of some 224 pixels."""
+"""ViT-B/16, from scratch or pretrained: for pictures of some 224 pixels.
+
+See _vit.py; patches of 16 pixels, 12 layers, `feature_dim` 768. Pretrained: torchvision's ImageNet
+weights, the first convolution by `channel_mean`.
+"""
 
 import torch
 from torch import nn
@@ -9,12 +13,6 @@ from models.encoders._vit import ViT
 
 
 class Encoder(ViT):
-    """See _vit.py; patches of 16 pixels, 12 layers, `feature_dim` 768.
-
-    pretrained: torchvision's ImageNet weights, the first convolution by `channel_mean`; raises
-        BadInput where the file is not to be had.
-    """
-
     add_options = staticmethod(add_pretrained)
 
     def __init__(self, shape, pretrained: bool = False):

@@ -1,4 +1,12 @@
-"""A vision transformer for pictures of some 28 pixels: 6 layers of width 192, 2.9 M parameters."""
+"""A vision transformer for pictures of some 28 pixels: 6 layers of width 192, 2.9 M parameters.
+
+See _vit.py; `feature_dim` 192, 3 heads. Two or three convolutions of stride 2 make patches of
+--vit_tiny_patch pixels a side, 4 or 8; 8 has a quarter of the tokens and takes about a quarter of
+the time.
+
+Source: the width and heads of Touvron et al. 2021 (DeiT-Ti), half its depth; the stem of Xiao et
+al. 2021, with which small sets train from scratch.
+"""
 
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -11,15 +19,6 @@ CONVOLUTIONS = {4: 2, 8: 3}  # of stride 2, per side of a patch
 
 
 class Encoder(ViT):
-    """See _vit.py; `feature_dim` 192, 3 heads. Two or three convolutions of stride 2 make patches.
-
-    Source: the width and heads of Touvron et al. 2021 (DeiT-Ti), half its depth; the stem of Xiao
-    et al. 2021, with which small sets train from scratch.
-
-    vit_tiny_patch: side of a patch in pixels, 4 or 8; 8 has a quarter of the tokens and takes about
-        a quarter of the time.
-    """
-
     def __init__(self, shape, vit_tiny_patch: int = 4):
         if vit_tiny_patch not in CONVOLUTIONS:
             raise ValueError(f"--vit_tiny_patch {vit_tiny_patch}: choose 4 or 8")

@@ -13,11 +13,11 @@ from utils.registry import Contract
 class AnyFusion(Contract, nn.Module):
     """What methods may ask of a fusion."""
 
-    has_unimodal_logits = False  # True: `unimodal` is there
-    has_gates = False  # True: `gate_parameters` is there, and
+    has_unimodal_logits = False  # whether it has `unimodal`
+    has_gates = False  # whether it has `gate_parameters` and the following three
     last_gates: list[dict[str, Tensor]]  # of the last forward pass, per stage {modality: (B, C)}
-    is_held: dict[str, Tensor]  # {modality: 0-d bool}, whether in training its gates are held: are
-    held_gates: list[dict[str, Tensor]]  # these constants, per stage {modality: (C,)}
+    is_held: dict[str, Tensor]  # {modality: 0-d bool}: its gates are constant while it trains
+    held_gates: list[dict[str, Tensor]]  # those constants, per stage {modality: (C,)}
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each modality adds to the logits, {modality: (B, K)}: their sum is the logits."""
@@ -31,17 +31,15 @@ class AnyFusion(Contract, nn.Module):
 class LateFusion(AnyFusion):
     """Features {modality: (B, D)} -> logits (B, K).
 
-    Built as Fusion(feature_dims {modality: D}, K, **flags). Raises ValueError for a flag out of
-    range.
+    Built as Fusion({modality: D}, K, **flags). Raises ValueError for a flag out of range.
     """
 
 
 class InnerFusion(AnyFusion):
-    """encoders, inputs {modality: what its encoder gets} -> logits (B, K), features {modality:
-    (B, D)}.
+    """encoders, {modality: input} -> logits (B, K), features {modality: (B, D)}.
 
-    Built as Fusion(encoders {modality: encoder}, K, **flags). Runs the encoders itself, by their
-    `begin`, `stages` and `pool`. Raises ValueError where encoders or flags do not suit it.
+    Built as Fusion({modality: encoder}, K, **flags). Runs the encoders itself, by their `begin`,
+    `stages` and `pool`. Raises ValueError where encoders or flags do not suit it.
     """
 
     needs_stages_of = "maps"  # or "tokens": what the encoders' stages must give

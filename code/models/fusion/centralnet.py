@@ -1,4 +1,16 @@
-"""CentralNet: a network of its own between the encoders, fed by each of their stages."""
+"""CentralNet: a network of its own between the encoders, fed by each of their stages.
+
+    after stage i:  c <- alpha_i c + sum_m alpha_i,m x_m,  c <- relu(norm(conv_i(c)))
+    logits = W mean(c) + b
+
+conv_i is 3 x 3 and widens to the next stage; the scalars alpha are learnt, all 1 / (M + 1) at
+first. Maps of different size are averaged down to the smallest, frames to their mean. The encoders
+do not see the central network: each is reached by the multimodal loss and its own, the central
+network by the multimodal one alone. The encoders' stages need the same widths.
+
+Source: Vielzeuf et al. 2018 (ECCV workshops), Eq. 1; the sum of all losses is their objective.
+Departs: the averaging to one size, as their networks are alike. No exchange between encoders.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +20,6 @@ from models.fusion import InnerFusion
 
 
 class Fusion(InnerFusion):
-    """After stage i: c <- alpha_i c + sum_m alpha_i,m x_m,  c <- relu(norm(conv_i(c)));
-    logits = W mean(c) + b.
-
-    conv_i is 3 x 3 and widens to the next stage; the scalars alpha are learnt, all 1 / (M + 1) at
-    first. Maps of different size are averaged down to the smallest, frames to their mean. The
-    encoders do not see the central network: each is reached by the multimodal loss and its own, the
-    central network by the multimodal one alone.
-
-    Source: Vielzeuf et al. 2018 (ECCV workshops), Eq. 1; the sum of all losses is their objective.
-    Departs: the averaging to one size, as their networks are alike. No exchange between encoders.
-
-    encoders: with stages of the same widths.
-    """
-
     def __init__(self, encoders, num_classes: int):
         super().__init__()
         widths_of_all = sorted({tuple(e.stage_widths) for e in encoders.values()})

@@ -1,4 +1,14 @@
-"""Late fusion by feature-wise linear modulation (FiLM): the others scale and shift a modality."""
+"""Late fusion by feature-wise linear modulation (FiLM): the others scale and shift a modality.
+
+    logits = V mean_m [ (1 + s_m) * U_m feature_m + t_m ] + b
+    (s_m, t_m) = mean over the others j of F_j feature_j, WIDTH channels each
+
+F starts at zero, so training begins with the mean of the modalities. No unimodal logits: what a
+modality adds depends on the others.
+
+Source: Perez et al. 2018 (AAAI), Eq. 1 and 2, scale 1 + s as they recommend. Departs: both
+directions instead of one modality conditioning the other.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,16 +19,6 @@ WIDTH = 512
 
 
 class Fusion(LateFusion):
-    """logits = V mean_m [ (1 + s_m) * U_m feature_m + t_m ] + b,
-    (s_m, t_m) = mean over the others j of F_j feature_j, WIDTH channels each.
-
-    F starts at zero, so training begins with the mean of the modalities. No unimodal logits: what
-    a modality adds depends on the others.
-
-    Source: Perez et al. 2018 (AAAI), Eq. 1 and 2, scale 1 + s as they recommend. Departs: both
-    directions instead of one modality conditioning the other.
-    """
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
         self.values = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})

@@ -1,4 +1,18 @@
-"""MBT: transformers that exchange what they found through a few bottleneck tokens."""
+"""MBT: transformers that exchange what they found through a few bottleneck tokens.
+
+    from layer --mbt_layer on:  [x_m | z_m] <- layer_m([x_m | z]),   z <- mean_m z_m
+    logits = W [feature_1; feature_2; ...] + b,   feature_m = class token of m
+
+Every modality attends to its own tokens x_m and to the bottleneck z. An encoder's parameters before
+its last layer are thereby reached by every loss, those of the last layer by its own and the
+multimodal one; the first z is reached by all ("shared"). The encoders need tokens of one width and
+as many layers. --mbt_tokens: of the bottleneck, >= 1; --mbt_layer: counted from 0, None = the last
+third.
+
+Source: Nagrani et al. 2021 (NeurIPS), Eq. 8 and 9. Departs: a linear layer over all class tokens,
+where they average the logits of the modalities; every frame brings a class token of its own, and
+their mean is the feature.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,23 +21,6 @@ from models.fusion import InnerFusion
 
 
 class Fusion(InnerFusion):
-    """From layer `mbt_layer` on, every modality attends to its own tokens and to the bottleneck z:
-
-        [x_m | z_m] <- layer_m([x_m | z]),   z <- mean_m z_m
-        logits = W [feature_1; feature_2; ...] + b,   feature_m = class token of m
-
-    An encoder's parameters before its last layer are thereby reached by every loss, those of the
-    last layer by its own and the multimodal one; the first z is reached by all ("shared").
-
-    Source: Nagrani et al. 2021 (NeurIPS), Eq. 8 and 9. Departs: a linear layer over all class
-    tokens, where they average the logits of the modalities; every frame brings a class token of its
-    own, and their mean is the feature.
-
-    encoders: with tokens of one width and as many layers.
-    mbt_tokens: of the bottleneck, >= 1.
-    mbt_layer: the first with it, counted from 0; None = the last third has it.
-    """
-
     needs_stages_of = "tokens"
 
     def __init__(self, encoders, num_classes: int, mbt_tokens=4, mbt_layer=None):

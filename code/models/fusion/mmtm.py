@@ -1,4 +1,14 @@
-"""MMTM: in the last stages of the encoders each modality gates the channels of all."""
+"""MMTM: in the last stages of the encoders each modality gates the channels of all.
+
+    after each of the last three stages:  x_m <- gate_m x_m, channel by channel, see Gates
+    logits = W [feature_1; feature_2; ...] + b
+
+An encoder is thereby reached by every loss: its own, the multimodal one, and through the gates
+those of the other modalities. The gates' weights are reached by all as well ("shared").
+
+Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. Departs: a linear layer over all
+features, where they average the logits of the branches.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -38,16 +48,6 @@ def gated(x: Tensor, gate: Tensor) -> Tensor:
 
 
 class Fusion(InnerFusion):
-    """After each of the last three stages x_m <- gate_m x_m, channel by channel;
-    logits = W [feature_1; feature_2; ...] + b.
-
-    An encoder is thereby reached by every loss: its own, the multimodal one, and through the gates
-    those of the other modalities. The gates' weights are reached by all as well ("shared").
-
-    Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. Departs: a linear layer over all
-    features, where they average the logits of the branches.
-    """
-
     has_gates = True
 
     def __init__(self, encoders: nn.ModuleDict, num_classes: int):
@@ -85,7 +85,7 @@ class Fusion(InnerFusion):
         return self.linear(torch.cat(list(features.values()), dim=1)), features
 
     def _held(self, gates: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-        """The gates after the stage `number`, or where `is_held` says so the constant ones."""
+        """These gates, of modalities that `is_held` knows, or `held_gates` where it is true."""
         return {
             m: torch.where(is_held, self.held_gates[number][m].to(gates[m].dtype), gates[m])
             for m, is_held in self.is_held.items()
