@@ -65,10 +65,10 @@ def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder
     original = build(weights=None).eval()
     torch.save(original.state_dict(), weights_folder / weights.url.rsplit("/")[-1])
     encoder = encoder_class(name)((channels, 64, 64), pretrained=True).eval()
-    own, theirs = encoder.trunk.state_dict(), original.state_dict()
-    for key, value in own.items():
+    loaded, stored = encoder.trunk.state_dict(), original.state_dict()
+    for key, value in loaded.items():
         if key != f"{first}.weight":
-            torch.testing.assert_close(value, theirs[key], rtol=0, atol=0)
+            torch.testing.assert_close(value, stored[key], rtol=0, atol=0)
     # a grey picture, the same in every channel, gives what the original gives for it
     grey = torch.randn(2, 1, 224, 224)
     with torch.no_grad():

@@ -48,25 +48,25 @@ def test_the_speed_is_the_logarithm_of_two_sums_of_relative_moves():
     sums = {m: [0.0, 0.0] for m in MODALITIES}
     for seed in range(3):
         model.zero_grad()
-        found = take_step(method, model, forward(model, seed))
+        diagnostics = take_step(method, model, forward(model, seed))
         for m in MODALITIES:
             of_gates = [
                 p
                 for n, p in model.fusion.named_parameters()
                 if ".squeeze." in n or f".excite.{m}." in n
             ]
-            for i, own in enumerate((of_gates, list(model.encoders[m].parameters()))):
-                moved = sum(p.grad.square().sum() for p in own)
-                sums[m][i] += moved / sum(p.square().sum() for p in own)
+            for i, parameters in enumerate((of_gates, list(model.encoders[m].parameters()))):
+                moved = sum(p.grad.square().sum() for p in parameters)
+                sums[m][i] += moved / sum(p.square().sum() for p in parameters)
             expected = torch.log10(sums[m][0] / sums[m][1])
-            torch.testing.assert_close(found[f"speed/{m}"], expected)
+            torch.testing.assert_close(diagnostics[f"speed/{m}"], expected)
 
 
 def test_gates_of_the_faster_modality_are_held_for_the_window():
     model = build_model("greedy")
     method = build_method("greedy", "--greedy_tolerance", "0", "--greedy_steps", "2")
-    found = steps(model, method, 7)
-    for position, (diagnostics, held) in enumerate(found):
+    history = steps(model, method, 7)
+    for position, (diagnostics, held) in enumerate(history):
         speeds = {m: diagnostics[f"speed/{m}"] for m in MODALITIES}
         if position % 3 == 0:  # a regular step, then two with held gates
             assert held == []
@@ -130,7 +130,7 @@ def test_three_modalities_and_zero_gradients():
 
 
 def test_a_loss_scale_does_not_weigh_the_steps():
-    found = []
+    last_diagnostics = []
     for scales in ((1.0, 1.0), (1024.0, 1.0)):
         model = build_model("greedy").double()
         method = build_method("greedy", "--greedy_tolerance", "inf")
@@ -139,10 +139,10 @@ def test_a_loss_scale_does_not_weigh_the_steps():
             given = forward(model, seed)
             given.losses = {k: scale * loss for k, loss in given.losses.items()}
             given.scale = torch.tensor(scale)
-            last = take_step(method, model, given)
-        found.append(last)
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value)
+            diagnostics = take_step(method, model, given)
+        last_diagnostics.append(diagnostics)
+    for key, value in last_diagnostics[0].items():
+        torch.testing.assert_close(last_diagnostics[1][key], value)
 
 
 @pytest.mark.parametrize(
