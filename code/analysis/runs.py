@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from statistics import mode
 
-from models.multimodal import encoders_of
+from models.multimodal import encoder_classes
 from training.messages import main_branch, selections
 from training.options import compared_settings, flags_of_run
 from training.resume import read_options
@@ -43,7 +43,7 @@ def flags_of_method(options: dict) -> dict:
 
 def flags_of_model(options: dict) -> dict:
     """{flag: default} of what the files of encoders and fusion add to the command line."""
-    owners = [*encoders_of(options["encoder"], options["modalities"]).values()]
+    owners = [*encoder_classes(options["encoder"], options["modalities"]).values()]
     if len(options["modalities"]) > 1:
         owners.append(registry.load_class("models/fusion", options["fusion"], "--fusion"))
     return {flag: value for owner in owners for flag, value in registry.defaults(owner).items()}

@@ -1,7 +1,8 @@
 """How losses become gradients: one file per method, chosen by `--method <file name>`.
 
 A file `methods/X.py` exports a `class Method` that derives from the one below. What several methods
-share is in files whose name begins with an underscore. In their descriptions F is the cost of a
+share is in files whose name begins with an underscore. Where a description does not say otherwise,
+a method takes any number of losses and trains the unimodal heads with weight 1. F is the cost of a
 forward pass of the model. A step is
 
     for every part of the batch:  method.backward(forward, model)
@@ -9,24 +10,23 @@ forward pass of the model. A step is
     diagnostics = method.integrate(model), after which `.grad` is complete
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
+import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from utils.errors import BadInput
 from utils.registry import Contract
 
-NEEDS = {
+NEEDS = {  # what a method may need: why
     "whole_batch": "decides before it back-propagates, so not with --accumulate",
     "validation": "looks at held-out samples, --val_fraction",
     "unimodal_logits": "asks the fusion what each modality adds to its logits",
     "gates": "holds the gates of the fusion",
     "late_fusion": "needs encoders that exchange nothing",
-    "two_modalities": "has a rule for two modalities and no more",
     "teachers": "learns from runs of one modality, --umt_teachers",
     "waits_for_device": "has a solver on the host",
 }
@@ -34,29 +34,27 @@ NEEDS = {
 
 @dataclass
 class ForwardPass:
-    """One part of a batch after the forward pass: all that a method may look at.
+    """One part of a batch after the forward pass: all that a method may look at."""
 
-    losses:   {"multimodal" | modality: 0-d tensor}, the multimodal loss first; each times this
-              part's share of the batch, so that gradients of parts and processes add up
-    logits:   {"multimodal" | modality: (B, K)}
-    features: {modality: (B, D)}
-    target:   (B,) class indices
-    epoch:    0-based
-    inputs:   {modality: what the encoder got}
-    scale:    what the losses were multiplied by: the part's share of the batch, and the loss scale
-              of fp16; a method that adds a loss of its own multiplies it by this
-    sum:      adds tensors up over the processes of the run, in place, for methods that decide
-              before they back-propagate
-    """
-
+    # {"multimodal" | modality: 0-d}, the multimodal loss first; each times this part's share of the
+    # batch, so that gradients of parts and processes add up
     losses: dict[str, Tensor]
-    logits: dict[str, Tensor]
-    features: dict[str, Tensor]
-    target: Tensor
+    logits: dict[str, Tensor]  # {"multimodal" | modality: (B, K)}
+    features: dict[str, Tensor]  # {modality: (B, D)}
+    target: Tensor  # (B,) class indices
     epoch: int = 0
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = field(default_factory=dict)  # {modality: what the encoder got}
+    # what the losses were multiplied by: the part's share of the batch, and the loss scale of fp16;
+    # a method that adds a loss of its own multiplies it by this
     scale: float | Tensor = 1.0
+    # adds tensors up over the processes, in place, for methods that decide before they
+    # back-propagate
     sum: Callable[[list[Tensor]], None] = lambda tensors: None
+
+    @property
+    def joint_loss(self) -> Tensor:
+        """The multimodal loss; with a single modality its own."""
+        return next(iter(self.losses.values()))
 
 
 class Method(Contract):
@@ -67,6 +65,7 @@ class Method(Contract):
 
     needs: frozenset[str] | set[str] = frozenset()  # of NEEDS, checked once, before anything starts
     trains_unimodal_heads = True  # False: tables leave their accuracy out
+    memory: Mapping[str, object] = MappingProxyType({})  # what it remembers across `--resume`
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
@@ -99,14 +98,25 @@ class Method(Contract):
         return norms_of_sum(model.encoder_parameters())
 
     def state_dict(self) -> dict:
-        """What it must remember across `--resume`."""
-        return {}
+        return dict(self.memory)
 
     def load_state_dict(self, state: dict) -> None:
-        """Takes what `state_dict` gave."""
+        self.memory = dict(state)
 
 
 def norms_of_sum(groups: dict[str, list[Tensor]], name: str = "sum") -> dict[str, Tensor]:
     """{"norm/<group>/<name>": norm of `.grad`}."""
     gradients = {g: [p.grad for p in ps if p.grad is not None] for g, ps in groups.items()}
-    return {f"norm/{g}/{name}": get_total_norm(found) for g, found in gradients.items()}
+    return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items()}
+
+
+def check_at_least(least: float, **flags: float) -> None:
+    """Raises ValueError for a flag that is smaller, or nan."""
+    for flag, value in flags.items():
+        if not value >= least:
+            raise ValueError(f"--{flag} {value}: must be at least {least}")
+
+
+def generator_of(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A method's own random numbers: the same in every process and after a resume."""
+    return torch.Generator(device).manual_seed(1_000_003 * seed + epoch)

@@ -8,36 +8,13 @@ that are zero, are as in ../mmpareto.py. Every loss is back-propagated once: 5 F
 encoders, each with two losses.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from methods import Method, norms_of_sum
+from methods import Method, generator_of, norms_of_sum
 from mmpareto import LossGradients
-
-
-def in_units_of_the_longest(gram: Tensor) -> Tensor:
-    """Inner products (n, n) over the largest squared norm: free of the loss scale."""
-    longest = gram.diagonal().amax()
-    return gram / torch.where(longest > 0, longest, 1)
-
-
-def torchjd_weighting(name: str, install: str = "torchjd", **settings):
-    """A weighting of the library TorchJD: inner products (n, n) -> weights (n,).
-
-    Raises ValueError with the command that installs what is missing.
-    """
-    try:
-        from torchjd import aggregation
-    except ImportError as missing:
-        raise ValueError(f"needs TorchJD, pip install '{install}' ({missing})") from None
-    try:
-        return vars(aggregation)[name](**settings)
-    except (ImportError, KeyError) as missing:
-        raise ValueError(f"needs TorchJD, pip install '{install}' ({missing})") from None
 
 
 class PerLoss(Method):
@@ -47,6 +24,7 @@ class PerLoss(Method):
 
     def __init__(self, groups: str = "encoder"):
         self._together, self._gradients = groups == "together", None
+        self._generator = generator_of(seed=0, epoch=0)  # for methods that draw
 
     @staticmethod
     def add_options(parser):
@@ -59,8 +37,12 @@ class PerLoss(Method):
         )
 
     def factors(self, gram: Tensor, group: str, losses: list[str]) -> Tensor:
-        """(n,) factors of the gradients of n `losses` on `group`, from inner products (n, n)."""
-        raise NotImplementedError
+        """(n,) factors of the gradients of n `losses` on `group`, from inner products (n, n); here
+        ones, the uniform baseline."""
+        return torch.ones_like(gram[0])
+
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        self._generator = generator_of(seed, epoch)
 
     def backward(self, forward, model):
         if self._gradients is None:
@@ -76,22 +58,33 @@ class PerLoss(Method):
 
     def integrate(self, model):
         gradients, self._gradients = self._gradients, None
-        rules = {}
-        for group in gradients.groups:
-            losses = gradients.losses_of(group)
-            rules[group] = partial(self.factors, group=group, losses=losses)
+        rules = {
+            group: partial(self.factors, group=group, losses=gradients.losses_of(group))
+            for group in gradients.groups
+        }
         diagnostics = gradients.integrate(self.gamma, self.rescale, rules)
-        return diagnostics or norms_of_sum(gradients.groups)  # with one loss alone nothing is told
+        return diagnostics or norms_of_sum(gradients.groups)  # for one loss alone there are none
 
 
 class TorchJD(PerLoss):
-    """n times the weights that a weighting of TorchJD gives, see `torchjd_weighting`."""
+    """n times the weights that a weighting of the library TorchJD gives.
+
+    Raises ValueError with the command that installs what is missing.
+    """
 
     needs = {"waits_for_device"}
+    weighting: str  # the name of its class in TorchJD
+    package = "torchjd"
 
-    def __init__(self, groups: str, name: str, install: str = "torchjd", **settings):
+    def __init__(self, groups: str = "encoder", **settings):
         super().__init__(groups)
-        self._weighting = torchjd_weighting(name, install, **settings)
+        try:
+            from torchjd import aggregation
+
+            self._weigh = vars(aggregation)[self.weighting](**settings)
+        except (ImportError, KeyError) as missing:
+            raise ValueError(f"needs TorchJD, pip install '{self.package}' ({missing})") from None
 
     def factors(self, gram, group, losses):
-        return len(gram) * self._weighting(in_units_of_the_longest(gram))
+        longest = gram.diagonal().amax()  # its square: the loss scale is in all inner products
+        return len(gram) * self._weigh(gram / torch.where(longest > 0, longest, 1))

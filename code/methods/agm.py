@@ -15,35 +15,29 @@ Needs a fusion with unimodal logits. Unimodal heads: not trained. Cost: 3 F per 
 
 from torch.nn.functional import cross_entropy
 
+from methods import check_at_least
 from methods._modulation import Modulation, mean_of_others
 
 
 class Method(Modulation):
     def __init__(self, agm_alpha=1.0):
         super().__init__()
-        if not agm_alpha >= 0:
-            raise ValueError(f"--agm_alpha {agm_alpha}: must be at least 0")
-        self.alpha, self.steps, self.average = agm_alpha, 0, None
+        check_at_least(0, agm_alpha=agm_alpha)
+        self.alpha, self.memory = agm_alpha, {"steps": 0, "average": None}
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--agm_alpha", type=float, default=1.0, help="strength of the modulation, at least 0"
-        )
+        add = parser.add_argument
+        add("--agm_alpha", type=float, default=1.0, help="strength of the modulation, at least 0")
 
     def score(self, logits, target):
         return cross_entropy(logits, target, reduction="none")
 
-    def factors(self, scores):
-        self.steps += 1
-        before = scores if self.average is None else self.average.to(scores)
-        self.average = before + (scores - before) / self.steps
-        lead = (mean_of_others(scores) - scores).exp()
-        usual = (mean_of_others(self.average) - self.average).exp()
-        return (self.alpha * (usual - lead).clamp(max=10)).exp()
-
-    def state_dict(self):
-        return {"steps": self.steps, "average": self.average}
-
-    def load_state_dict(self, state):
-        self.steps, self.average = state["steps"], state["average"]
+    def factors(self, s):
+        steps, before = self.memory["steps"] + 1, self.memory["average"]
+        before = s if before is None else before.to(s)
+        S = before + (s - before) / steps
+        self.memory = {"steps": steps, "average": S}
+        r = (mean_of_others(s) - s).exp()
+        tau = (mean_of_others(S) - S).exp()
+        return (self.alpha * (tau - r).clamp(max=10)).exp()

@@ -6,14 +6,12 @@
 For orthogonal gradients of equal length this is their sum; a nearly opposed or nearly parallel
 pair gives a short step, as sigma is small then.
 
-Source: Senushkin et al. 2023, Eq. 11 to 13, equal weights; computed by TorchJD. Departs: the
-factor n (see _per_loss.py). No parameters. Any number of losses. Unimodal heads: yes. Cost: a
-backward pass per loss, 5 F per step.
+Source: Senushkin et al. 2023, Eq. 11 to 13, equal weights; computed by TorchJD. Departs: the factor
+n (see _per_loss.py). Cost: a backward pass per loss, 5 F per step.
 """
 
 from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups, "AlignedMTLWeighting")
+    weighting = "AlignedMTLWeighting"

@@ -8,18 +8,20 @@
 c = 0 is the mean, here the uniform baseline; for large c the direction becomes MGDA's.
 
 Source: Liu et al. 2021, Eq. 2 and Algorithm 1, c = 0.4 as in their NYU-v2 runs; w by TorchJD (a
-cone program). Departs: the factor n (see _per_loss.py). Any number of losses. Unimodal heads:
-yes. Cost: a backward pass per loss, 5 F per step, and a solver on the CPU.
+cone program). Departs: the factor n (see _per_loss.py). Cost: a backward pass per loss, 5 F per
+step, and a solver on the CPU.
 """
 
+from methods import check_at_least
 from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
+    weighting, package = "CAGradWeighting", "torchjd[cagrad]"
+
     def __init__(self, cagrad_c=0.4, groups="encoder"):
-        if not cagrad_c >= 0:
-            raise ValueError(f"--cagrad_c {cagrad_c}: must be at least 0")
-        super().__init__(groups, "CAGradWeighting", "torchjd[cagrad]", c=cagrad_c)
+        check_at_least(0, cagrad_c=cagrad_c)
+        super().__init__(groups, c=cagrad_c)
 
     @staticmethod
     def add_options(parser):

@@ -9,11 +9,11 @@ k runs over the multimodal and the unimodal branches, n of them. With equal rati
 second measurement, this is the uniform baseline.
 
 Source: Wang et al. 2020 (CVPR), Eq. 2 and Algorithm 1, online form. Departs: the ratios are
-measured on the branches of the model in training, every --g_blending_every epochs, where they
-first train a copy of the network for every branch; the weights sum to n and not to 1, to keep the
+measured on the branches of the model in training, every --g_blending_every epochs, where they first
+train a copy of the network for every branch; the weights sum to n and not to 1, to keep the
 learning rate; where no branch generalises better than before, the weights stay. Needs
---val_fraction. Any number of modalities. Unimodal heads: yes. Cost: 3 F per step; a forward pass
-of the training and the validation split per measurement.
+--val_fraction. Cost: 3 F per step; a forward pass of the training and the validation split per
+measurement.
 """
 
 import torch
@@ -31,9 +31,9 @@ def blending_weights(before: Tensor, now: Tensor) -> Tensor | None:
 
     before, now: (n, 2) training and validation loss of every branch.
     """
-    gain = (before[:, 1] - now[:, 1]).clamp(min=0)
-    overfitting = (now[:, 1] - now[:, 0]) - (before[:, 1] - before[:, 0])
-    ratio = gain / overfitting.square().clamp(min=LEAST)
+    G_k = (before[:, 1] - now[:, 1]).clamp(min=0)
+    O_k = (now[:, 1] - now[:, 0]) - (before[:, 1] - before[:, 0])
+    ratio = G_k / O_k.square().clamp(min=LEAST)
     return len(now) * ratio / ratio.sum() if ratio.sum() > 0 else None
 
 
@@ -41,16 +41,14 @@ class Method(methods.Method):
     needs = {"validation"}
 
     def __init__(self, g_blending_every=1):
-        if g_blending_every < 1:
-            raise ValueError(f"--g_blending_every {g_blending_every}: must be at least 1")
-        self.every, self.before, self.weights = g_blending_every, None, None
-        self._names = []  # of the losses
+        methods.check_at_least(1, g_blending_every=g_blending_every)
+        self.every, self.memory = g_blending_every, {"before": None, "weights": None}
+        self._applied = {}  # {loss: its weight in the last step}
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--g_blending_every", type=int, default=1, metavar="N", help="epochs per measurement"
-        )
+        add = parser.add_argument
+        add("--g_blending_every", type=int, default=1, metavar="N", help="epochs per measurement")
 
     def start_epoch(self, epoch, model, loaders, seed=0):
         if model.fusion is None or epoch % self.every:
@@ -60,26 +58,17 @@ class Method(methods.Method):
             logits, _, target = predict(model, loaders[split])
             columns.append([cross_entropy(x.double(), target).item() for x in logits.values()])
         now = torch.tensor(columns, dtype=torch.float64).T
-        if self.before is not None:
-            found = blending_weights(self.before, now)
-            self.weights = self.weights if found is None else found
-        self.before = now
+        before, weights = self.memory["before"], self.memory["weights"]
+        measured = None if before is None else blending_weights(before, now)
+        self.memory = {"before": now, "weights": weights if measured is None else measured}
 
     def backward(self, forward, model):
-        self._names = list(forward.losses)
-        weighted = zip(self._weights_now(), forward.losses.values())
-        sum(weight * loss for weight, loss in weighted).backward()
+        weights = self.memory["weights"]
+        weights = [1.0] * len(forward.losses) if weights is None else weights.tolist()
+        self._applied = dict(zip(forward.losses, weights))
+        sum(self._applied[name] * loss for name, loss in forward.losses.items()).backward()
 
     def integrate(self, model):
-        shares = [torch.tensor(w / len(self._names)) for w in self._weights_now()]
-        named = {f"weight/loss/{name}": share for name, share in zip(self._names, shares)}
-        return super().integrate(model) | named
-
-    def _weights_now(self) -> list[float]:
-        return [1.0] * len(self._names) if self.weights is None else self.weights.tolist()
-
-    def state_dict(self):
-        return {"before": self.before, "weights": self.weights}
-
-    def load_state_dict(self, state):
-        self.before, self.weights = state["before"], state["weights"]
+        n = len(self._applied)
+        shares = {f"weight/loss/{name}": torch.tensor(w / n) for name, w in self._applied.items()}
+        return super().integrate(model) | shares

@@ -10,14 +10,15 @@ With equal norms and losses the weights stay 1: the uniform baseline.
 Source: Chen et al. 2018, Eq. 1 and 2, Algorithm 1; alpha = 1.5 and eta = 0.025 as in their NYU-v2
 runs; log K stands for the loss before training, as they advise for cross-entropy. Departs: weights
 for every group, where the paper has one set for its shared layers; norms divided by their mean, so
-that a loss scale does not matter; plain gradient descent on w, kept at least 0.01. Any number of
-losses. Unimodal heads: yes, with weight 1. Cost: a backward pass per loss, 5 F per step.
+that a loss scale does not matter; plain gradient descent on w, kept at least 0.01. Cost: a backward
+pass per loss, 5 F per step.
 """
 
 from math import log
 
 import torch
 
+from methods import check_at_least
 from methods._per_loss import PerLoss
 
 LEAST = 0.01  # a weight that reached 0 would stay there
@@ -26,23 +27,17 @@ LEAST = 0.01  # a weight that reached 0 would stay there
 class Method(PerLoss):
     def __init__(self, gradnorm_alpha=1.5, gradnorm_lr=0.025, groups="encoder"):
         super().__init__(groups)
-        if not gradnorm_alpha >= 0:
-            raise ValueError(f"--gradnorm_alpha {gradnorm_alpha}: must be at least 0")
-        if not gradnorm_lr >= 0:
-            raise ValueError(f"--gradnorm_lr {gradnorm_lr}: must be at least 0")
-        self.alpha, self.rate = gradnorm_alpha, gradnorm_lr
-        self.weights = {}  # {group: (n,)}
+        check_at_least(0, gradnorm_alpha=gradnorm_alpha, gradnorm_lr=gradnorm_lr)
+        self.alpha, self.eta = gradnorm_alpha, gradnorm_lr
+        self.memory = {}  # {group: weights (n,)}
         self._totals = {}  # {loss: its value so far in this batch, over log K}
 
     @staticmethod
     def add_options(parser):
         PerLoss.add_options(parser)
-        parser.add_argument(
-            "--gradnorm_alpha", type=float, default=1.5, help="force towards equal training rates"
-        )
-        parser.add_argument(
-            "--gradnorm_lr", type=float, default=0.025, help="learning rate of the loss weights"
-        )
+        add = parser.add_argument
+        add("--gradnorm_alpha", type=float, default=1.5, help="force towards equal training rates")
+        add("--gradnorm_lr", type=float, default=0.025, help="learning rate of the loss weights")
 
     def backward(self, forward, model):
         for name, loss in forward.losses.items():  # a loss scale is in all, and only ratios count
@@ -60,23 +55,17 @@ class Method(PerLoss):
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        weights = self.weights.get(group, torch.ones_like(norms)).to(norms)
+        w = self.memory.get(group, torch.ones_like(norms)).to(norms)
         values = torch.stack([self._totals[name] for name in losses]).to(norms)
-        self.weights[group] = updated(weights, norms, values, self.alpha, self.rate)
-        return weights
-
-    def state_dict(self):
-        return dict(self.weights)
-
-    def load_state_dict(self, state):
-        self.weights = dict(state)
+        self.memory[group] = updated(w, norms, values, self.alpha, self.eta)
+        return w
 
 
-def updated(weights, norms, losses, alpha, rate):
+def updated(w, norms, losses, alpha, eta):
     """(n,) weights after one step. All (n,); losses in any common unit."""
     norms = norms / norms.mean().clamp(min=torch.finfo(norms.dtype).tiny)
-    lengths = weights * norms
-    slowness = torch.where(losses.mean() > 0, losses / losses.mean(), 1)
-    target = lengths.mean() * slowness**alpha
-    weights = (weights - rate * (lengths - target).sign() * norms).clamp(min=LEAST)
-    return weights * len(weights) / weights.sum()
+    G = w * norms
+    r = torch.where(losses.mean() > 0, losses / losses.mean(), 1)
+    target = G.mean() * r**alpha
+    w = (w - eta * (G - target).sign() * norms).clamp(min=LEAST)
+    return w * len(w) / w.sum()

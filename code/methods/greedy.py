@@ -12,11 +12,12 @@ tolerance this is the uniform baseline on that fusion.
 Source: Wu et al. 2022 (ICML), Sec. 4 and Algorithm 1; the sums, the logarithm and the held gate as
 in their published code, and its defaults: tolerance 0.01, 5 steps, 2 epochs without. Departs: the
 multimodal loss is in the sum, where they sum the branches' alone and average their logits; an
-encoder's own head is not part of its speed. For two modalities the rule is theirs; with more it
-is by the largest and the smallest. Unimodal heads: yes. Cost: 3 F per step.
+encoder's own head is not part of its speed. For two modalities the rule is theirs; with more it is
+by the largest and the smallest. Cost: 3 F per step.
 """
 
 import torch
+from torch.nn.utils import get_total_norm
 from torch.utils._pytree import tree_map
 
 import methods
@@ -26,15 +27,13 @@ class Method(methods.Method):
     needs = {"whole_batch", "gates"}
 
     def __init__(self, greedy_tolerance=0.01, greedy_steps=5, greedy_start=2):
-        if not greedy_tolerance >= 0:
-            raise ValueError(f"--greedy_tolerance {greedy_tolerance}: must be at least 0")
-        if greedy_steps < 1:
-            raise ValueError(f"--greedy_steps {greedy_steps}: must be at least 1")
-        if greedy_start < 0:
-            raise ValueError(f"--greedy_start {greedy_start}: must be at least 0")
+        methods.check_at_least(0, greedy_tolerance=greedy_tolerance, greedy_start=greedy_start)
+        methods.check_at_least(1, greedy_steps=greedy_steps)
         self.tolerance, self.window, self.start = greedy_tolerance, greedy_steps, greedy_start
-        self.state = {}  # tensors, so that nothing waits for the device; see `_look_back`
-        self._epoch, self._loss_scale, self._samples, self._gates = 0, 1.0, None, []
+        self.memory = {}  # tensors, so that nothing waits for the device; see `_count_step`
+        self._epoch, self._scale_per_sample = 0, 1.0
+        # of the batch: how many samples, and their gates summed, per stage {modality: (C,)}
+        self._samples, self._gates = None, []
 
     @staticmethod
     def add_options(parser):
@@ -43,87 +42,78 @@ class Method(methods.Method):
         add("--greedy_steps", type=int, default=5, metavar="N", help="steps with held gates")
         add("--greedy_start", type=int, default=2, metavar="EPOCHS", help="epochs without")
 
-    @torch.no_grad()
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        device = next(model.parameters()).device
+        self.memory = tree_map(lambda x: x.to(device) if torch.is_tensor(x) else x, self.memory)
+        self._hold_gates(model)  # which after a resume does not know
+
     def backward(self, forward, model):
-        with torch.enable_grad():
-            super().backward(forward, model)
-        if model.fusion is None:
-            return
-        gates = model.fusion.last_gates
-        self._gates = [{m: exact(x).sum(0) for m, x in stage.items()} for stage in gates]
-        like = next(iter(self._gates[0].values()))
-        self._samples = torch.tensor(len(forward.target)).to(like)
-        self._epoch, self._loss_scale = forward.epoch, forward.scale / len(forward.target)
+        super().backward(forward, model)
+        if model.fusion is not None:
+            gates = model.fusion.last_gates
+            any_gate = next(iter(gates[0].values()))
+            wide = torch.promote_types(any_gate.dtype, torch.float32)  # not in half precision
+            self._gates = tree_map(lambda gate: gate.sum(0, dtype=wide), gates)
+            samples = len(forward.target)
+            self._samples = torch.full((), samples, dtype=wide, device=any_gate.device)
+            self._scale_per_sample = forward.scale / samples
+            self._epoch = forward.epoch
 
     def to_sum(self, model):
         if model.fusion is None:
             return super().to_sum(model)
-        of_gates = [x for stage in self._gates for x in stage.values()]
-        return [*super().to_sum(model), self._samples, *of_gates]
+        gates = [x for stage in self._gates for x in stage.values()]
+        return [*super().to_sum(model), self._samples, *gates]
 
     @torch.no_grad()
     def integrate(self, model):
         diagnostics = super().integrate(model)
         if model.fusion is not None:
-            diagnostics |= self._look_back(model)
-            self._hold(model)
+            speeds = self._count_step(model)
+            self._choose_held(speeds)
+            self._hold_gates(model)
+            diagnostics |= {f"speed/{m}": s for m, s in zip(model.encoders, speeds)}
         return diagnostics
 
-    def _look_back(self, model):
-        """After a step: the mean gates, the speeds, and whether to hold gates in those to come."""
-        sums, samples = self._gates, self._samples
+    def _count_step(self, model):
+        """Counts gates and moves of this step in; the speeds s (M,)."""
         encoders, gates = model.encoder_parameters(), model.fusion.gate_parameters()
-        moves = [relative_move(ps) for m in encoders for ps in (gates[m], encoders[m])]
+        mu = torch.stack([torch.stack([move(gates[m]), move(encoders[m])]) for m in encoders])
         # without the loss scale of fp16, which would weigh the steps
-        moves = torch.stack(moves).view(-1, 2) / (self._loss_scale * samples) ** 2
-
-        state = self.state = self.state or {
-            "steps": 0,
-            "gates": [{m: torch.zeros_like(x) for m, x in stage.items()} for stage in sums],
-            "moves": torch.zeros_like(moves),  # (M, 2): of the gates, of the encoder
-            "held": torch.zeros((), dtype=torch.long, device=moves.device),  # which modality
-            "left": torch.zeros((), dtype=torch.long, device=moves.device),  # for how many steps
-        }
-        state["steps"] += 1
-        for means, stage in zip(state["gates"], sums):
-            for modality, x in stage.items():
-                means[modality] += (x / samples - means[modality]) / state["steps"]
-        regular = state["left"] == 0
-        state["moves"] += torch.where(regular, moves, 0)
-        speeds = (state["moves"][:, 0] / state["moves"][:, 1]).log10()
-        biased = regular & (speeds.max() - speeds.min() > self.tolerance)
-        biased &= self._epoch >= self.start
-        state["held"] = torch.where(biased, speeds.argmax(), state["held"])
-        state["left"] = torch.where(biased, self.window, (state["left"] - 1).clamp(min=0))
-        return {f"speed/{m}": speed for m, speed in zip(encoders, speeds)}
-
-    def _hold(self, model):
-        if self.state:
-            is_on = self.state["left"] > 0
-            model.fusion.held = {
-                m: (is_on & (self.state["held"] == i), [stage[m] for stage in self.state["gates"]])
-                for i, m in enumerate(model.encoders)
+        mu = mu / (self._scale_per_sample * self._samples) ** 2
+        if not self.memory:
+            self.memory = {
+                "steps": 0,
+                "gates": tree_map(torch.zeros_like, self._gates),  # means over all steps
+                "moves": torch.zeros_like(mu),  # (M, 2) sums of mu: of the gates, of the encoder
+                "held": torch.zeros((), dtype=torch.long, device=mu.device),  # which modality
+                "left": torch.zeros((), dtype=torch.long, device=mu.device),  # for how many steps
             }
+        memory = self.memory
+        memory["steps"] += 1
+        for means, sums in zip(memory["gates"], self._gates):
+            for modality, x in sums.items():
+                means[modality] += (x / self._samples - means[modality]) / memory["steps"]
+        is_regular = memory["left"] == 0
+        memory["moves"] += torch.where(is_regular, mu, 0)
+        return (memory["moves"][:, 0] / memory["moves"][:, 1]).log10()
 
-    def start_epoch(self, epoch, model, loaders, seed=0):
-        device = next(model.parameters()).device
-        self.state = tree_map(lambda x: x.to(device) if torch.is_tensor(x) else x, self.state)
-        self._hold(model)  # which after a resume does not know
+    def _choose_held(self, s):
+        """Whose gates to hold in the steps to come, and in how many of them."""
+        memory = self.memory
+        is_regular = memory["left"] == 0
+        starts = is_regular & (s.max() - s.min() > self.tolerance) & (self._epoch >= self.start)
+        memory["held"] = torch.where(starts, s.argmax(), memory["held"])
+        memory["left"] = torch.where(starts, self.window, (memory["left"] - 1).clamp(min=0))
 
-    def state_dict(self):
-        return dict(self.state)
-
-    def load_state_dict(self, state):
-        self.state = dict(state)
-
-
-def exact(x):
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    def _hold_gates(self, model):
+        if self.memory:
+            is_on, held = self.memory["left"] > 0, self.memory["held"]
+            model.fusion.is_held = {m: is_on & (held == i) for i, m in enumerate(model.encoders)}
+            model.fusion.held_gates = self.memory["gates"]
 
 
-def relative_move(parameters):
-    """|g|^2 / |theta|^2 of all together."""
-    pairs = [(p.grad, p) for p in parameters if p.grad is not None]
-    sums = [torch.stack([exact(x).square().sum() for x in own]).sum() for own in zip(*pairs)]
-    return sums[0] / sums[1]
+def move(parameters):
+    """mu = |g|^2 / |theta|^2 of all that have a gradient, together."""
+    moved = [p for p in parameters if p.grad is not None]
+    return (get_total_norm([p.grad for p in moved]) / get_total_norm(moved)) ** 2

@@ -7,14 +7,12 @@ For gradients of equal length this is their sum. Weights may be negative. Where 
 exactly opposed nothing has that property: zero.
 
 Source: Liu et al. 2021, "Towards Impartial Multi-task Learning", Sec. 3.1; computed by TorchJD,
-which covers linearly dependent gradients too. Departs: the factor n (see _per_loss.py). No
-parameters. Any number of losses. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per
-step.
+which covers linearly dependent gradients too. Departs: the factor n (see _per_loss.py). Cost: a
+backward pass per loss, 5 F per step.
 """
 
 from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups, "IMTLGWeighting")
+    weighting = "IMTLGWeighting"

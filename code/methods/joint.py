@@ -10,7 +10,7 @@ class Method(methods.Method):
     trains_unimodal_heads = False
 
     def backward(self, forward, model):
-        next(iter(forward.losses.values())).backward()  # the multimodal loss comes first
+        forward.joint_loss.backward()
 
     def integrate(self, model):
         return methods.norms_of_sum(model.encoder_parameters(), "multimodal")

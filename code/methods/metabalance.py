@@ -8,8 +8,8 @@ that are and stay equal, or r = 0, this is the uniform baseline; with r = 1 an a
 is as long as the target's.
 
 Source: He et al. 2022, Eq. 3 to 5, "strategy C" (up and down); r = 0.7, beta = 0.9 as there.
-Departs: one norm for a group, where the paper takes one per layer. Any number of losses. Unimodal
-heads: yes. Cost: a backward pass per loss, 5 F per step.
+Departs: one norm for a group, where the paper takes one per layer. Cost: a backward pass per loss,
+5 F per step.
 """
 
 import torch
@@ -24,30 +24,20 @@ class Method(PerLoss):
             raise ValueError(f"--metabalance_relax {metabalance_relax}: must be within [0, 1]")
         if not 0 <= metabalance_beta < 1:
             raise ValueError(f"--metabalance_beta {metabalance_beta}: must be within [0, 1)")
-        self.relax, self.beta = metabalance_relax, metabalance_beta
-        self.averages = {}  # {group: (n,)}
+        self.r, self.beta = metabalance_relax, metabalance_beta
+        self.memory = {}  # {group: m (n,), the multimodal loss first}
 
     @staticmethod
     def add_options(parser):
         PerLoss.add_options(parser)
-        parser.add_argument(
-            "--metabalance_relax", type=float, default=0.7, help="r: 0 leaves, 1 equals magnitudes"
-        )
-        parser.add_argument(
-            "--metabalance_beta", type=float, default=0.9, help="of the moving average of norms"
-        )
+        add = parser.add_argument
+        add("--metabalance_relax", type=float, default=0.7, help="r: 0 leaves, 1 equals magnitudes")
+        add("--metabalance_beta", type=float, default=0.9, help="of the moving average of norms")
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        before = self.averages.get(group, torch.zeros_like(norms)).to(norms.device)
-        average = self.beta * before + (1 - self.beta) * norms
-        self.averages[group] = average
-        ratio = torch.where(average > 0, average[0] / average, 1)
-        factors = self.relax * ratio + 1 - self.relax
-        return torch.cat([torch.ones_like(factors[:1]), factors[1:]])
-
-    def state_dict(self):
-        return dict(self.averages)
-
-    def load_state_dict(self, state):
-        self.averages = dict(state)
+        before = self.memory.get(group, torch.zeros_like(norms)).to(norms.device)
+        m = self.memory[group] = self.beta * before + (1 - self.beta) * norms
+        factors = self.r * torch.where(m > 0, m[0] / m, 1) + 1 - self.r
+        factors[0] = 1
+        return factors

@@ -7,9 +7,9 @@ An APPROXIMATION of --method pareto: |sum_i alpha_i z_i| bounds the norm that th
 minimise, up to the encoder's Jacobian; conflicts that arise within the encoder are not seen. For an
 encoder whose Jacobian is orthogonal the two are equal.
 
-Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Any number of losses.
-Unimodal heads: yes, with weight 1. Cost: one backward pass of every encoder, 3 F per step, beside
-the heads'. Refuses --accumulate: the whole batch must be known before the encoders' pass.
+Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Cost: one backward
+pass of every encoder, 3 F per step, beside the heads'. Refuses --accumulate: the whole batch must
+be known before the encoders' pass.
 """
 
 import torch
@@ -25,35 +25,36 @@ class Method(methods.Method):
         self._diagnostics = {}
 
     def backward(self, forward, model):
-        losses, features = list(forward.losses.values()), forward.features
-        names = list(forward.losses)
-        encoders = {id(p) for ps in model.encoder_parameters().values() for p in ps}
-        heads = [p for p in model.parameters() if id(p) not in encoders and p.requires_grad]
-        at_features = [
-            torch.autograd.grad(loss, list(features.values()), retain_graph=True, allow_unused=True)
-            for loss in losses
-        ]
-        at_heads = torch.autograd.grad(sum(losses), heads, retain_graph=True, allow_unused=True)
+        losses, features = forward.losses, list(forward.features.values())
+        of_encoders = {id(p) for ps in model.encoder_parameters().values() for p in ps}
+        heads = [p for p in model.parameters() if id(p) not in of_encoders and p.requires_grad]
+        gradients = {
+            name: torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+            for name, loss in losses.items()
+        }
+        summed = sum(losses.values())
+        at_heads = torch.autograd.grad(summed, heads, retain_graph=True, allow_unused=True)
         for p, gradient in zip(heads, at_heads):
             p.grad = gradient
 
-        found, reaching = {}, {}
-        for modality, rows in zip(features, zip(*at_features)):
-            reaching[modality] = [(n, z) for n, z in zip(names, rows) if z is not None]
-        grams = {m: inner_products([z for _, z in rows]) for m, rows in reaching.items()}
+        z = {}  # {modality: {name of a loss that reaches its features: z_i}}
+        for position, modality in enumerate(forward.features):
+            rows = {name: of_loss[position] for name, of_loss in gradients.items()}
+            z[modality] = {name: row for name, row in rows.items() if row is not None}
+        grams = {modality: inner_products(rows.values()) for modality, rows in z.items()}
         forward.sum(list(grams.values()))
-        mixtures = []
-        for modality, rows in reaching.items():
+        mixtures, self._diagnostics = [], {}
+        for modality, rows in z.items():
             norms = grams[modality].diagonal().sqrt()
-            weights = least_norm_weights(grams[modality])
-            factors = (norms > 0).sum().clamp(min=1) * weights
-            mixtures.append(sum(c.to(z.dtype) * z for c, (_, z) in zip(factors, rows)))
+            alpha = least_norm_weights(grams[modality])
+            n = (norms > 0).sum().clamp(min=1)
+            mixtures.append(sum(c.to(z_i.dtype) * z_i for c, z_i in zip(n * alpha, rows.values())))
             if len(rows) > 1:
-                found[f"cosine/{modality}"] = cosines(grams[modality]).amin()
-            for (name, _), weight, norm in zip(rows, weights, norms):
-                found |= {f"weight/{modality}/{name}": weight, f"norm/{modality}/{name}": norm}
-        torch.autograd.backward(list(features.values()), mixtures)
-        self._diagnostics = found
+                self._diagnostics[f"cosine/{modality}"] = cosines(grams[modality]).amin()
+            for name, weight, norm in zip(rows, alpha, norms):
+                self._diagnostics[f"weight/{modality}/{name}"] = weight
+                self._diagnostics[f"norm/{modality}/{name}"] = norm
+        torch.autograd.backward(features, mixtures)
 
     def integrate(self, model):
         return self._diagnostics

@@ -4,7 +4,7 @@
 
 The formula in full, with its limits and sources, stands in ../mmpareto.py, the file that others
 lift into their own code; this one gives it its flags. `--gamma 1` without conflict is the uniform
-baseline. Any number of losses. Unimodal heads: yes, with weight 1.
+baseline.
 
 Source: Wei & Hu 2024, Algorithm 1. Cost: a backward pass per loss, 5 F per step.
 """
@@ -23,10 +23,9 @@ class Method(PerLoss):
     @staticmethod
     def add_options(parser):
         PerLoss.add_options(parser)
-        parser.add_argument(
-            "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
-        )
-        parser.add_argument(
+        add = parser.add_argument
+        add("--gamma", type=float, default=1.5, help="magnitude gain of encoders' gradients, > 0")
+        add(
             "--rescale",
             choices=("tensor", "encoder", "none"),
             default="tensor",

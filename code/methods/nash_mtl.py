@@ -9,8 +9,8 @@ takes no part.
 
 Source: Navon et al. 2022, Eq. 5 and Claim 3.1. Departs: solved exactly in every step, where the
 paper takes a few steps of a convex-concave procedure; the factors sum to n (see _per_loss.py),
-where the paper's step has length sqrt(n) whatever the gradients. No parameters. Any number of
-losses. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
+where the paper's step has length sqrt(n) whatever the gradients. Cost: a backward pass per loss,
+5 F per step.
 """
 
 import torch
@@ -42,11 +42,10 @@ def bargained(cosine):
 class Method(PerLoss):
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        there = norms > 0
+        takes_part = norms > 0
         apart = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        b = bargained(torch.where(there.outer(there), cosines(gram), apart))
+        b = bargained(torch.where(takes_part.outer(takes_part), cosines(gram), apart))
         # an index that is a tensor: norms[i] would wait for the device
-        unit = norms.index_select(0, there.to(norms.dtype).argmax(0, keepdim=True))
-        reach = torch.where(there, unit / norms, 0)
-        weights = b * reach
-        return there.sum() * weights / weights.sum().clamp(min=torch.finfo(norms.dtype).tiny)
+        unit = norms.index_select(0, takes_part.to(norms.dtype).argmax(0, keepdim=True))
+        a = b * torch.where(takes_part, unit / norms, 0)  # a_i = b_i / |g_i|, in some unit
+        return takes_part.sum() * a / a.sum().clamp(min=torch.finfo(norms.dtype).tiny)

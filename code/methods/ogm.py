@@ -15,26 +15,21 @@ Unimodal heads: not trained. Cost: 3 F per step, as one joint loss.
 
 import torch
 
+from methods import check_at_least
 from methods._modulation import Modulation, mean_of_others
 
 
 class Method(Modulation):
     def __init__(self, ogm_alpha=0.1, ogm_epochs=0):
         super().__init__()
-        if not ogm_alpha >= 0:
-            raise ValueError(f"--ogm_alpha {ogm_alpha}: must be at least 0")
-        if ogm_epochs < 0:
-            raise ValueError(f"--ogm_epochs {ogm_epochs}: must be at least 0")
+        check_at_least(0, ogm_alpha=ogm_alpha, ogm_epochs=ogm_epochs)
         self.alpha, self.epochs, self.epoch = ogm_alpha, ogm_epochs, 0
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--ogm_alpha", type=float, default=0.1, help="strength of the modulation, at least 0"
-        )
-        parser.add_argument(
-            "--ogm_epochs", type=int, default=0, help="modulated ones, the first N; 0: all"
-        )
+        add = parser.add_argument
+        add("--ogm_alpha", type=float, default=0.1, help="strength of the modulation, at least 0")
+        add("--ogm_epochs", type=int, default=0, help="modulated ones, the first N; 0: all")
 
     def start_epoch(self, epoch, model, loaders, seed=0):
         self.epoch = epoch
@@ -45,8 +40,8 @@ class Method(Modulation):
     def _is_modulated(self):
         return not self.epochs or self.epoch < self.epochs
 
-    def factors(self, scores):
+    def factors(self, s):
         if not self._is_modulated():
-            return torch.ones_like(scores)
-        ratio = scores / mean_of_others(scores).clamp(min=torch.finfo(scores.dtype).tiny)
-        return torch.where(ratio > 1, 1 - (self.alpha * ratio).tanh(), 1)
+            return torch.ones_like(s)
+        rho = s / mean_of_others(s).clamp(min=torch.finfo(s.dtype).tiny)
+        return torch.where(rho > 1, 1 - (self.alpha * rho).tanh(), 1)

@@ -11,7 +11,7 @@ Unimodal heads: not trained. Cost: 3 F per step, as one joint loss, and a normal
 
 import torch
 
-from methods import ogm
+from methods import generator_of, ogm
 
 
 class Method(ogm.Method):
@@ -24,15 +24,12 @@ class Method(ogm.Method):
         self._generator, self._seed = None, seed  # made anew on the device of the gradients
 
     def modulate(self, gradients, factor):
-        if self._is_modulated():
-            if self._generator is None:
-                # its own: the same noise in every process and after a resume
-                self._generator = torch.Generator(gradients[0].device)
-                self._generator.manual_seed(1_000_003 * self._seed + self.epoch)
-            deviations = [g.std() if g.ndim == 4 else None for g in gradients]
+        if not self._is_modulated():
+            return super().modulate(gradients, factor)
+        if self._generator is None:
+            self._generator = generator_of(self._seed, self.epoch, gradients[0].device)
+        convolutions = [g for g in gradients if g.ndim == 4]
+        deviations = [g.std() for g in convolutions]  # before they are scaled
         super().modulate(gradients, factor)
-        if self._is_modulated():
-            for g, deviation in zip(gradients, deviations):
-                if deviation is not None:
-                    noise = torch.empty_like(g).normal_(generator=self._generator)
-                    g.addcmul_(noise, deviation)
+        for g, deviation in zip(convolutions, deviations):
+            g.addcmul_(torch.empty_like(g).normal_(generator=self._generator), deviation)

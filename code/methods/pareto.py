@@ -15,4 +15,5 @@ from mmpareto import least_norm_weights
 
 class Method(PerLoss):
     def factors(self, gram, group, losses):
-        return (gram.diagonal() > 0).sum() * least_norm_weights(gram)
+        n = (gram.diagonal() > 0).sum()
+        return n * least_norm_weights(gram)

@@ -6,8 +6,8 @@
 
 Without conflict this is the uniform baseline.
 
-Source: Yu et al. 2020, Algorithm 1. No parameters. Any number of losses; with two the order does
-not matter. Unimodal heads: yes. Cost: a backward pass per loss, 5 F per step.
+Source: Yu et al. 2020, Algorithm 1. Any number of losses; with two the order does not matter. Cost:
+a backward pass per loss, 5 F per step.
 """
 
 import torch
@@ -22,26 +22,18 @@ def projected(gram, orders):
     """
     total = torch.zeros_like(gram[0])
     for i, order in enumerate(orders.tolist()):
-        own = torch.zeros_like(gram[0])
-        own[i] = 1
+        c = torch.zeros_like(gram[0])  # g_i' = sum_j c_j g_j
+        c[i] = 1
         for j in order:
             if j != i:
-                product = gram[j] @ own
+                product = gram[j] @ c
                 opposed = (product < 0) & (gram[j, j] > 0)
-                own[j] -= torch.where(opposed, product / gram[j, j], 0)
-        total += own
+                c[j] -= torch.where(opposed, product / gram[j, j], 0)
+        total += c
     return total
 
 
 class Method(PerLoss):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups)
-        self._generator = torch.Generator().manual_seed(0)
-
-    def start_epoch(self, epoch, model, loaders, seed=0):
-        # its own generator: the same order in every process and after a resume
-        self._generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
-
     def factors(self, gram, group, losses):
         n = len(gram)
         orders = torch.stack([torch.randperm(n, generator=self._generator) for _ in range(n)])

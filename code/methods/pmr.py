@@ -17,6 +17,7 @@ per step; a forward pass of the training split per epoch.
 """
 
 import torch
+from torch.nn.functional import one_hot
 
 import methods
 from methods._modulation import mean_of_others
@@ -28,14 +29,12 @@ class Method(methods.Method):
     trains_unimodal_heads = False
 
     def __init__(self, pmr_alpha=1.0, pmr_mu=0.01, pmr_entropy_epochs=5, pmr_momentum=0.2):
-        for flag, value in (("pmr_alpha", pmr_alpha), ("pmr_mu", pmr_mu)):
-            if not value >= 0:
-                raise ValueError(f"--{flag} {value}: must be at least 0")
+        methods.check_at_least(0, pmr_alpha=pmr_alpha, pmr_mu=pmr_mu)
         if not 0 <= pmr_momentum < 1:
             raise ValueError(f"--pmr_momentum {pmr_momentum}: must be within [0, 1)")
         self.alpha, self.mu = pmr_alpha, pmr_mu
         self.momentum, self.entropy_epochs = pmr_momentum, pmr_entropy_epochs
-        self.prototypes = {}  # {modality: (K, D)}
+        self.memory = {}  # {modality: prototypes c (K, D)}
         self._factors = {}
 
     @staticmethod
@@ -51,44 +50,38 @@ class Method(methods.Method):
             return
         logits, features, target = predict(model, loaders["train_plain"])
         classes = next(iter(logits.values())).shape[1]
-        member = torch.nn.functional.one_hot(target, classes).double()  # (N, K)
+        member = one_hot(target, classes).double()  # (N, K)
         for modality, values in features.items():
-            found = member.T @ values.double() / member.sum(0).clamp(min=1)[:, None]
-            before = self.prototypes.get(modality, found).cpu()
-            self.prototypes[modality] = self.momentum * before + (1 - self.momentum) * found
+            mean = member.T @ values.double() / member.sum(0).clamp(min=1)[:, None]
+            c = self.memory.get(modality, mean).cpu()
+            self.memory[modality] = self.momentum * c + (1 - self.momentum) * mean
 
     def backward(self, forward, model):
-        loss = next(iter(forward.losses.values()))  # the multimodal one is first
-        if self.prototypes:
-            extra, self._factors = self._extra_loss(forward)
-            loss = loss + forward.scale * extra
+        loss = forward.joint_loss
+        if self.memory:
+            loss = loss + forward.scale * self._prototype_loss(forward)
         loss.backward()
 
     def integrate(self, model):
         return methods.norms_of_sum(model.encoder_parameters()) | self._factors
 
-    def _extra_loss(self, forward):
-        target, entropies, losses, sums = forward.target, [], [], []
+    def _prototype_loss(self, forward):
+        p_target, L, H = [], [], []  # of every modality
         for modality, features in forward.features.items():
             work = torch.promote_types(features.dtype, torch.float32)  # not in half precision
-            prototypes = self.prototypes[modality].to(features.device, work)
-            log_p = (-torch.cdist(features.to(work), prototypes)).log_softmax(1)
-            right = log_p.gather(1, target[:, None])[:, 0]
-            losses.append(-right.mean())
-            sums.append(right.detach().exp().sum())
-            entropies.append(-(log_p.exp() * log_p).sum(1).mean())
-        scores = torch.stack(sums).double()
-        forward.sum([scores])
-        scores = scores.clamp(min=1e-12)
-        ratio = scores / mean_of_others(scores)
-        behind, ahead = (1 / ratio - 1).clamp(0, 1), (ratio - 1).clamp(0, 1)  # no gradient
-        extra = self.alpha * (behind * torch.stack(losses)).sum()
+            c = self.memory[modality].to(features.device, work)
+            log_p = (-torch.cdist(features.to(work), c)).log_softmax(1)
+            log_p_target = log_p.gather(1, forward.target[:, None])[:, 0]
+            p_target.append(log_p_target.detach().exp().sum())
+            L.append(-log_p_target.mean())
+            H.append(-(log_p.exp() * log_p).sum(1).mean())
+        sums = torch.stack(p_target).double()
+        forward.sum([sums])
+        sums = sums.clamp(min=1e-12)
+        rho = sums / mean_of_others(sums)  # no gradient
+        b = (1 / rho - 1).clamp(0, 1)
+        self._factors = {f"factor/{m}": b_m for m, b_m in zip(forward.features, b)}
+        loss = self.alpha * (b * torch.stack(L)).sum()
         if forward.epoch < self.entropy_epochs:
-            extra = extra - self.mu * (ahead * torch.stack(entropies)).sum()
-        return extra, {f"factor/{m}": b for m, b in zip(forward.features, behind)}
-
-    def state_dict(self):
-        return dict(self.prototypes)
-
-    def load_state_dict(self, state):
-        self.prototypes = dict(state)
+            loss = loss - self.mu * ((rho - 1).clamp(0, 1) * torch.stack(H)).sum()
+        return loss

@@ -10,9 +10,8 @@ g_m and g_u are the gradients of the multimodal loss and of the encoder's own. T
 `--method mmpareto`, but for gradients that oppose each other exactly: there it is noise or nan.
 
 Source: GeWu-Lab/MMPareto_ICML2024; written from a description of what it does, without any of
-../mmpareto.py. Unimodal heads: yes, with weight 1. Cost: a backward pass more than there are
-losses, 7 F per step, and numbers that are waited for. Refuses --accumulate, and fusions in which
-encoders meet.
+../mmpareto.py. Cost: a backward pass more than there are losses, 7 F per step, and numbers that are
+waited for. Refuses --accumulate, and fusions in which encoders meet.
 """
 
 import torch
@@ -43,9 +42,8 @@ class Method(methods.Method):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--gamma", type=float, default=1.5, help="magnitude gain of the encoders' gradient, > 0"
-        )
+        add = parser.add_argument
+        add("--gamma", type=float, default=1.5, help="magnitude gain of encoders' gradients, > 0")
 
     def backward(self, forward, model):
         multimodal = next(iter(forward.losses))  # of one modality alone: its only loss

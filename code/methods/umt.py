@@ -19,8 +19,8 @@ import torch
 from torch.nn.functional import mse_loss
 
 import methods
-from models.multimodal import encoders_of
-from utils import registry, run_folder
+from models.multimodal import MultimodalModel
+from utils import run_folder
 from utils.errors import BadInput
 
 
@@ -29,7 +29,7 @@ def read_teachers(text: str) -> dict[str, Path]:
     parts = [part.split("=", 1) for part in text.split(",") if part]
     if not parts or any(len(part) != 2 for part in parts):
         raise ValueError(
-            f"--umt_teachers {text or 'not given'}: name runs of one modality each, such as "
+            f"--umt_teachers {text}: name runs of one modality each, such as "
             "audio=runs/A,visual=runs/B; train them with --method joint --modalities audio"
         )
     return {modality: Path(folder) for modality, folder in parts}
@@ -39,22 +39,19 @@ def load_teacher(folder: Path, modality: str) -> torch.nn.Module:
     """The frozen encoder of a run of that modality alone. Raises ValueError where it is none."""
     try:
         stored = run_folder.read_stored(folder)
-        if stored["options"]["modalities"] != [modality]:
-            raise BadInput(f"trained on {', '.join(stored['options']['modalities'])}")
+        options = stored["options"] | {"pretrained": False}  # the weights are the checkpoint's
+        if options["modalities"] != [modality]:
+            raise BadInput(f"trained on {', '.join(options['modalities'])}")
         state = run_folder.load(folder / "last.pt")["model"]
-        name = stored["options"]["encoder"]
-        flags = stored["options"] | {"pretrained": False}  # the weights are the checkpoint's
-        shape = run_folder.shapes_of(stored["data"])[modality]
+        shapes = run_folder.shapes_of(stored["data"])
     except (BadInput, json.JSONDecodeError) as problem:
         raise ValueError(
             f"--umt_teachers {modality}={folder}: {problem}; needs a run of {modality} alone"
         ) from None
-    build = encoders_of(name, [modality])[modality]
-    encoder = build(shape, **registry.settings(build, flags))
-    prefix = f"encoders.{modality}."
-    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    encoder.load_state_dict(own)
-    return encoder.requires_grad_(False).eval()
+    num_classes = len(state[f"heads.{modality}.bias"])
+    model = MultimodalModel(shapes, num_classes, options["encoder"], flags=options)
+    model.load_state_dict(state)
+    return model.encoders[modality].requires_grad_(False).eval()
 
 
 class Method(methods.Method):
@@ -62,8 +59,7 @@ class Method(methods.Method):
     trains_unimodal_heads = False
 
     def __init__(self, umt_teachers="", umt_weight=50.0):
-        if not umt_weight >= 0:
-            raise ValueError(f"--umt_weight {umt_weight}: must be at least 0")
+        methods.check_at_least(0, umt_weight=umt_weight)
         folders = read_teachers(umt_teachers) if umt_teachers else {}
         self.weight = umt_weight
         self.teachers = {m: load_teacher(folder, m) for m, folder in folders.items()}
@@ -71,24 +67,21 @@ class Method(methods.Method):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--umt_teachers", default="", metavar="M=RUN,M=RUN", help="runs of one modality each"
-        )
-        parser.add_argument(
-            "--umt_weight", type=float, default=50.0, help="of the distillation, at least 0"
-        )
+        add = parser.add_argument
+        add("--umt_teachers", default="", metavar="M=RUN,M=RUN", help="runs of one modality each")
+        add("--umt_weight", type=float, default=50.0, help="of the distillation, at least 0")
 
     def start_epoch(self, epoch, model, loaders, seed=0):
         if unknown := [m for m in self.teachers if m not in model.encoders]:
             raise BadInput(f"--umt_teachers {unknown[0]}=...: not a modality of this run")
 
     def backward(self, forward, model):
-        loss = next(iter(forward.losses.values()))
+        loss = forward.joint_loss
         for modality, teacher in self.teachers.items():
             features = forward.features[modality]
             with torch.no_grad():
-                wanted = teacher.to(features.device)(forward.inputs[modality].float())
-            distance = mse_loss(features.float(), wanted)
+                taught = teacher.to(features.device)(forward.inputs[modality].float())
+            distance = mse_loss(features.float(), taught)
             self._distances[f"distance/{modality}"] = distance.detach()
             loss = loss + forward.scale * self.weight * distance
         loss.backward()

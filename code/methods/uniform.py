@@ -13,29 +13,19 @@ from methods import norms_of_sum
 from methods._per_loss import PerLoss
 
 
-class MeasuredSum(PerLoss):
-    """The same gradient as the sum's, put together from each loss's own, which are measured."""
-
-    def factors(self, gram, group, losses):
-        return torch.ones_like(gram[0])
-
-
 class Method(methods.Method):
     def __init__(self, encoder_grad_scale=1.0, measure_conflict=False):
         if not encoder_grad_scale > 0:
             raise ValueError(f"--encoder_grad_scale {encoder_grad_scale}: must be > 0")
         self.scale, self._groups = encoder_grad_scale, {}
-        self._measured = MeasuredSum() if measure_conflict else None
+        # the same gradient, put together from each loss's own, which are measured
+        self._measured = PerLoss() if measure_conflict else None
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--encoder_grad_scale",
-            type=float,
-            default=1.0,
-            help="factor on the encoders' gradient, > 0",
-        )
-        parser.add_argument(
+        add, factor = parser.add_argument, "factor on the encoders' gradient, > 0"
+        add("--encoder_grad_scale", type=float, default=1.0, help=factor)
+        add(
             "--measure_conflict",
             action="store_true",
             help="also log the cosine and norm of each loss's gradient; same result, one backward "

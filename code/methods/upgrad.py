@@ -6,14 +6,12 @@
 Without conflict this is the uniform baseline; the step never ascends a loss. For two losses it is
 PCGrad.
 
-Source: Quinton & Rey 2024 (Jacobian descent), who take the mean; computed by their library
-TorchJD. Departs: the factor n (see _per_loss.py). No parameters. Any number of losses. Unimodal
-heads: yes. Cost: a backward pass per loss, 5 F per step.
+Source: Quinton & Rey 2024 (Jacobian descent), who take the mean; computed by their library TorchJD.
+Departs: the factor n (see _per_loss.py). Cost: a backward pass per loss, 5 F per step.
 """
 
 from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
-    def __init__(self, groups="encoder"):
-        super().__init__(groups, "UPGradWeighting", "torchjd[quadprog-projector]")
+    weighting, package = "UPGradWeighting", "torchjd[quadprog-projector]"

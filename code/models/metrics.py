@@ -1,11 +1,10 @@
 """Accuracy and macro F1 of every branch of a model."""
 
-from __future__ import annotations
-
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map
 
 from utils import distributed
 
@@ -18,21 +17,10 @@ def predict(model, loader) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor
     model is in evaluation mode afterwards.
     """
     model.eval()
-    found = []
+    batches = []
     for inputs, target in loader:
-        logits, features = model(inputs)
-        found.append(
-            (
-                {k: v.cpu() for k, v in logits.items()},
-                {k: v.cpu() for k, v in features.items()},
-                target.cpu(),
-            )
-        )
-    logits, features, targets = zip(*distributed.gather(found))
-    joined = [
-        {k: torch.cat([p[k] for p in parts]) for k in parts[0]} for parts in (logits, features)
-    ]
-    return joined[0], joined[1], torch.cat(targets)
+        batches.append(tree_map(Tensor.cpu, (*model(inputs), target)))
+    return tree_map(lambda *parts: torch.cat(parts), *distributed.gather(batches))
 
 
 def score(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:

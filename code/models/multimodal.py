@@ -1,11 +1,10 @@
 """Encoders, fusion and unimodal heads: the model that every method trains."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from models.encoders import Encoder
 from models.frames import AttentionOverFrames
 from models.fusion import InnerFusion
 from models.reach import groups_of
@@ -13,20 +12,6 @@ from utils import registry
 from utils.errors import BadInput
 
 MULTIMODAL = "multimodal"  # the name of the fused branch among logits and losses
-
-
-def encoders_of(text: str, modalities: list[str]) -> dict[str, type]:
-    """{modality: class} for "resnet18", or "audio=cnn,visual=resnet18" with every modality once.
-
-    Raises BadInput for what is neither.
-    """
-    names = dict.fromkeys(modalities, text)
-    if "=" in text:
-        names = dict(part.split("=", 1) if "=" in part else (part, "") for part in text.split(","))
-        if set(names) != set(modalities) or text.count(",") + 1 != len(modalities):
-            wanted = ",".join(f"{m}=NAME" for m in modalities)
-            raise BadInput(f"--encoder {text}: give one name, or {wanted}")
-    return {m: registry.load_class("models/encoders", names[m], "--encoder") for m in modalities}
 
 
 class MultimodalModel(nn.Module):
@@ -42,8 +27,8 @@ class MultimodalModel(nn.Module):
     shapes: {modality: shape of an item, (C, H, W) or, for clips of T frames, (T, C, H, W)}, in the
         order of the branches.
     num_classes: K.
-    encoder, fusion: file names in models/encoders and models/fusion; for the encoders see
-        `encoders_of`.
+    encoder: file name in models/encoders, or one for each modality, see `encoder_classes`.
+    fusion: file name in models/fusion.
     flags: values of the flags that encoders and fusion declare, else their defaults; with
         "frame_pooling" "attention" the frames of clips are weighted, by `AttentionOverFrames`, and
         not averaged.
@@ -60,28 +45,21 @@ class MultimodalModel(nn.Module):
     ):
         super().__init__()
         flags = flags or {}
-        build_fusion = registry.load_class("models/fusion", fusion, "--fusion")
-        self.encoders = nn.ModuleDict()
-        for modality, build in encoders_of(encoder, list(shapes)).items():
-            of_frames = built(build, flags, shapes[modality])
-            weighted = len(shapes[modality]) == 4 and flags.get("frame_pooling") == "attention"
-            self.encoders[modality] = AttentionOverFrames(of_frames) if weighted else of_frames
-        widths = {m: e.feature_dim for m, e in self.encoders.items()}
-        self.heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in widths.items()})
+        classes = encoder_classes(encoder, list(shapes))
+        self.encoders = nn.ModuleDict(
+            {m: build_encoder(classes[m], shape, flags) for m, shape in shapes.items()}
+        )
+        feature_dims = {m: e.feature_dim for m, e in self.encoders.items()}
+        self.heads = nn.ModuleDict({m: nn.Linear(d, num_classes) for m, d in feature_dims.items()})
         self.fusion = None
-        self.is_inner = len(shapes) > 1 and issubclass(build_fusion, InnerFusion)
-        if self.is_inner:
-            needed = build_fusion.needs_stages_of
-            for e in self.encoders.values():
-                if not {"maps": e.stage_widths, "tokens": e.token_width}[needed]:
-                    raise BadInput(
-                        f"--encoder {encoder}: has no stages that give {needed}, which --fusion "
-                        f"{fusion} needs"
-                    )
         if len(shapes) > 1:
-            joined = self.encoders if self.is_inner else widths
-            self.fusion = built(build_fusion, flags, joined, num_classes)
-        self.found_groups = {}  # {names of the losses: groups}
+            fusion_class = registry.load_class("models/fusion", fusion, "--fusion")
+            if issubclass(fusion_class, InnerFusion):
+                check_stages(self.encoders, fusion_class.needs_stages_of, encoder, fusion)
+                self.fusion = build(fusion_class, flags, self.encoders, num_classes)
+            else:
+                self.fusion = build(fusion_class, flags, feature_dims, num_classes)
+        self._groups = {}  # {names of the losses: groups}
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """inputs {modality: (B, C, H, W) or (B, T, C, H, W)} -> logits and features.
@@ -89,12 +67,13 @@ class MultimodalModel(nn.Module):
         logits: {"multimodal": (B, K), modality: (B, K), ...}, the multimodal branch first;
         features: {modality: (B, D)}.
         """
-        if self.is_inner:
-            fused, features = self.fusion(self.encoders, inputs)
-            logits = {MULTIMODAL: fused}
+        logits = {}
+        if isinstance(self.fusion, InnerFusion):
+            logits[MULTIMODAL], features = self.fusion(self.encoders, inputs)
         else:
             features = {m: encoder(inputs[m]) for m, encoder in self.encoders.items()}
-            logits = {} if self.fusion is None else {MULTIMODAL: self.fusion(features)}
+            if self.fusion is not None:
+                logits[MULTIMODAL] = self.fusion(features)
         logits |= {m: head(features[m]) for m, head in self.heads.items()}
         return logits, features
 
@@ -103,18 +82,49 @@ class MultimodalModel(nn.Module):
         return {m: list(encoder.parameters()) for m, encoder in self.encoders.items()}
 
     def groups(self, losses: dict[str, Tensor]) -> dict[str, list[nn.Parameter]]:
-        """The groups on which these losses can conflict, by `reach.groups_of`, found once."""
+        """The groups on which these losses can conflict, by `reach.groups_of`, looked up once."""
         names = tuple(losses)
-        if names not in self.found_groups:
-            self.found_groups[names] = groups_of(
-                losses, self.encoder_parameters(), self.parameters()
+        if names not in self._groups:
+            self._groups[names] = groups_of(losses, self.encoder_parameters(), self.parameters())
+        return self._groups[names]
+
+
+def encoder_classes(text: str, modalities: list[str]) -> dict[str, type[Encoder]]:
+    """{modality: class} for "resnet18", or "audio=cnn,visual=resnet18" with every modality once.
+
+    Raises BadInput for what is neither.
+    """
+    names = dict.fromkeys(modalities, text)
+    if "=" in text:
+        parts = [part.partition("=") for part in text.split(",")]
+        if sorted(modality for modality, _, _ in parts) != sorted(modalities):
+            form = ",".join(f"{m}=NAME" for m in modalities)
+            raise BadInput(f"--encoder {text}: give one name, or {form}")
+        names = {modality: name for modality, _, name in parts}
+    return {m: registry.load_class("models/encoders", names[m], "--encoder") for m in modalities}
+
+
+def build_encoder(encoder_class: type, shape: Sequence[int], flags: Mapping[str, object]):
+    encoder = build(encoder_class, flags, shape)
+    is_of_clips = len(shape) == 4
+    weighs_frames = is_of_clips and flags.get("frame_pooling") == "attention"
+    return AttentionOverFrames(encoder) if weighs_frames else encoder
+
+
+def check_stages(encoders: nn.ModuleDict, needed: str, encoder: str, fusion: str) -> None:
+    """Raises BadInput where the stages of an encoder do not give what an inner fusion needs."""
+    for e in encoders.values():
+        given = {"maps": len(e.stage_widths) > 0, "tokens": e.token_width > 0}
+        if not given[needed]:
+            raise BadInput(
+                f"--encoder {encoder}: has no stages that give {needed}, which --fusion {fusion} "
+                "needs"
             )
-        return self.found_groups[names]
 
 
-def built(build: type, flags: Mapping[str, object], *arguments):
-    """An encoder or a fusion with those of `flags` that it declares."""
+def build(owner: type, flags: Mapping[str, object], *arguments):
+    """An encoder or a fusion, given those of `flags` that it declares."""
     try:
-        return build(*arguments, **registry.settings(build, flags))
+        return owner(*arguments, **registry.settings(owner, flags))
     except ValueError as error:
         raise BadInput(str(error)) from None

@@ -1,7 +1,5 @@
 """Which parameters a loss reaches, read off the autograd graph and never off names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -36,12 +34,12 @@ def groups_of(
     With late fusion the groups are the encoders, with two objectives each: the multimodal loss and
     the modality's own.
     """
-    groups = {name: list(own) for name, own in encoders.items()}
-    inside = {id(p) for own in groups.values() for p in own}
+    groups = {modality: list(members) for modality, members in encoders.items()}
+    of_encoders = {id(p) for members in groups.values() for p in members}
     reached = [reached_by(loss) for loss in losses.values()]
-    outside = [p for p in parameters if id(p) not in inside]
+    outside = [p for p in parameters if id(p) not in of_encoders]
     shared = [p for p in outside if sum(id(p) in leaves for leaves in reached) > 1]
-    return groups | ({"shared": shared} if shared else {})
+    return groups | {"shared": shared} if shared else groups
 
 
 def objectives_of(
@@ -49,7 +47,8 @@ def objectives_of(
 ) -> dict[str, list[str]]:
     """{group: names of the losses that reach it}, in the order of the losses."""
     reached = {name: reached_by(loss) for name, loss in losses.items()}
+    members = {group: {id(p) for p in parameters} for group, parameters in groups.items()}
     return {
-        group: [name for name, leaves in reached.items() if any(id(p) in leaves for p in own)]
-        for group, own in groups.items()
+        group: [name for name, leaves in reached.items() if leaves & ids]
+        for group, ids in members.items()
     }

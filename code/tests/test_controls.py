@@ -25,8 +25,8 @@ def step(method, first, second):
     model = Two()
     vector = torch.cat([p for p in model.encoder])
     losses = {"multimodal": vector @ first, "audio": vector @ second}
-    found = take_step(method, model, ForwardPass(losses, {}, {}, torch.zeros(1), 0))
-    return torch.cat([p.grad for p in model.encoder]), found
+    diagnostics = take_step(method, model, ForwardPass(losses, {}, {}, torch.zeros(1), 0))
+    return torch.cat([p.grad for p in model.encoder]), diagnostics
 
 
 def build(gamma=1.5, seed=0):
@@ -47,14 +47,16 @@ def test_in_conflict_the_length_is_the_sums_and_the_direction_is_drawn(pair):
     assert first @ second < 0
     method, directions = build(), []
     for _ in range(50):
-        result, found = step(method, first, second)
+        result, diagnostics = step(method, first, second)
         torch.testing.assert_close(result.norm(), 1.5 * (first + second).norm())
-        assert found["cosine/audio"] < 0
-        weights = torch.stack([found[f"weight/audio/{name}"] for name in ("multimodal", "audio")])
+        assert diagnostics["cosine/audio"] < 0
+        weights = torch.stack(
+            [diagnostics[f"weight/audio/{name}"] for name in ("multimodal", "audio")]
+        )
         torch.testing.assert_close(weights.sum(), torch.ones(()).double())
         mixture = weights[0] * first + weights[1] * second
         torch.testing.assert_close(result / result.norm(), mixture / mixture.norm())
-        torch.testing.assert_close(found["norm/audio/multimodal"], first.norm())
+        torch.testing.assert_close(diagnostics["norm/audio/multimodal"], first.norm())
         directions.append(float(weights[0]))
     spread = torch.tensor(directions)
     assert spread.std() > 0.2 and abs(spread.mean() - 0.5) < 0.15  # uniform on [0, 1]
@@ -95,9 +97,9 @@ def test_three_losses():
 def test_direction_of_pareto_with_the_length_of_uniform_is_a_flag_of_mmpareto(pair):
     """`mmpareto --rescale encoder --gamma 1`: least-norm direction, |sum| long."""
     method = mmpareto.Method(gamma=1.0, rescale="encoder")
-    result, found = step(method, *pair)
+    result, diagnostics = step(method, *pair)
     torch.testing.assert_close(result.norm(), sum(pair).norm())
-    assert found["descent/audio/multimodal"] > 0 and found["descent/audio/audio"] > 0
+    assert diagnostics["descent/audio/multimodal"] > 0 and diagnostics["descent/audio/audio"] > 0
 
 
 def test_a_bad_gain_is_refused():

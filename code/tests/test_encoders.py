@@ -17,7 +17,7 @@ from torchvision.models import (
 
 from models.encoders import Encoder
 from models.encoders._pretrained import channel_mean
-from models.multimodal import MultimodalModel, encoders_of
+from models.multimodal import MultimodalModel, encoder_classes
 from utils import registry
 from utils.errors import BadInput
 
@@ -65,10 +65,10 @@ def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder
     original = build(weights=None).eval()
     torch.save(original.state_dict(), weights_folder / weights.url.rsplit("/")[-1])
     encoder = encoder_class(name)((channels, 64, 64), pretrained=True).eval()
-    own, theirs = encoder.trunk.state_dict(), original.state_dict()
-    for key, value in own.items():
+    loaded, stored = encoder.trunk.state_dict(), original.state_dict()
+    for key, value in loaded.items():
         if key != f"{first}.weight":
-            torch.testing.assert_close(value, theirs[key], rtol=0, atol=0)
+            torch.testing.assert_close(value, stored[key], rtol=0, atol=0)
     # a grey picture, the same in every channel, gives what the original gives for it
     grey = torch.randn(2, 1, 224, 224)
     with torch.no_grad():
@@ -102,7 +102,7 @@ def test_channel_mean_keeps_colours_and_averages_for_others():
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in registry.names("models/encoders") if encoder_class(n).begin is not Encoder.begin],
+    [n for n in registry.names("models/encoders") if encoder_class(n).pool is not Encoder.pool],
 )
 def test_the_stages_are_the_encoder(name):
     torch.manual_seed(0)
@@ -116,7 +116,7 @@ def test_the_stages_are_the_encoder(name):
                 assert state.shape[:2] == (6, encoder.stage_widths[number])
             else:
                 assert state.shape[::2] == (6, encoder.token_width)
-        torch.testing.assert_close(encoder.finish(state, 2), encoder(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(encoder.pool(state, 2), encoder(x), rtol=1e-4, atol=1e-4)
 
 
 def test_positions_are_interpolated_to_the_grid_of_the_input():
@@ -138,7 +138,7 @@ def test_vit_tiny_cuts_its_input_into_patches(patch, tokens):
 
 
 def test_an_encoder_for_each_modality():
-    chosen = encoders_of("visual=resnet34,audio=cnn", ["audio", "visual"])
+    chosen = encoder_classes("visual=resnet34,audio=cnn", ["audio", "visual"])
     assert [c.__module__ for c in chosen.values()] == [
         "models.encoders.cnn",
         "models.encoders.resnet34",
@@ -157,9 +157,9 @@ def test_an_encoder_for_each_modality():
 )
 def test_what_is_not_one_encoder_for_each_is_refused(text):
     with pytest.raises(BadInput, match="give one name, or audio=NAME,visual=NAME"):
-        encoders_of(text, ["audio", "visual"])
+        encoder_classes(text, ["audio", "visual"])
 
 
 def test_an_unknown_encoder_is_answered_with_the_choices():
     with pytest.raises(BadInput, match="--encoder resnet19: no file .*choose from cnn, "):
-        encoders_of("audio=cnn,visual=resnet19", ["audio", "visual"])
+        encoder_classes("audio=cnn,visual=resnet19", ["audio", "visual"])

@@ -37,7 +37,7 @@ def test_in_stages_it_is_the_same():
     x = model.begin(clips)
     for stage in model.stages:
         x = stage(x)
-    torch.testing.assert_close(model.finish(x, 2), model(clips), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.pool(x, 2), model(clips), rtol=1e-4, atol=1e-5)
     shapes = {"audio": (1, 32, 32), "visual": (3, 3, 32, 32)}
     gated = MultimodalModel(shapes, 3, "cnn", "mmtm", dict(frame_pooling="attention"))
     assert isinstance(gated.encoders["visual"], AttentionOverFrames)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from steps import build_method, build_model, forward, take_step
 
-from methods.greedy import relative_move
+from methods.greedy import move
 from training import options
 from utils.errors import BadInput
 
@@ -15,18 +15,18 @@ MODALITIES = ("audio", "visual")
 
 def steps(model, method, count, epoch=5, rate=1e-2):
     """Plain descent; (diagnostics, which modality's gates were held) of every step."""
-    found = []
+    history = []
     for seed in range(count):
         model.zero_grad()
-        held = {m: bool(is_held) for m, (is_held, _) in model.fusion.held.items()}
+        held = [m for m, is_held in model.fusion.is_held.items() if is_held]
         given = forward(model, seed)
         given.epoch = epoch
         diagnostics = take_step(method, model, given)
-        found.append((diagnostics, [m for m, is_held in held.items() if is_held]))
+        history.append((diagnostics, held))
         with torch.no_grad():
             for p in model.parameters():
                 p -= rate * p.grad
-    return found
+    return history
 
 
 def test_with_infinite_tolerance_it_is_the_uniform_baseline():
@@ -48,25 +48,25 @@ def test_the_speed_is_the_logarithm_of_two_sums_of_relative_moves():
     sums = {m: [0.0, 0.0] for m in MODALITIES}
     for seed in range(3):
         model.zero_grad()
-        found = take_step(method, model, forward(model, seed))
+        diagnostics = take_step(method, model, forward(model, seed))
         for m in MODALITIES:
             of_gates = [
                 p
                 for n, p in model.fusion.named_parameters()
                 if ".squeeze." in n or f".excite.{m}." in n
             ]
-            for i, own in enumerate((of_gates, list(model.encoders[m].parameters()))):
-                moved = sum(p.grad.square().sum() for p in own)
-                sums[m][i] += moved / sum(p.square().sum() for p in own)
+            for i, parameters in enumerate((of_gates, list(model.encoders[m].parameters()))):
+                moved = sum(p.grad.square().sum() for p in parameters)
+                sums[m][i] += moved / sum(p.square().sum() for p in parameters)
             expected = torch.log10(sums[m][0] / sums[m][1])
-            torch.testing.assert_close(found[f"speed/{m}"], expected)
+            torch.testing.assert_close(diagnostics[f"speed/{m}"], expected)
 
 
 def test_gates_of_the_faster_modality_are_held_for_the_window():
     model = build_model("greedy")
     method = build_method("greedy", "--greedy_tolerance", "0", "--greedy_steps", "2")
-    found = steps(model, method, 7)
-    for position, (diagnostics, held) in enumerate(found):
+    history = steps(model, method, 7)
+    for position, (diagnostics, held) in enumerate(history):
         speeds = {m: diagnostics[f"speed/{m}"] for m in MODALITIES}
         if position % 3 == 0:  # a regular step, then two with held gates
             assert held == []
@@ -84,10 +84,11 @@ def test_held_gates_are_the_mean_of_all_steps_and_cut_the_other_modality_off():
         given.epoch = 5
         seen.append([{m: g.mean(0) for m, g in x.items()} for x in model.fusion.last_gates])
         take_step(method, model, given)
-    (held,) = [m for m, (is_held, _) in model.fusion.held.items() if is_held]
+    (held,) = [m for m, is_held in model.fusion.is_held.items() if is_held]
     (other,) = set(MODALITIES) - {held}
-    for stage, mean in enumerate(model.fusion.held[held][1]):
-        torch.testing.assert_close(mean, (seen[0][stage][held] + seen[1][stage][held]) / 2)
+    for stage, gates in enumerate(model.fusion.held_gates):
+        mean = (seen[0][stage][held] + seen[1][stage][held]) / 2
+        torch.testing.assert_close(gates[held], mean)
     model.zero_grad()
     forward(model).losses[held].backward()
     assert all(p.grad is None or not p.grad.any() for p in model.encoders[other].parameters())
@@ -125,11 +126,11 @@ def test_three_modalities_and_zero_gradients():
     assert all(len(held) < 2 for _, held in steps(model, method, 4))
     p = torch.ones(3, requires_grad=True)
     p.grad = torch.zeros(3)
-    assert relative_move([p]) == 0
+    assert move([p]) == 0
 
 
 def test_a_loss_scale_does_not_weigh_the_steps():
-    found = []
+    last_diagnostics = []
     for scales in ((1.0, 1.0), (1024.0, 1.0)):
         model = build_model("greedy").double()
         method = build_method("greedy", "--greedy_tolerance", "inf")
@@ -138,10 +139,10 @@ def test_a_loss_scale_does_not_weigh_the_steps():
             given = forward(model, seed)
             given.losses = {k: scale * loss for k, loss in given.losses.items()}
             given.scale = torch.tensor(scale)
-            last = take_step(method, model, given)
-        found.append(last)
-    for key, value in found[0].items():
-        torch.testing.assert_close(found[1][key], value)
+            diagnostics = take_step(method, model, given)
+        last_diagnostics.append(diagnostics)
+    for key, value in last_diagnostics[0].items():
+        torch.testing.assert_close(last_diagnostics[1][key], value)
 
 
 @pytest.mark.parametrize(

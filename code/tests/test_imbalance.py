@@ -53,9 +53,9 @@ def step(method, model, batch, epoch=0):
     inputs, target = batch
     logits, features = model(inputs)
     losses = {k: cross_entropy(x, target) for k, x in logits.items()}
-    found = take_step(method, model, ForwardPass(losses, logits, features, target, epoch))
+    diagnostics = take_step(method, model, ForwardPass(losses, logits, features, target, epoch))
     gradients = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
-    return gradients, found, logits, features
+    return gradients, diagnostics, logits, features
 
 
 def joint(model, batch):
@@ -96,13 +96,15 @@ def test_ogm_slows_the_encoder_that_is_ahead_by_its_formula(alpha):
     model = Linear()
     batch = batch_of(model)
     plain = joint(model, batch)
-    gradients, found, _, features = step(build("ogm", "--ogm_alpha", str(alpha)), model, batch)
+    gradients, diagnostics, _, features = step(
+        build("ogm", "--ogm_alpha", str(alpha)), model, batch
+    )
     scores = scores_of(model, features, batch[1])
     ahead, behind = sorted(scores, key=scores.get, reverse=True)
     factor = 1 - (alpha * scores[ahead] / scores[behind]).tanh()
     assert 0 < factor < 1
     assert_factors(gradients, plain, {ahead: factor, behind: 1.0})
-    torch.testing.assert_close(found[f"factor/{ahead}"], factor)
+    torch.testing.assert_close(diagnostics[f"factor/{ahead}"], factor)
 
 
 def test_ogm_without_strength_or_after_its_epochs_is_one_joint_loss():
@@ -114,20 +116,20 @@ def test_ogm_without_strength_or_after_its_epochs_is_one_joint_loss():
     method = build("ogm", "--ogm_epochs", "2")
     for epoch, modulated in ((1, True), (2, False)):
         method.start_epoch(epoch, None, {})
-        found = step(method, model, batch)[1]
-        factors = [float(found[f"factor/{m}"]) for m in ones]
+        diagnostics = step(method, model, batch)[1]
+        factors = [float(diagnostics[f"factor/{m}"]) for m in ones]
         assert (min(factors) < 1) == modulated
 
 
 def test_ogm_of_three_compares_with_the_mean_of_the_others():
     model = Linear(("audio", "visual", "flow"))
     batch = batch_of(model)
-    _, found, _, features = step(build("ogm"), model, batch)
+    _, diagnostics, _, features = step(build("ogm"), model, batch)
     scores = scores_of(model, features, batch[1])
-    for m, own in scores.items():
+    for m, score in scores.items():
         others = sum(v for k, v in scores.items() if k != m) / 2
-        factor = 1 - (0.1 * own / others).tanh() if own > others else torch.ones(())
-        torch.testing.assert_close(float(found[f"factor/{m}"]), float(factor.detach()))
+        factor = 1 - (0.1 * score / others).tanh() if score > others else torch.ones(())
+        torch.testing.assert_close(float(diagnostics[f"factor/{m}"]), float(factor.detach()))
 
 
 class Convolutions(Linear):
@@ -186,8 +188,8 @@ def test_agm_follows_its_formula_over_two_steps():
     copy = build("agm", "--agm_alpha", "0.7")
     copy.load_state_dict(method.state_dict())
     batch = batch_of(model, seed=5)
-    one, two = step(copy, model, batch)[0], step(method, model, batch)[0]
-    assert all(g is None or torch.equal(g, two[n]) for n, g in one.items())
+    resumed, whole = step(copy, model, batch)[0], step(method, model, batch)[0]
+    assert all(g is None or torch.equal(g, whole[n]) for n, g in resumed.items())
 
 
 def test_agm_with_equal_scores_or_without_strength_is_one_joint_loss():
@@ -226,7 +228,7 @@ def test_pmr_adds_the_loss_of_the_encoder_behind_by_its_formula():
     method.start_epoch(0, model, {"train_plain": [whole]})
     prototypes = prototypes_of(model, whole)
     for m, values in prototypes.items():
-        torch.testing.assert_close(method.prototypes[m], values)
+        torch.testing.assert_close(method.memory[m], values)
     gradients, _, _, _ = step(method, model, batch)
 
     logits, features = model(batch[0])
@@ -260,13 +262,13 @@ def test_pmr_without_factors_is_one_joint_loss_and_prototypes_have_momentum():
     batch, other = batch_of(model), batch_of(model, 3, size=30)
     method.start_epoch(0, model, {"train_plain": [batch]})
     assert_factors(step(method, model, batch)[0], joint(model, batch), {"audio": 1, "visual": 1})
-    before = dict(method.prototypes)
+    before = dict(method.memory)
     method.start_epoch(1, model, {"train_plain": [other]})
     for m, values in prototypes_of(model, other).items():
-        torch.testing.assert_close(method.prototypes[m], 0.2 * before[m] + 0.8 * values)
+        torch.testing.assert_close(method.memory[m], 0.2 * before[m] + 0.8 * values)
     copy = build("pmr")
     copy.load_state_dict(method.state_dict())
-    assert all(torch.equal(copy.prototypes[m], method.prototypes[m]) for m in before)
+    assert all(torch.equal(copy.memory[m], method.memory[m]) for m in before)
 
 
 # G-Blending
@@ -293,13 +295,13 @@ def test_g_blending_starts_uniform_and_then_weighs_the_losses():
     uniform = build("uniform")
     first, plain = step(method, model, batch)[0], step(uniform, model, batch)[0]
     assert all(torch.equal(g, plain[n]) for n, g in first.items())
-    before = method.before.clone()
+    before = method.memory["before"].clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for _ in range(5):
         step(uniform, model, batch)
         optimizer.step()
     method.start_epoch(1, model, loaders)
-    weights = g_blending.blending_weights(before, method.before)
+    weights = g_blending.blending_weights(before, method.memory["before"])
     weights = torch.ones(3) if weights is None else weights
     gradients = step(method, model, batch)[0]
     logits, _ = model(batch[0])
@@ -309,7 +311,7 @@ def test_g_blending_starts_uniform_and_then_weighs_the_losses():
         torch.testing.assert_close(gradients[name], parameter.grad)
     copy = build("g_blending")
     copy.load_state_dict(method.state_dict())
-    assert torch.equal(copy.before, method.before)
+    assert torch.equal(copy.memory["before"], method.memory["before"])
 
 
 # Bad input
@@ -364,13 +366,13 @@ def test_umt_adds_the_distance_to_its_teachers(teachers):
     expected = torch.autograd.grad(
         loss, list(model.parameters()), retain_graph=True, allow_unused=True
     )
-    found = take_step(method, model, given)
+    diagnostics = take_step(method, model, given)
     for parameter, gradient in zip(model.parameters(), expected):
         if gradient is None:
             assert parameter.grad is None
         else:
             torch.testing.assert_close(parameter.grad, gradient)
-    assert found["distance/audio"] > 0
+    assert diagnostics["distance/audio"] > 0
     state = torch.load(teachers["audio"] / "last.pt", weights_only=True)["model"]
     for name, value in method.teachers["audio"].state_dict().items():
         assert torch.equal(value, state[f"encoders.audio.{name}"])  # frozen, statistics too

@@ -51,8 +51,8 @@ def step(method, *gradients, values=(0, 0, 0)):
     target = torch.zeros(4, dtype=torch.long)
     logits = {name: torch.zeros(4, 3) for name in names}
     losses = {name: loss + value for (name, loss), value in zip(model.losses().items(), values)}
-    found = take_step(method, model, ForwardPass(losses, logits, {}, target, 0))
-    assert all(torch.isfinite(v) for v in found.values())
+    diagnostics = take_step(method, model, ForwardPass(losses, logits, {}, target, 0))
+    assert all(torch.isfinite(v) for v in diagnostics.values())
     return model.encoders["audio"].grad
 
 
@@ -73,11 +73,11 @@ ORTHOGONAL = [torch.eye(6).double()[i] * 2 for i in range(3)]
 @pytest.mark.parametrize("name", PER_LOSS)
 def test_a_common_factor_comes_through(name, n):
     given = vectors(n, 3)
-    one = step(build_method(name), *given)
-    assert one.isfinite().all() and one.norm() > 0
+    unscaled = step(build_method(name), *given)
+    assert unscaled.isfinite().all() and unscaled.norm() > 0
     for factor in (2.0**-14, 2.0**40):
         scaled = step(build_method(name), *(factor * g for g in given))
-        torch.testing.assert_close(scaled / factor, one, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(scaled / factor, unscaled, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted({*PER_LOSS} - {"random_weights"}))
@@ -113,10 +113,10 @@ def test_together_is_one_decision_for_all_encoders(name):
     )
     argv = ["--groups", "together"]
     argv += ["--rescale", "encoder"] if name == "mmpareto" else []
-    found = take_step(
+    diagnostics = take_step(
         build_method(name, *argv), model, ForwardPass(model.losses(), logits, {}, target, 0)
     )
-    assert [k for k in found if k.startswith("cosine")] == ["cosine/encoders"]
+    assert [k for k in diagnostics if k.startswith("cosine")] == ["cosine/encoders"]
     whole = step(
         build_method(name, *argv),
         torch.cat([one, three]),
@@ -150,11 +150,12 @@ def test_pcgrad_of_three_follows_the_order_and_the_order_follows_seed_and_epoch(
     orders = torch.tensor([[2, 1, 0], [0, 1, 2], [1, 0, 2]])
     expected = torch.zeros(6).double()
     for i, order in enumerate(orders.tolist()):
-        own = gradients[i].clone()
+        projected = gradients[i].clone()
         for j in order:
-            if j != i and own @ gradients[j] < 0:
-                own -= (own @ gradients[j]) / (gradients[j] @ gradients[j]) * gradients[j]
-        expected += own
+            product = projected @ gradients[j]
+            if j != i and product < 0:
+                projected -= product / (gradients[j] @ gradients[j]) * gradients[j]
+        expected += projected
     torch.testing.assert_close(pcgrad.projected(gram, orders) @ gradients, expected)
     method = build_method("pcgrad")
     given = [step(method, *gradients) for _ in range(20)]
@@ -226,12 +227,12 @@ def test_imtl_g_projects_alike_on_every_direction(n):
 
 
 def test_imtl_g_of_two_is_the_papers_closed_form():
-    one, two = vectors(2, 6)
-    difference, directions = one - two, one / one.norm() - two / two.norm()
-    share = (one @ directions) / (difference @ directions)  # alpha_2 of the paper
-    expected = (1 - share) * one + share * two
+    a, b = vectors(2, 6)
+    difference, directions = a - b, a / a.norm() - b / b.norm()
+    share = (a @ directions) / (difference @ directions)  # alpha_2 of the paper
+    expected = (1 - share) * a + share * b
     torch.testing.assert_close(
-        step(build_method("imtl_g"), one, two), 2 * expected, rtol=1e-6, atol=1e-6
+        step(build_method("imtl_g"), a, b), 2 * expected, rtol=1e-6, atol=1e-6
     )
 
 
@@ -308,7 +309,7 @@ def test_gradnorm_moves_the_weights_by_its_formula():
         torch.tensor([3.0, 1.0]).double(),
         torch.tensor([1.0, 1.0]).double(),
         alpha=1.5,
-        rate=0.1,
+        eta=0.1,
     )
     # norms over their mean: 1.5 and 0.5, both targets 1: 1 - 0.1 * 1.5 = 0.85, 1 + 0.1 * 0.5 = 1.05
     torch.testing.assert_close(weights, torch.tensor([0.85, 1.05]).double() * 2 / 1.9)
@@ -370,16 +371,16 @@ def mgda_ub_step(model, inputs, target):
     logits, features = model(inputs)
     losses = {name: cross_entropy(x, target) for name, x in logits.items()}
     method = build_method("mgda_ub")
-    found = take_step(method, model, ForwardPass(losses, logits, features, target, 0))
+    diagnostics = take_step(method, model, ForwardPass(losses, logits, features, target, 0))
     gradients = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
-    return gradients, found
+    return gradients, diagnostics
 
 
 def test_mgda_ub_is_the_weighted_sum_with_weights_of_least_norm_at_the_features():
     model, target = Linear(), torch.tensor([0, 1, 2, 1])
     inputs = {m: torch.randn(4, 4).double() for m in model.encoders}
-    gradients, found = mgda_ub_step(model, inputs, target)
+    gradients, diagnostics = mgda_ub_step(model, inputs, target)
     logits, features = model(inputs)
     losses = {name: cross_entropy(x, target) for name, x in logits.items()}
     for m in model.encoders:
@@ -388,7 +389,7 @@ def test_mgda_ub_is_the_weighted_sum_with_weights_of_least_norm_at_the_features(
             for k in ("multimodal", m)
         )
         share = (((b - a) @ b) / (a - b).square().sum()).clamp(0, 1)
-        torch.testing.assert_close(found[f"weight/{m}/multimodal"], share)
+        torch.testing.assert_close(diagnostics[f"weight/{m}/multimodal"], share)
         expected = torch.autograd.grad(
             2 * share.detach() * losses["multimodal"] + 2 * (1 - share.detach()) * losses[m],
             list(model.encoders[m].parameters()),
@@ -453,7 +454,7 @@ def test_three_modalities_train():
         target = torch.tensor([0, 1, 2, 0])
         logits, features = model(inputs)
         losses = {k: cross_entropy(x, target) for k, x in logits.items()}
-        found = take_step(
+        diagnostics = take_step(
             build_method(name), model, ForwardPass(losses, logits, features, target, 0)
         )
-        assert {f"cosine/{m}" for m in model.encoders} <= found.keys()
+        assert {f"cosine/{m}" for m in model.encoders} <= diagnostics.keys()

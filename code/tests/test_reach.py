@@ -35,7 +35,7 @@ def test_encoders_are_groups_and_what_several_losses_share_is_one():
         "visual": visual.sum(),
     }
     groups = groups_of(losses, {"audio": [p["ear"]], "visual": [p["eye"]]}, p.values())
-    assert {name: [id(x) for x in own] for name, own in groups.items()} == {
+    assert {name: [id(x) for x in members] for name, members in groups.items()} == {
         "audio": [id(p["ear"])],
         "visual": [id(p["eye"])],
         "shared": [id(p["between"])],  # the head: the multimodal loss alone
@@ -62,12 +62,12 @@ def test_a_group_is_integrated_with_as_many_objectives_as_reach_it():
         rows = [
             list(torch.autograd.grad(losses[n], groups[group], retain_graph=True)) for n in names
         ]
-        found = integrate(rows)
+        diagnostics = integrate(rows)
         expected[group] = rows[0]
-        assert len(found["weight"]) == len(names) == {"visual": 3}.get(group, 2)
+        assert len(diagnostics["weight"]) == len(names) == {"visual": 3}.get(group, 2)
     mmpareto_backward(losses, groups)
-    for group, own in groups.items():
-        for x, gradient in zip(own, expected[group]):
+    for group, members in groups.items():
+        for x, gradient in zip(members, expected[group]):
             torch.testing.assert_close(x.grad, gradient)
 
 
@@ -83,36 +83,36 @@ def test_with_late_fusion_the_groups_are_the_encoders():
     model, losses = of_model("concat")
     groups = model.groups(losses)
     assert list(groups) == ["audio", "visual"]
-    for modality, own in model.encoder_parameters().items():
-        assert [id(p) for p in groups[modality]] == [id(p) for p in own]
+    for modality, parameters in model.encoder_parameters().items():
+        assert [id(p) for p in groups[modality]] == [id(p) for p in parameters]
     assert objectives_of(losses, groups) == {m: ["multimodal", m] for m in groups}
 
 
 def test_with_gates_every_loss_reaches_every_encoder():
     model, losses = of_model("mmtm")
     groups = model.groups(losses)
-    assert [len(own) for own in groups.values()] == [60, 60, 3 * 2 * (1 + 2)]
+    assert [len(members) for members in groups.values()] == [60, 60, 3 * 2 * (1 + 2)]
     objectives = objectives_of(losses, groups)
     assert objectives == dict.fromkeys(groups, ["multimodal", "audio", "visual"])
-    inside = {id(p) for own in groups.values() for p in own}
+    inside = {id(p) for members in groups.values() for p in members}
     alone = [n for n, p in model.named_parameters() if id(p) not in inside]
     assert {n.split(".")[0] for n in alone} == {"heads", "fusion"} and len(alone) == 3 * 2
 
 
 def test_the_control_of_the_gain_scales_what_mmpareto_scales():
     """Without conflict MMPareto is uniform with 1.5 times the gradient, shared layers included."""
-    found = []
+    gradients = []
     for argv in (["--measure_conflict"], []):
         model = build_model("greedy").double()  # with gates
         method = build_method("uniform", "--encoder_grad_scale", "1.5", *argv)
         take_step(method, model, forward(model))
-        found.append([p.grad for p in model.parameters()])
-    for gradient, expected in zip(*found):
+        gradients.append([p.grad for p in model.parameters()])
+    for gradient, expected in zip(*gradients):
         torch.testing.assert_close(gradient, expected)
     plain = build_model("greedy").double()
     take_step(build_method("uniform"), plain, forward(plain))
-    for name, own in plain.groups(forward(plain).losses).items():
-        for p, scaled in zip(own, model.groups(forward(model).losses)[name]):
+    for name, members in plain.groups(forward(plain).losses).items():
+        for p, scaled in zip(members, model.groups(forward(model).losses)[name]):
             torch.testing.assert_close(scaled.grad, 1.5 * p.grad)
 
 
@@ -120,7 +120,7 @@ def test_gates_follow_their_formula():
     torch.manual_seed(0)
     gates = Gates({"audio": 2, "visual": 3}, reduction=5).double()
     maps = {"audio": torch.randn(2, 2, 4, 5).double(), "visual": torch.randn(6, 3, 2, 2).double()}
-    found = gates(maps, batch=2)  # the picture has three frames
+    gate = gates(maps, batch=2)  # the picture has three frames
     for i in range(2):
         squeezed = torch.cat(
             [maps["audio"][i].mean((1, 2)), maps["visual"][3 * i : 3 * i + 3].mean((0, 2, 3))]
@@ -129,7 +129,7 @@ def test_gates_follow_their_formula():
         assert len(z) == 2 * 5 // 5
         for modality, layer in gates.excite.items():
             expected = 2 / (1 + torch.exp(-(layer.weight @ z + layer.bias)))
-            torch.testing.assert_close(found[modality][i], expected)
+            torch.testing.assert_close(gate[modality][i], expected)
 
 
 def test_open_gates_are_late_fusion():
@@ -186,9 +186,9 @@ def test_mbt_follows_its_formula():
         x = {m: after[m][:, : x[m].shape[1]] for m in x}
         z = (after["audio"][:, -4:] + after["visual"][:, -4:]) / 2
     features = {m: e.trunk.encoder.ln(x[m])[:, 0] for m, e in encoders.items()}
-    logits, found = fusion(encoders, clips)
+    logits, fused_features = fusion(encoders, clips)
     for modality, feature in features.items():
-        torch.testing.assert_close(found[modality], feature)
+        torch.testing.assert_close(fused_features[modality], feature)
     torch.testing.assert_close(logits, fusion.linear(torch.cat(list(features.values()), 1)))
 
 

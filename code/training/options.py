@@ -14,7 +14,7 @@ import torch
 
 from methods import NEEDS, Method
 from models.fusion import LateFusion
-from models.multimodal import MultimodalModel, encoders_of
+from models.multimodal import MultimodalModel, encoder_classes
 from training import precision
 from utils import distributed, registry
 from utils.command import Parser, count, natural, non_negative, positive, share, whole
@@ -216,7 +216,7 @@ def room_flags(
 ) -> None:
     """The flags of the files that a run chooses. readers: {modality: file in modalities/}."""
     chosen = {f"method {method}": registry.load_class("methods", method, "--method")}
-    for build in dict.fromkeys(encoders_of(encoder, list(readers)).values()):
+    for build in dict.fromkeys(encoder_classes(encoder, list(readers)).values()):
         chosen[f"encoder {build.__module__.split('.')[-1]}"] = build
     if len(readers) > 1:
         chosen[f"fusion {fusion}"] = registry.load_class("models/fusion", fusion, "--fusion")
@@ -432,7 +432,7 @@ def check_needs(method: type[Method], options: argparse.Namespace) -> None:
     """Raises BadInput where the other flags do not give what the method needs, see NEEDS."""
     alone = len(options.modalities) == 1  # then nothing is fused, weighed or taught
     fusion = registry.load_class("models/fusion", options.fusion, "--fusion")
-    fusion_flag, modalities = f"--fusion {options.fusion}", ",".join(options.modalities)
+    fusion_flag = f"--fusion {options.fusion}"
     needs = {  # need: (is it met, what stands against it, what mends it)
         "whole_batch": (
             options.accumulate == 1,
@@ -454,11 +454,6 @@ def check_needs(method: type[Method], options: argparse.Namespace) -> None:
             alone or issubclass(fusion, LateFusion),
             f"{fusion_flag}: encoders meet in it",
             "choose a late one, such as concat",
-        ),
-        "two_modalities": (
-            len(options.modalities) <= 2,
-            f"--modalities {modalities}: not two",
-            "choose two",
         ),
         "teachers": (
             alone or bool(vars(options).get("umt_teachers")),

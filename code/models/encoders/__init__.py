@@ -3,8 +3,6 @@
 A file `models/encoders/X.py` exports a `class Encoder` that derives from the one below.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -18,19 +16,26 @@ class Encoder(Contract, nn.Module):
     Built as Encoder(shape, **flags): the shape of an item, (C, H, W) or (T, C, H, W), and the flags
     that it declares. Raises ValueError for a flag out of range.
 
-    For fusions inside the encoders it can be run in steps as well: `begin`, each of `stages`,
-    `finish`. Then it says what its stages give, maps or tokens.
+    A file either writes its own `forward`, or gives the steps `begin`, `stages` and `pool`, and
+    says whether its stages give maps or tokens. Fusions inside the encoders need the steps, as they
+    act after a stage. The frames of all clips go through the stages side by side, N = B T.
     """
 
     feature_dim: int  # D
     stages: Sequence[nn.Module]
-    stage_widths: Sequence[int] = ()  # of the maps (N, width, H, W) after each stage, N = B T
+    stage_widths: Sequence[int] = ()  # of the maps (N, width, H, W) after each stage
     token_width: int = 0  # of the tokens (N, L, width), the class token first
 
     def begin(self, x: Tensor) -> Tensor:
-        """An input -> what the first stage gets."""
-        raise NotImplementedError
+        """An input -> what the first stage gets; by default the frames as they are."""
+        return x if x.ndim == 4 else x.flatten(0, 1)
 
-    def finish(self, x: Tensor, batch: int) -> Tensor:
+    def pool(self, x: Tensor, batch: int) -> Tensor:
         """What the last stage gave -> features (B, D), B = `batch`."""
         raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, x = len(x), self.begin(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.pool(x, batch)

@@ -1,7 +1,5 @@
 """ImageNet weights of torchvision for encoders with any number of input channels."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,7 +10,8 @@ from utils.errors import BadInput
 
 
 def add_pretrained(parser) -> None:
-    """--pretrained; once, since each modality may have an encoder of its own."""
+    """--pretrained; once, since each modality may have an encoder of its own. Where the file is not
+    to be had, building the encoder raises BadInput, see `load_weights`."""
     if "--pretrained" not in parser._option_string_actions:
         parser.add_argument(
             "--pretrained", action="store_true", help="begin with torchvision's ImageNet weights"

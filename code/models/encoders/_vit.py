@@ -1,7 +1,5 @@
 """What the vision transformers share: torchvision's trunk for inputs of any size, in stages."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -19,11 +17,8 @@ class ViT(Encoder):
     Source: Dosovitskiy et al. 2021.
 
     trunk: torchvision's model, its first convolution with the channels of the input.
-    Input:  (B, C, H, W) or, for a clip of T frames, (B, T, C, H, W); H, W at least one patch.
-    Output: (B, D), D = `feature_dim`.
-
-    For fusions inside the encoders, the same in steps: `begin` gives tokens (N, 1 + patches, D),
-    N = B or B T, the class token first; each of `stages` keeps their shape; `finish`.
+    Input: H and W are at least one patch. The stages keep the shape of the tokens, (N, 1 + patches,
+    D), the class token first.
     """
 
     def __init__(self, trunk: VisionTransformer):
@@ -47,19 +42,12 @@ class ViT(Encoder):
         return torch.cat([learnt[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
     def begin(self, x: Tensor) -> Tensor:
-        x = x if x.ndim == 4 else x.flatten(0, 1)
-        patches = self.trunk.conv_proj(x)  # (N, D, rows, columns)
+        patches = self.trunk.conv_proj(super().begin(x))  # (N, D, rows, columns)
         positions = self.positions(*patches.shape[2:])
-        tokens = patches.flatten(2).transpose(1, 2)
-        first = self.trunk.class_token.expand(len(x), -1, -1)
-        return self.trunk.encoder.dropout(torch.cat([first, tokens], dim=1) + positions)
+        class_token = self.trunk.class_token.expand(len(patches), -1, -1)
+        tokens = torch.cat([class_token, patches.flatten(2).transpose(1, 2)], dim=1)
+        return self.trunk.encoder.dropout(tokens + positions)
 
-    def finish(self, x: Tensor, batch: int) -> Tensor:
-        first = self.trunk.encoder.ln(x)[:, 0]
-        return first.reshape(batch, -1, self.feature_dim).mean(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, x = len(x), self.begin(x)
-        for stage in self.stages:
-            x = stage(x)
-        return self.finish(x, batch)
+    def pool(self, x: Tensor, batch: int) -> Tensor:
+        class_token = self.trunk.encoder.ln(x)[:, 0]
+        return class_token.reshape(batch, -1, self.feature_dim).mean(1)

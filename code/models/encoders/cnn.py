@@ -1,4 +1,8 @@
-"""A small convolutional network for pictures of some 28 pixels: 0.4 M parameters."""
+"""A small convolutional network for pictures of some 28 pixels: 0.4 M parameters.
+
+Four blocks of convolution, normalisation, ReLU and pooling by 2; averaged over space and over
+frames. PyTorch's initialisation. `feature_dim` 256.
+"""
 
 from torch import Tensor, nn
 
@@ -15,16 +19,6 @@ def block(channels: int, width: int) -> nn.Sequential:
 
 
 class Encoder(encoders.Encoder):
-    """Four blocks of convolution, normalisation, ReLU and pooling by 2; averaged over space and
-    over frames. PyTorch's initialisation.
-
-    shape: of an item, (C, H, W) or (T, C, H, W).
-    Input:  (B, C, H, W) or, for a clip of T frames, (B, T, C, H, W).
-    Output: (B, D), D = `feature_dim` = 256.
-
-    In steps: `begin`, each of `stages`, `finish`, as models/encoders/_resnet.py.
-    """
-
     stage_widths = (32, 64, 128, 256)
 
     def __init__(self, shape):
@@ -33,14 +27,5 @@ class Encoder(encoders.Encoder):
         self.stages = nn.ModuleList(block(a, b) for a, b in zip(widths, widths[1:]))
         self.feature_dim = widths[-1]
 
-    def begin(self, x: Tensor) -> Tensor:
-        return x if x.ndim == 4 else x.flatten(0, 1)
-
-    def finish(self, x: Tensor, batch: int) -> Tensor:
+    def pool(self, x: Tensor, batch: int) -> Tensor:
         return x.mean((2, 3)).view(batch, -1, self.feature_dim).mean(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, x = len(x), self.begin(x)
-        for stage in self.stages:
-            x = stage(x)
-        return self.finish(x, batch)

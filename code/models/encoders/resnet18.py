@@ -1,15 +1,7 @@
-"""ResNet-18, from scratch with the published initialisation or pretrained."""
+"""ResNet-18, with the published initialisation or pretrained: see _resnet.py; `feature_dim` 512."""
 
-from torchvision.models import ResNet18_Weights, resnet18
-
-from models.encoders._pretrained import add_pretrained
 from models.encoders._resnet import ResNet
 
 
 class Encoder(ResNet):
-    """See _resnet.py; `feature_dim` is 512."""
-
-    add_options = staticmethod(add_pretrained)
-
-    def __init__(self, shape, pretrained: bool = False):
-        super().__init__(resnet18, ResNet18_Weights.IMAGENET1K_V1, shape, pretrained)
+    architecture = "resnet18"

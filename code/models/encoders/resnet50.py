@@ -1,15 +1,7 @@
-"""ResNet-50, from scratch or pretrained."""
+"""ResNet-50, from scratch or pretrained: see _resnet.py; `feature_dim` 2048."""
 
-from torchvision.models import ResNet50_Weights, resnet50
-
-from models.encoders._pretrained import add_pretrained
 from models.encoders._resnet import ResNet
 
 
 class Encoder(ResNet):
-    """See _resnet.py; `feature_dim` is 2048."""
-
-    add_options = staticmethod(add_pretrained)
-
-    def __init__(self, shape, pretrained: bool = False):
-        super().__init__(resnet50, ResNet50_Weights.IMAGENET1K_V1, shape, pretrained)
+    architecture = "resnet50"

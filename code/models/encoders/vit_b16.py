@@ -1,4 +1,8 @@
-"""ViT-B/16, from scratch or pretrained: for pictures of some 224 pixels."""
+"""ViT-B/16, from scratch or pretrained: for pictures of some 224 pixels.
+
+See _vit.py; patches of 16 pixels, 12 layers, `feature_dim` 768. Pretrained: torchvision's ImageNet
+weights, the first convolution by `channel_mean`.
+"""
 
 import torch
 from torch import nn
@@ -9,13 +13,6 @@ from models.encoders._vit import ViT
 
 
 class Encoder(ViT):
-    """See _vit.py; patches of 16 pixels, 12 layers, `feature_dim` 768.
-
-    shape: of an item, (C, H, W) or (T, C, H, W). pretrained: torchvision's ImageNet
-        weights, the first convolution by `channel_mean`; raises BadInput where the file is not to
-        be had.
-    """
-
     add_options = staticmethod(add_pretrained)
 
     def __init__(self, shape, pretrained: bool = False):
@@ -24,9 +21,9 @@ class Encoder(ViT):
         if pretrained:
             trunk.load_state_dict(load_weights(ViT_B_16_Weights.IMAGENET1K_V1))
         if in_channels != 3:
-            of_colour = trunk.conv_proj
+            for_colours = trunk.conv_proj
             trunk.conv_proj = nn.Conv2d(in_channels, trunk.hidden_dim, 16, stride=16)
             with torch.no_grad():
-                trunk.conv_proj.weight.copy_(channel_mean(of_colour.weight, in_channels))
-                trunk.conv_proj.bias.copy_(of_colour.bias)
+                trunk.conv_proj.weight.copy_(channel_mean(for_colours.weight, in_channels))
+                trunk.conv_proj.bias.copy_(for_colours.bias)
         super().__init__(trunk)

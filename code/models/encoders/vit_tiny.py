@@ -1,4 +1,12 @@
-"""A vision transformer for pictures of some 28 pixels: 6 layers of width 192, 2.9 M parameters."""
+"""A vision transformer for pictures of some 28 pixels: 6 layers of width 192, 2.9 M parameters.
+
+See _vit.py; `feature_dim` 192, 3 heads. Two or three convolutions of stride 2 make patches of
+--vit_tiny_patch pixels a side, 4 or 8; 8 has a quarter of the tokens and takes about a quarter of
+the time.
+
+Source: the width and heads of Touvron et al. 2021 (DeiT-Ti), half its depth; the stem of Xiao et
+al. 2021, with which small sets train from scratch.
+"""
 
 from torch import nn
 from torchvision.models import VisionTransformer
@@ -11,16 +19,6 @@ CONVOLUTIONS = {4: 2, 8: 3}  # of stride 2, per side of a patch
 
 
 class Encoder(ViT):
-    """See _vit.py; `feature_dim` 192, 3 heads. Two or three convolutions of stride 2 make patches.
-
-    Source: the width and heads of Touvron et al. 2021 (DeiT-Ti), half its depth; the stem of Xiao
-    et al. 2021, with which small sets train from scratch.
-
-    shape: of an item, (C, H, W) or (T, C, H, W).
-    vit_tiny_patch: side of a patch in pixels, 4 or 8; 8 has a quarter of the tokens and takes about
-        a quarter of the time.
-    """
-
     def __init__(self, shape, vit_tiny_patch: int = 4):
         if vit_tiny_patch not in CONVOLUTIONS:
             raise ValueError(f"--vit_tiny_patch {vit_tiny_patch}: choose 4 or 8")
@@ -35,18 +33,12 @@ class Encoder(ViT):
             mlp_dim=4 * WIDTH,
             conv_stem_configs=stem,
         )
-        first = trunk.conv_proj[0][0]
-        own = nn.Conv2d(shape[-3], first.out_channels, 3, stride=2, padding=1, bias=False)
-        nn.init.kaiming_normal_(own.weight, mode="fan_out", nonlinearity="relu")
-        trunk.conv_proj[0][0] = own
+        first = nn.Conv2d(shape[-3], stem[0].out_channels, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        trunk.conv_proj[0][0] = first
         super().__init__(trunk)
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--vit_tiny_patch",
-            type=int,
-            default=4,
-            choices=(4, 8),
-            help="side of a patch in pixels",
-        )
+        add, sides = parser.add_argument, tuple(CONVOLUTIONS)
+        add("--vit_tiny_patch", type=int, default=4, choices=sides, help="side of a patch, pixels")

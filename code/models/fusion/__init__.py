@@ -5,8 +5,6 @@ features only, or from InnerFusion, which runs the encoders and lets them meet o
 single modality there is no fusion.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from utils.registry import Contract
@@ -15,10 +13,11 @@ from utils.registry import Contract
 class AnyFusion(Contract, nn.Module):
     """What methods may ask of a fusion."""
 
-    has_unimodal_logits = False
-    has_gates = False
-    last_gates: list[dict[str, Tensor]]  # with gates: see mmtm.py
-    held: dict[str, tuple[Tensor, list[Tensor]]]
+    has_unimodal_logits = False  # whether it has `unimodal`
+    has_gates = False  # whether it has `gate_parameters` and the following three
+    last_gates: list[dict[str, Tensor]]  # of the last forward pass, per stage {modality: (B, C)}
+    is_held: dict[str, Tensor]  # {modality: 0-d bool}: its gates are constant while it trains
+    held_gates: list[dict[str, Tensor]]  # those constants, per stage {modality: (C,)}
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each modality adds to the logits, {modality: (B, K)}: their sum is the logits."""
@@ -40,7 +39,7 @@ class InnerFusion(AnyFusion):
     """encoders, {modality: input} -> logits (B, K), features {modality: (B, D)}.
 
     Built as Fusion({modality: encoder}, K, **flags). Runs the encoders itself, by their `begin`,
-    `stages` and `finish`. Raises ValueError where encoders or flags do not suit it.
+    `stages` and `pool`. Raises ValueError where encoders or flags do not suit it.
     """
 
     needs_stages_of = "maps"  # or "tokens": what the encoders' stages must give

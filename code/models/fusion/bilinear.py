@@ -1,4 +1,12 @@
-"""Late fusion by products of the features: low-rank bilinear pooling."""
+"""Late fusion by products of the features: low-rank bilinear pooling.
+
+    logits = V prod_m tanh(U_m feature_m) + b, U_m to RANK channels
+
+Multilinear in the projected features: a modality whose projection is zero silences all. No unimodal
+logits.
+
+Source: Kim et al. 2017 (ICLR), Eq. 8, with tanh on the projections as in their Sec. 3.2.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +17,6 @@ RANK = 512
 
 
 class Fusion(LateFusion):
-    """logits = V prod_m tanh(U_m feature_m) + b, U_m to RANK channels.
-
-    Multilinear in the projected features: a modality whose projection is zero silences all. No
-    unimodal logits.
-
-    Source: Kim et al. 2017 (ICLR), Eq. 8, with tanh on the projections as in their Sec. 3.2.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
-    """
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
         self.project = nn.ModuleDict({m: nn.Linear(d, RANK) for m, d in feature_dims.items()})

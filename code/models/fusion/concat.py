@@ -1,4 +1,9 @@
-"""Late fusion by concatenation, as published."""
+"""Late fusion by concatenation, as published.
+
+    logits = W [feature_1; feature_2; ...] + b, with PyTorch's default initialisation
+
+Source: published code, joint head Linear(1024, 6). Unimodal logits: Peng et al. 2022, Eq. 8.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +13,6 @@ from models.fusion import LateFusion
 
 
 class Fusion(LateFusion):
-    """logits = W [feature_1; feature_2; ...] + b, with PyTorch's default initialisation.
-
-    Source: published code, joint head Linear(1024, 6).
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
-    """
-
     has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
@@ -27,10 +24,7 @@ class Fusion(LateFusion):
         return self.linear(torch.cat([features[m] for m in self.modalities], dim=1))
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What each modality adds to the logits, {modality: (B, K)}: W_m feature_m + b / M.
-
-        Source: Peng et al. 2022, Eq. 8.
-        """
+        """{modality: (B, K)}: W_m feature_m + b / M."""
         share = self.linear.bias / len(self.modalities)
         widths = [features[m].shape[1] for m in self.modalities]
         weights = self.linear.weight.split(widths, dim=1)

@@ -1,4 +1,12 @@
-"""MMCosine: late fusion by the angles between features and class weights, not their lengths."""
+"""MMCosine: late fusion by the angles between features and class weights, not their lengths.
+
+    logits_k = s sum_m cos(W_m,k, feature_m), within [-s M, s M] for M modalities
+
+No modality gains by long features or weights. Trained with `--method joint` this is MMCosine.
+
+Source: Xu et al. 2023 (ICASSP), Eq. 4; s = 10 as in their published code, no bias. Default
+initialisation of a linear layer per modality.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +18,6 @@ SCALE = 10.0
 
 
 class Fusion(LateFusion):
-    """logits_k = s sum_m cos(W_m,k, feature_m): no modality gains by long features or weights.
-
-    Trained with `--method joint` this is MMCosine.
-
-    Source: Xu et al. 2023 (ICASSP), Eq. 4; s = 10 as in their published code, no bias. Default
-    initialisation of a linear layer per modality.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K) within [-s M, s M] for M modalities.
-    """
-
     has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
@@ -33,7 +30,7 @@ class Fusion(LateFusion):
         return torch.stack(list(self.unimodal(features).values())).sum(0)
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What each modality adds to the logits, {modality: (B, K)}: s cos(W_m, feature_m)."""
+        """{modality: (B, K)}: s cos(W_m, feature_m)."""
         return {
             m: SCALE * normalize(features[m], dim=1) @ normalize(layer.weight, dim=1).T
             for m, layer in self.weights.items()

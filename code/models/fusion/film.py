@@ -1,4 +1,14 @@
-"""Late fusion by feature-wise linear modulation (FiLM): the others scale and shift a modality."""
+"""Late fusion by feature-wise linear modulation (FiLM): the others scale and shift a modality.
+
+    logits = V mean_m [ (1 + s_m) * U_m feature_m + t_m ] + b
+    (s_m, t_m) = mean over the others j of F_j feature_j, WIDTH channels each
+
+F starts at zero, so training begins with the mean of the modalities. No unimodal logits: what a
+modality adds depends on the others.
+
+Source: Perez et al. 2018 (AAAI), Eq. 1 and 2, scale 1 + s as they recommend. Departs: both
+directions instead of one modality conditioning the other.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +19,6 @@ WIDTH = 512
 
 
 class Fusion(LateFusion):
-    """logits = V mean_m [ (1 + s_m) * U_m feature_m + t_m ] + b,
-    (s_m, t_m) = mean over the others j of F_j feature_j, WIDTH channels each.
-
-    F starts at zero, so training begins with the mean of the modalities. No unimodal logits: what
-    a modality adds depends on the others.
-
-    Source: Perez et al. 2018 (AAAI), Eq. 1 and 2, scale 1 + s as they recommend. Departs: both
-    directions instead of one modality conditioning the other.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
-    """
-
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
         super().__init__()
         self.values = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
@@ -33,6 +30,7 @@ class Fusion(LateFusion):
 
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         values = torch.stack([layer(features[m]) for m, layer in self.values.items()])
-        given = torch.stack([layer(features[m]) for m, layer in self.film.items()])
-        scale, shift = ((given.sum(0) - given) / (len(given) - 1)).chunk(2, dim=-1)
+        film = torch.stack([layer(features[m]) for m, layer in self.film.items()])
+        mean_of_others = (film.sum(0) - film) / (len(film) - 1)  # (M, B, 2 WIDTH)
+        scale, shift = mean_of_others.chunk(2, dim=-1)
         return self.linear(((1 + scale) * values + shift).mean(0))

@@ -1,6 +1,14 @@
-"""MMTM: in the last stages of the encoders each modality gates the channels of all."""
+"""MMTM: in the last stages of the encoders each modality gates the channels of all.
 
-from __future__ import annotations
+    after each of the last three stages:  x_m <- gate_m x_m, channel by channel, see Gates
+    logits = W [feature_1; feature_2; ...] + b
+
+An encoder is thereby reached by every loss: its own, the multimodal one, and through the gates
+those of the other modalities. The gates' weights are reached by all as well ("shared").
+
+Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. Departs: a linear layer over all
+features, where they average the logits of the branches.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -29,8 +37,8 @@ class Gates(nn.Module):
 
     def forward(self, maps: dict[str, Tensor], batch: int) -> dict[str, Tensor]:
         """{modality: maps (B or B T, C, H, W)} -> {modality: gates (B, C)} within (0, 2)."""
-        split = [x.unflatten(0, (batch, -1)) for x in maps.values()]  # (B, T, C, H, W)
-        z = self.squeeze(torch.cat([x.mean((1, 3, 4)) for x in split], dim=1)).relu()
+        clips = [x.unflatten(0, (batch, -1)) for x in maps.values()]  # (B, T, C, H, W)
+        z = self.squeeze(torch.cat([x.mean((1, 3, 4)) for x in clips], dim=1)).relu()
         return {m: 2 * torch.sigmoid(layer(z)) for m, layer in self.excite.items()}
 
 
@@ -40,19 +48,6 @@ def gated(x: Tensor, gate: Tensor) -> Tensor:
 
 
 class Fusion(InnerFusion):
-    """After each of the last three stages x_m <- gate_m x_m, channel by channel;
-    logits = W [feature_1; feature_2; ...] + b.
-
-    An encoder is thereby reached by every loss: its own, the multimodal one, and through the gates
-    those of the other modalities. The gates' weights are reached by all as well ("shared").
-
-    Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. Departs: a linear layer over all
-    features, where they average the logits of the branches.
-
-    encoders: {modality: encoder with stages}; num_classes: K.
-    Input: the encoders and {modality: what they get}; output: (B, K) and {modality: (B, D)}.
-    """
-
     has_gates = True
 
     def __init__(self, encoders: nn.ModuleDict, num_classes: int):
@@ -62,35 +57,36 @@ class Fusion(InnerFusion):
             Gates(dict(zip(widths, stage))) for stage in zip(*widths.values())
         )
         self.linear = nn.Linear(sum(e.feature_dim for e in encoders.values()), num_classes)
-        # {modality: (is it held, 0-d; [(C,) per stage] to take for its gates in training)}
-        self.held = {}
-        self.last_gates = []  # of the last forward pass, per stage {modality: (B, C)}
+        self.last_gates, self.is_held, self.held_gates = [], {}, []
 
     def gate_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """{modality: the weights that its gates are computed with}; the squeezing is everyone's."""
-        return {
-            m: [
-                p
-                for gates in self.gates
-                for layer in (gates.squeeze, gates.excite[m])
-                for p in layer.parameters()
-            ]
-            for m in self.gates[0].excite
-        }
+        """`squeeze`, which gives the z of all gates, counts for every modality."""
+        parameters = {m: [] for m in self.gates[0].excite}
+        for gates in self.gates:
+            for m, layer in gates.excite.items():
+                parameters[m] += [*gates.squeeze.parameters(), *layer.parameters()]
+        return parameters
 
     def forward(self, encoders, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         batch = len(next(iter(inputs.values())))
         maps = {m: encoder.begin(inputs[m]) for m, encoder in encoders.items()}
         stages = list(zip(*(encoder.stages for encoder in encoders.values())))
+        without_gates = len(stages) - len(self.gates)
         self.last_gates = []
-        for number, stage in enumerate(stages, start=len(self.gates) - len(stages)):
-            maps = {m: layer(x) for (m, x), layer in zip(maps.items(), stage)}
-            if number >= 0:
-                gates = self.gates[number](maps, batch)
+        for number, stage in enumerate(stages):
+            maps = {m: layer(maps[m]) for m, layer in zip(encoders, stage)}
+            if number >= without_gates:
+                gates = self.gates[number - without_gates](maps, batch)
                 self.last_gates.append({m: gate.detach() for m, gate in gates.items()})
-                for modality, (is_held, means) in self.held.items() if self.training else ():
-                    gate = gates[modality]
-                    gates[modality] = torch.where(is_held, means[number].to(gate.dtype), gate)
+                if self.training:
+                    gates |= self._held(gates, number - without_gates)
                 maps = {m: gated(x, gates[m]) for m, x in maps.items()}
-        features = {m: e.finish(maps[m], batch) for m, e in encoders.items()}
+        features = {m: encoder.pool(maps[m], batch) for m, encoder in encoders.items()}
         return self.linear(torch.cat(list(features.values()), dim=1)), features
+
+    def _held(self, gates: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+        """These gates, of modalities that `is_held` knows, or `held_gates` where it is true."""
+        return {
+            m: torch.where(is_held, self.held_gates[number][m].to(gates[m].dtype), gates[m])
+            for m, is_held in self.is_held.items()
+        }

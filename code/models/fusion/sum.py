@@ -1,4 +1,9 @@
-"""Late fusion by adding up the modalities' logits."""
+"""Late fusion by adding up the modalities' logits.
+
+    logits = sum_m (W_m feature_m + b_m)
+
+Concatenation with a bias per modality. The unimodal parts are exact: the logits are their sum.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +12,6 @@ from models.fusion import LateFusion
 
 
 class Fusion(LateFusion):
-    """logits = sum_m (W_m feature_m + b_m). Concatenation with a bias per modality.
-
-    The unimodal parts are exact: the logits are their sum.
-
-    feature_dims: {modality: D}; num_classes: K.
-    Input: {modality: (B, D)}; output: (B, K).
-    """
-
     has_unimodal_logits = True
 
     def __init__(self, feature_dims: dict[str, int], num_classes: int):
