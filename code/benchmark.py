@@ -391,7 +391,7 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         """A loader that notes how long its user waits for it."""
 
         def __init__(self, name: str, loader):
-            self.name, self.loader, self.sampler = name, loader, loader.sampler
+            self.name, self.loader = name, loader
 
         def __iter__(self):
             waited[self.name] = 0.0
@@ -405,15 +405,6 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
                 waited[self.name] += time.perf_counter() - begun
                 yield batch
 
-    def loader_of(data, **order) -> torch.utils.data.DataLoader:
-        return torch.utils.data.DataLoader(
-            data,
-            num_workers=args.num_workers,
-            persistent_workers=args.num_workers > 0,
-            pin_memory=args.device == "cuda",
-            **order,
-        )
-
     works = {}
 
     def epoch(arm: Arm, batches: Watched) -> None:
@@ -426,13 +417,19 @@ def measure_epoch(args, root: Path, ids: list[str], found: dict) -> None:
         readers = build_readers(args, root, ids, augment)
         sampler = BatchSampler(len(ids), args.batch_size, 0, shuffle=True)
         data = SampleDataset(samples, readers, 0)
-        loader = loader_of(data, batch_sampler=sampler, collate_fn=collate)
-        batches = Watched(name, Batches(loader, readers, args.device))
+        batches = Watched(name, Batches(data, sampler, args.device, args.num_workers))
         arm = method_arm("mmpareto", args)
         works[name] = lambda arm=arm, batches=batches: epoch(arm, batches)
     old = method_arm("published", args)
-    items = published_dataset(args, root, ids)
-    plain = Watched("published", loader_of(items, batch_size=args.batch_size, shuffle=True))
+    plain = torch.utils.data.DataLoader(
+        published_dataset(args, root, ids),
+        batch_size=args.batch_size,
+        shuffle=True,
+        num_workers=args.num_workers,
+        persistent_workers=args.num_workers > 0,
+        pin_memory=args.device == "cuda",
+    )
+    plain = Watched("published", plain)
 
     def published_epoch() -> None:
         for sound, pictures, target in plain:

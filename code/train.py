@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dataset._loader import build_loaders, check_smallest_part
+from dataset._loader import build_loaders, check_batch_size
 from figures._style import draw_examples, draw_run
 from methods import ForwardPass
 from models.metrics import branch_losses, predict, score
@@ -37,11 +37,11 @@ def split(batch, parts: int) -> list:
 
 def train_epoch(opt, epoch, model, method, loader, optimizer, scaler, recorder) -> None:
     model.train()
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     hide_bar = None if distributed.is_main() else True  # None: where there is no terminal
     for step, batch in enumerate(tqdm(loader, f"epoch {epoch}", leave=False, disable=hide_bar)):
         optimizer.zero_grad()
-        batch_size = loader.sampler.whole(step)  # of all processes and parts
+        batch_size = loader.batch_sampler.whole(step)  # of all processes and parts
         parts = split(batch, opt.accumulate)
         totals = {}
         for number, (inputs, target) in enumerate(parts, start=1):
@@ -86,12 +86,11 @@ def main(argv=None) -> None:
     # What is trained on what
     with distributed.main_first():  # it may generate the demo set and the cache
         dataset = registry.load_class("dataset", opt.dataset, "--dataset")(opt.data_root)
-        settings = options.settings_of_loaders(opt)
-        loaders = build_loaders(dataset, opt.modalities, vars(opt), **settings)
+        loaders = build_loaders(dataset, vars(opt))
     method = options.build_method(registry.load_class("methods", opt.method, "--method"), opt)
     seed_everything(opt.random_seed)
     model = options.build_model(opt, dataset, loaders["train"].dataset.readers).to(opt.device)
-    check_smallest_part(model, loaders["train"], opt.accumulate)
+    check_batch_size(model, loaders["train"], opt.accumulate)
     model = precision.arrange(opt, model)
     optimizer = build_optimizer(opt, model)
     scaler = precision.scaler(opt)

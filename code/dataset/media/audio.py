@@ -1,7 +1,5 @@
 """Sound files to time-frequency pictures."""
 
-from __future__ import annotations
-
 import wave
 from pathlib import Path
 

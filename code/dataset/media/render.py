@@ -1,7 +1,5 @@
 """Meshes to pictures by casting rays on the CPU: no display, no OpenGL, no driver."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

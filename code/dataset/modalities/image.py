@@ -1,7 +1,5 @@
 """One picture, saved as `<id>.png` or `.jpg` and the like."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -11,6 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset.modalities import check_at_least
 from utils.errors import BadInput
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
@@ -19,13 +18,8 @@ GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's 
 def add_image_size(parser) -> None:
     """--image_size; once, since a data set may have both pictures and frames."""
     if "--image_size" not in parser._option_string_actions:
-        parser.add_argument(
-            "--image_size",
-            type=int,
-            default=224,
-            metavar="PIXELS",
-            help="height and width of a picture or frame",
-        )
+        text = "height and width of a picture or frame"
+        parser.add_argument("--image_size", type=int, default=224, metavar="PIXELS", help=text)
 
 
 def opened(path: Path) -> Image.Image:
@@ -52,8 +46,7 @@ class Modality(modalities.Modality):
 
     def __init__(self, folder: Path, train: bool, image_size=224):
         super().__init__(folder, train)
-        if image_size < 1:
-            raise BadInput(f"--image_size {image_size}: must be at least 1")
+        check_at_least(1, image_size=image_size)
         first = min(self.ids(), default=None)
         channels = 1 if first is None or self._open(first).mode in GREY else 3
         self.shape = (channels, image_size, image_size)
