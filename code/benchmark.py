@@ -303,8 +303,8 @@ def build_readers(args, root: Path, ids: list[str], augment: str) -> dict:
         "audio": spectrogram.Modality(root / "audio", True),
         "visual": frames.Modality(root / "visual", True, **flags),
     }
-    for modality, reader in readers.items():
-        reader.packed = open_cache(reader, modality, ids, root / "cache", args.num_workers)
+    for reader in readers.values():
+        reader.packed = open_cache(reader, ids, root / "cache", args.num_workers)
     return readers
 
 

@@ -47,9 +47,9 @@ def is_complete(folder: Path) -> bool:
 
 
 def fingerprint(reader: Modality, ids: list[str]) -> tuple[str, str]:
-    """What is packed and how, and from which files: (options, content), both hexadecimal.
+    """(modality and how it is packed, a hash of the ids and files), which name a cache.
 
-    Content: names, sizes and times of change of all files, as `make` judges; not their bytes.
+    Of files: names, sizes and times of change, as `make` judges; not their bytes.
     """
     how = hashlib.sha256(f"1 {type(reader).__module__} {reader.packed_as}".encode())
     content = hashlib.sha256("\n".join(ids).encode())
@@ -60,12 +60,10 @@ def fingerprint(reader: Modality, ids: list[str]) -> tuple[str, str]:
             relative = os.path.relpath(folder, reader.folder)
             line = f"{relative}/{name} {state.st_size} {state.st_mtime_ns}\n"
             content.update(line.encode("utf-8", "surrogateescape"))
-    return how.hexdigest()[:12], content.hexdigest()[:12]
+    return f"{reader.folder.name}-{how.hexdigest()[:12]}", content.hexdigest()[:12]
 
 
-def open_cache(
-    reader: Modality, modality: str, ids: Iterable[str], cache_dir: Path, workers: int
-) -> Packed:
+def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: int) -> Packed:
     """The cache of `ids` as `reader.pack` gives them; built first where it is missing or stale.
 
     It appears complete or not at all; a stale one of the same options is removed. Several runs may
@@ -74,16 +72,16 @@ def open_cache(
     Raises BadInput where it cannot be written.
     """
     ids = sorted(ids)
-    how, content = fingerprint(reader, ids)
-    folder = cache_dir / f"{modality}-{how}-{content}"
+    name, content = fingerprint(reader, ids)
+    folder = cache_dir / f"{name}-{content}"
     if is_complete(folder):
         return Packed(folder)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with locked(cache_dir / f"{modality}-{how}.lock"):
+        with locked(cache_dir / f"{name}.lock"):
             if not is_complete(folder):  # else it was built while this process waited
-                build(reader, modality, ids, folder, workers)
-                for other in cache_dir.glob(f"*{modality}-{how}-*"):  # stale, or half-written
+                build(reader, ids, folder, workers)
+                for other in cache_dir.glob(f"*{name}-*"):  # stale, or half-written
                     if other != folder:
                         shutil.rmtree(other)
         return Packed(folder)
@@ -94,9 +92,9 @@ def open_cache(
         ) from None
 
 
-def build(reader: Modality, modality: str, ids: list[str], folder: Path, workers: int) -> None:
+def build(reader: Modality, ids: list[str], folder: Path, workers: int) -> None:
     """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete."""
-    first = reader.pack(ids[0])
+    modality, first = reader.folder.name, reader.pack(ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

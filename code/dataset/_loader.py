@@ -182,9 +182,7 @@ def complete_samples(dataset, split: str, present: dict[str, set[str]]) -> list[
     return complete
 
 
-def split_validation(
-    samples: list[Sample], fraction: float, seed: int
-) -> tuple[list[Sample], list[Sample]]:
+def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple[list, list]:
     """(training, validation): `fraction` of the samples of every class, drawn at random, is for
     validation. Both in the order of `samples`."""
     sizes = Counter(sample.target for sample in samples)
@@ -246,7 +244,7 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
         if flags["cache"] == "on" and reader.packed_as:
             folder = Path(flags["cache_dir"] or dataset.root / "cache")
             ids = {sample.id for sample in training + test}
-            reader.packed = open_cache(reader, modality, ids, folder, flags["num_workers"])
+            reader.packed = open_cache(reader, ids, folder, flags["num_workers"])
             augmented[modality].packed = reader.packed
         elif reader.needs_cache:
             raise BadInput(f"{reader.needs_cache}: needs the cache; leave out --cache off")

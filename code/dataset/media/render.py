@@ -51,13 +51,8 @@ def render(mesh: trimesh.Trimesh, azimuth_degrees: float, size: int) -> np.ndarr
     mesh: as `read_mesh` gives it. azimuth_degrees: of the camera around z; 180 apart are opposite.
     """
     azimuth, elevation = np.radians([azimuth_degrees, ELEVATION_DEGREES])
-    outwards = np.array(
-        [
-            np.cos(elevation) * np.cos(azimuth),
-            np.cos(elevation) * np.sin(azimuth),
-            np.sin(elevation),
-        ]
-    )
+    level = np.cos(elevation)
+    outwards = np.array([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)])
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0])
     up = np.cross(outwards, right)
     half_angle = np.radians(VIEW_ANGLE_DEGREES / 2)

@@ -42,9 +42,7 @@ class Modality(Contract):
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        if not self.folder.is_dir():
-            return set()
-        return {path.stem for path in self.folder.iterdir() if path.suffix.lower() in self.suffixes}
+        return {p.stem for p in self.folder.glob("*") if p.suffix.lower() in self.suffixes}
 
     def path(self, sample_id: str) -> Path:
         """The file of a sample: the first of `suffixes` that is there."""

@@ -1,6 +1,5 @@
 """Frames of a clip, saved as `<id>/frame_00001.jpg` and so on, or pictures of other names."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -61,10 +60,9 @@ def crop_resize_flip(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
     return pictures.unflatten(0, frames.shape[:2])
 
 
-def pictures_in(folder: Path) -> Iterator[Path]:
+def pictures_in(folder: Path) -> list[Path]:
     """The files of a folder that are pictures, in no order; none where there is no folder."""
-    if folder.is_dir():
-        yield from (p for p in folder.iterdir() if p.suffix.lower() in image.Modality.suffixes)
+    return [p for p in folder.glob("*") if p.suffix.lower() in image.Modality.suffixes]
 
 
 class Modality(modalities.Modality):
@@ -119,7 +117,6 @@ class Modality(modalities.Modality):
         super().__init__(folder, train)
         check_at_least(1, image_size=image_size, frames_per_clip=frames_per_clip)
         check_at_least(0, cache_pixels=cache_pixels)
-        self.size = image_size
         self.shape = (frames_per_clip, 3, image_size, image_size)
         self.cache_pixels = cache_pixels
         self.packed_as = f"frames, shorter side at most {cache_pixels or 'any'}"
@@ -133,9 +130,7 @@ class Modality(modalities.Modality):
 
     def ids(self) -> set[str]:
         """The ids that have a folder with at least one frame."""
-        if not self.folder.is_dir():
-            return set()
-        return {f.name for f in self.folder.iterdir() if any(pictures_in(f))}
+        return {folder.name for folder in self.folder.glob("*") if pictures_in(folder)}
 
     def _files(self, sample_id: str) -> list[Path]:
         """The frames of a clip in order, at least one."""
@@ -183,5 +178,5 @@ class Modality(modalities.Modality):
         if self.augments_on_device:
             *frames, boxes = batch
             whole = torch.stack(frames, dim=1).permute(0, 1, 4, 2, 3)  # (B, T, 3, H, W)
-            return self.normalise(crop_resize_flip(whole, boxes, self.size) / 255)
+            return self.normalise(crop_resize_flip(whole, boxes, self.shape[-1]) / 255)
         return self.normalise(functional.to_dtype(batch, torch.float32, scale=True))
