@@ -98,8 +98,6 @@ def build(reader: Modality, ids: list[str], folder: Path, workers: int) -> None:
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
-    if expected > 1e9:
-        print(f"cache: {modality} will take about {expected / 1e9:.1f} GB in {folder.parent}")
     shutil.rmtree(folder, ignore_errors=True)
     samples = DataLoader(ids, batch_size=None, collate_fn=reader.pack, num_workers=workers)
     bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)

@@ -13,20 +13,20 @@ from dataset.modalities import check_at_least, image
 from utils.errors import BadInput
 
 
-def pick(available: int, wanted: int, train: bool) -> list[int]:
-    """0-based positions of `wanted` frames among `available` >= 1, one from each equal segment.
+def pick(available: int, count: int, train: bool) -> list[int]:
+    """0-based positions of `count` frames among `available` >= 1, one from each equal segment.
 
-    Segments have s = available // wanted frames; the remainder at the end is not used. Training
+    Segments have s = available // count frames; the remainder at the end is not used. Training
     takes a random frame of each segment, testing the (s // 2)-th, as the published code. Departs:
     with s = 1 testing takes that frame (the published index 0 names a file that does not exist),
-    and a clip shorter than `wanted` repeats frames.
+    and a clip shorter than `count` repeats frames.
     """
-    segment = available // wanted
+    segment = available // count
     if segment == 0:
-        return [i * available // wanted for i in range(wanted)]
+        return [i * available // count for i in range(count)]
     if train:
-        return [i * segment + int(torch.randint(segment, ())) for i in range(wanted)]
-    return [i * segment + max(segment // 2, 1) - 1 for i in range(wanted)]
+        return [i * segment + int(torch.randint(segment, ())) for i in range(count)]
+    return [i * segment + max(segment // 2, 1) - 1 for i in range(count)]
 
 
 def resize_matrix(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:

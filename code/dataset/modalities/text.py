@@ -48,8 +48,12 @@ class Modality(modalities.Modality):
 
     @staticmethod
     def add_options(parser):
-        add, source = parser.add_argument, "a Hugging Face name, or a folder of one"
-        add("--text_model", metavar="NAME", help=f"whose tokenizer and input embeddings: {source}")
+        add = parser.add_argument
+        add(
+            "--text_model",
+            metavar="NAME",
+            help="whose tokenizer and input embeddings: a Hugging Face name, or a folder of one",
+        )
         add("--text_tokens", type=int, default=64, metavar="L", help="tokens of a text")
 
     def __init__(self, folder: Path, train: bool, text_model=None, text_tokens=64):

@@ -17,9 +17,9 @@ class Modality(modalities.Modality):
 
     @staticmethod
     def add_options(parser):
-        add, of = parser.add_argument, "of the filter bank"
-        add("--audio_frames", type=int, default=1024, metavar="T", help=f"length {of}, 10 ms each")
-        add("--mel_bins", type=int, default=128, metavar="F", help=f"width {of}")
+        add = parser.add_argument
+        add("--audio_frames", type=int, default=1024, metavar="T", help="filter bank of T x 10 ms")
+        add("--mel_bins", type=int, default=128, metavar="F", help="filter bank of F mel bands")
 
     def __init__(self, folder: Path, train: bool, audio_frames=1024, mel_bins=128):
         super().__init__(folder, train)
