@@ -102,9 +102,9 @@ def to_device(batch: tuple[dict, Tensor], readers: dict[str, Modality], device: 
     """What `collate` gives -> ({modality: input of the encoder}, target) on `device`."""
 
     def move(x):
-        if isinstance(x, tuple):
-            return tuple(move(part) for part in x)
-        return x.to(device, non_blocking=True)  # copied while the device works on
+        if isinstance(x, Tensor):
+            return x.to(device, non_blocking=True)  # copied while the device works on
+        return tuple(move(part) for part in x)  # a list, where memory is pinned
 
     inputs, target = batch
     return {m: reader.on_device(move(inputs[m])) for m, reader in readers.items()}, move(target)
