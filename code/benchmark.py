@@ -383,8 +383,8 @@ def build_readers(options, root: Path, ids: list[str], augment: str) -> dict:
         "audio": spectrogram.Modality(root / "audio", True),
         "visual": frames.Modality(root / "visual", True, **flags),
     }
-    for modality, reader in readers.items():
-        reader.packed = open_cache(reader, modality, ids, root / "cache", options.num_workers)
+    for reader in readers.values():
+        reader.packed = open_cache(reader, ids, root / "cache", options.num_workers)
     return readers
 
 
@@ -480,23 +480,19 @@ def train_through(arm: Arm, batches, waits: dict[str, float], name: str) -> None
 def measure_epoch(options, root: Path, ids: list[str], figures: dict) -> None:
     """An epoch of training, loader included; `waiting` = share of it spent on the next batch."""
 
-    def loader_of(items, **order) -> torch.utils.data.DataLoader:
-        return torch.utils.data.DataLoader(
-            items,
-            num_workers=options.num_workers,
-            persistent_workers=options.num_workers > 0,
-            pin_memory=options.device == "cuda",
-            **order,
-        )
-
     def our_batches(augment: str) -> Batches:
-        items = our_items(options, root, ids, augment)
         sampler = BatchSampler(len(ids), options.batch_size, 0, shuffle=True)
-        loader = loader_of(items, batch_sampler=sampler, collate_fn=collate)
-        return Batches(loader, items.readers, options.device)
+        items = our_items(options, root, ids, augment)
+        return Batches(items, sampler, options.device, options.num_workers)
 
-    items = PublishedItems(root, ids, options.loader_pixels)
-    published_loader = loader_of(items, batch_size=options.batch_size, shuffle=True)
+    published_loader = torch.utils.data.DataLoader(
+        PublishedItems(root, ids, options.loader_pixels),
+        batch_size=options.batch_size,
+        shuffle=True,
+        num_workers=options.num_workers,
+        persistent_workers=options.num_workers > 0,
+        pin_memory=options.device == "cuda",
+    )
 
     class PublishedBatches:
         def __iter__(self):

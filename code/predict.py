@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from dataset._loader import build_readers, collate, finish_inputs
+from dataset._loader import SampleDataset, build_readers, first_batch
+from dataset._samples import Sample
 from figures._style import draw_predictions
 from models.multimodal import MultimodalModel
 from training import resume
@@ -74,10 +75,11 @@ class Predictor:
 
     @torch.no_grad()
     def answer(self, root: Path, ids: list[str]) -> list[dict[str, dict[str, float]]]:
-        tree = Namespace(root=root, modalities=self.data["readers"])
-        readers = build_readers(tree, self.options.modalities, False, vars(self.options))
-        batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
-        logits, _ = self.model(finish_inputs(batch, readers, self.device))
+        kinds = {m: self.data["readers"][m] for m in self.options.modalities}
+        readers = build_readers(kinds, root, False, vars(self.options))
+        data = SampleDataset([Sample(name, target=0) for name in ids], readers, seed=0)
+        inputs, _ = first_batch(data, len(ids), self.device)
+        logits, _ = self.model(inputs)
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
         classes = self.data["classes"]
         return [

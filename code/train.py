@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from dataset._loader import build_loaders, check_smallest_part
+from dataset._loader import build_loaders, check_batch_size
 from figures._style import draw_run
 from methods import ForwardPass
 from models.metrics import branch_losses, predict, score
 from training import messages, precision
-from training.options import build_method, build_model, notice, parse, settings_of_loaders
+from training.options import build_method, build_model, notice, parse
 from training.record import Recorder
 from training.resume import Progress, about, open_run
 from utils import distributed, registry
@@ -40,11 +40,11 @@ def split(batch, parts: int) -> list:
 
 def train_epoch(options, epoch, model, method, loader, optimizer, scaler, recorder) -> None:
     model.train()
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     no_bar = None if distributed.is_main() else True  # None: where there is no terminal
     for step, batch in enumerate(tqdm(loader, f"epoch {epoch}", leave=False, disable=no_bar)):
         optimizer.zero_grad()
-        batch_size = loader.sampler.whole(step)  # samples of all processes and parts
+        batch_size = loader.batch_sampler.whole(step)  # samples of all processes and parts
         totals = {}
         for inputs, target in split(batch, options.accumulate):
             with precision.autocast(options):
@@ -86,12 +86,11 @@ def main(argv=None) -> None:
     # What is trained on what
     with distributed.main_first():  # it may generate the demo set and the cache
         dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
-        settings = settings_of_loaders(options)
-        loaders = build_loaders(dataset, options.modalities, vars(options), **settings)
+        loaders = build_loaders(dataset, vars(options))
     method = build_method(options)
     seed_everything(options.random_seed)
     model = build_model(options, dataset, loaders["train"].dataset.readers).to(options.device)
-    check_smallest_part(model, loaders["train"], options.accumulate)
+    check_batch_size(model, loaders["train"], options.accumulate)
     model = precision.arrange(options, model)
     optimizer = build_optimizer(options, model)
     decay_step = options.lr_decay_step or options.epochs + 1  # 0: never in this run

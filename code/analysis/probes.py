@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from dataset._loader import Batches, collate
+from dataset._loader import Batches
 from models.metrics import predict
 from utils.errors import BadInput
 from utils.seed import generator
@@ -79,7 +79,7 @@ class Exchanged(torch.utils.data.Dataset):
     """A SampleDataset in which some modalities are those of other samples, at random."""
 
     def __init__(self, samples, modalities: set[str], seed: int):
-        self.samples, self.order = samples, {}
+        self.samples, self.readers, self.order = samples, samples.readers, {}
         for position, m in enumerate(sorted(samples.readers)):
             order = torch.randperm(len(samples), generator=generator(seed, position)).tolist()
             if m in modalities:
@@ -97,12 +97,8 @@ class Exchanged(torch.utils.data.Dataset):
 
 def permuted(loader: Batches, modalities: set[str], seed: int = 0) -> Batches:
     """Those modalities tell nothing: their inputs are exchanged among all samples of the split."""
-    plain = torch.utils.data.DataLoader(
-        Exchanged(loader.dataset, modalities, seed),
-        batch_sampler=loader.sampler,
-        collate_fn=collate,
-    )
-    return Batches(plain, loader.readers, loader.device)
+    data = Exchanged(loader.dataset, modalities, seed)
+    return Batches(data, loader.batch_sampler, loader.device)
 
 
 def contributions(value: Callable[[frozenset[str]], float], players: list[str]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dataset._loader import build_loaders
 from training import resume
-from training.options import build_model, choose_device, settings_of_loaders
+from training.options import build_model, choose_device
 from utils import registry, run_folder
 
 
@@ -20,7 +20,7 @@ def load_run(folder: Path, which: str, device: str, data_root: Path | None = Non
     opt.pretrained = False  # the weights are those of the checkpoint
     dataset = registry.load_class("dataset", opt.dataset, "--dataset")(opt.data_root)
     state = run_folder.load(folder / f"{which}.pt")
-    loaders = build_loaders(dataset, opt.modalities, vars(opt), **settings_of_loaders(opt))
+    loaders = build_loaders(dataset, vars(opt))
     model = build_model(opt, dataset, loaders["test"].dataset.readers)
     model.load_state_dict(state["model"])
     return opt, dataset, loaders, model.to(opt.device)

@@ -3,8 +3,6 @@
 A file `dataset/X.py` exports a `class Dataset` that derives from the one below.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dataset._samples import Sample, read_csv, read_split
@@ -28,12 +26,7 @@ class Dataset(Contract):
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        names = ("stat.csv", "train.csv", "test.csv")
-        if missing := [name for name in names if not (self.root / name).is_file()]:
-            raise BadInput(
-                f"--dataset {self.name}: {self.root} has no {', '.join(missing)}. "
-                f"{self.how_to_prepare()}"
-            )
+        self._check_files(self.root, "stat.csv", "train.csv", "test.csv")
         self.classes = sorted(row[0] for row in read_csv(self.root / "stat.csv"))
 
     @classmethod
@@ -50,5 +43,15 @@ class Dataset(Contract):
         """Samples of "train" or "test" in the order of the file."""
         return read_split(self.root / f"{split}.csv", self.classes)
 
-    def check_complete(self, modalities: list[str]) -> None:
-        """Raises BadInput if a sample lacks one of these modalities, where none may be left out."""
+    def check_complete(self, present: dict[str, set[str]]) -> None:
+        """Raises BadInput if a sample lacks a modality, where none may; by default it is left out.
+
+        present: {modality: ids that have a file}.
+        """
+
+    @classmethod
+    def _check_files(cls, root: Path, *names: str) -> None:
+        if missing := [name for name in names if not (root / name).is_file()]:
+            raise BadInput(
+                f"--dataset {cls.name}: {root} has no {', '.join(missing)}. {cls.how_to_prepare()}"
+            )

@@ -1,10 +1,9 @@
 """A prepared set packed into one memory-mapped file per modality, so that no run decodes twice."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dataset.modalities import Modality
 from utils.atomic import locked, new_folder
 from utils.errors import BadInput
 
@@ -19,18 +19,17 @@ ALIGNMENT_BYTES = 64  # of every sample in the file, so that any dtype can be vi
 
 
 class Packed:
-    """The samples of a finished cache folder: `packed(sample_id)` is a tensor in mapped memory.
+    """The samples of a cache folder: `packed(sample_id)` is a tensor in mapped memory.
 
-    Raises BadInput when the folder is incomplete.
+    data.bin holds the samples one after another; index.pt says where: {"dtype": of all samples,
+    "where": {id: (first byte, shape)}, "size": bytes of data.bin}.
     """
 
     def __init__(self, folder: Path):
         index = torch.load(folder / "index.pt", weights_only=True)
-        self.dtype, self.where = index["dtype"], index["where"]  # id -> (first byte, shape)
-        self.path, self.size = folder / "data.bin", index["size"]
-        if self.path.stat().st_size != self.size:
-            raise BadInput(f"{folder}: damaged; delete it and start again")
-        self.data = torch.from_file(str(self.path), size=self.size, dtype=torch.uint8)
+        self.dtype, self.where = index["dtype"], index["where"]
+        path = str(folder / "data.bin")
+        self.data = torch.from_file(path, size=index["size"], dtype=torch.uint8)
 
     def __call__(self, sample_id: str) -> Tensor:
         first, shape = self.where[sample_id]
@@ -38,10 +37,19 @@ class Packed:
         return self.data[first : first + length].view(self.dtype).view(shape)
 
 
-def fingerprint(reader, ids: list[str]) -> tuple[str, str]:
-    """What is packed and how, and from which files: (options, content), both hexadecimal.
+def is_complete(folder: Path) -> bool:
+    """Whether a cache is there and as long as its index says."""
+    try:
+        index = torch.load(folder / "index.pt", weights_only=True)
+        return (folder / "data.bin").stat().st_size == index["size"]
+    except OSError:
+        return False
 
-    Content: names, sizes and times of change of all files, as `make` judges; not their bytes.
+
+def fingerprint(reader: Modality, ids: list[str]) -> tuple[str, str]:
+    """(modality and how it is packed, a hash of the ids and files), which name a cache.
+
+    Of files: names, sizes and times of change, as `make` judges; not their bytes.
     """
     how = hashlib.sha256(f"1 {type(reader).__module__} {reader.packed_as}".encode())
     content = hashlib.sha256("\n".join(ids).encode())
@@ -52,23 +60,10 @@ def fingerprint(reader, ids: list[str]) -> tuple[str, str]:
             relative = os.path.relpath(folder, reader.folder)
             line = f"{relative}/{name} {state.st_size} {state.st_mtime_ns}\n"
             content.update(line.encode("utf-8", "surrogateescape"))
-    return how.hexdigest()[:12], content.hexdigest()[:12]
+    return f"{reader.folder.name}-{how.hexdigest()[:12]}", content.hexdigest()[:12]
 
 
-class Ids(torch.utils.data.Dataset):
-    """Packs one sample per item, for workers."""
-
-    def __init__(self, reader, ids: list[str]):
-        self.reader, self.ids = reader, ids
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, position: int) -> Tensor:
-        return self.reader.pack(self.ids[position])
-
-
-def open_cache(reader, modality: str, ids: list[str], cache_dir: Path, workers: int) -> Packed:
+def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: int) -> Packed:
     """The cache of `ids` as `reader.pack` gives them; built first where it is missing or stale.
 
     It appears complete or not at all; a stale one of the same options is removed. Several runs may
@@ -77,55 +72,44 @@ def open_cache(reader, modality: str, ids: list[str], cache_dir: Path, workers: 
     Raises BadInput where it cannot be written.
     """
     ids = sorted(ids)
-    how, content = fingerprint(reader, ids)
-    folder = cache_dir / f"{modality}-{how}-{content}"
-    mend = "choose another folder with --cache_dir, or read the files with --cache off"
-    try:
+    name, content = fingerprint(reader, ids)
+    folder = cache_dir / f"{name}-{content}"
+    if is_complete(folder):
         return Packed(folder)
-    except (OSError, BadInput):
-        pass
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with locked(cache_dir / f"{modality}-{how}.lock"):
-            try:
-                return Packed(folder)  # built while this process waited
-            except (OSError, BadInput):
-                build(reader, modality, ids, folder, workers)
-            for other in cache_dir.glob(f"*{modality}-{how}-*"):  # stale, or left half-written
-                if other != folder:
-                    shutil.rmtree(other)
+        with locked(cache_dir / f"{name}.lock"):
+            if not is_complete(folder):  # else it was built while this process waited
+                build(reader, ids, folder, workers)
+                for other in cache_dir.glob(f"*{name}-*"):  # stale, or half-written
+                    if other != folder:
+                        shutil.rmtree(other)
         return Packed(folder)
     except OSError as error:
         raise BadInput(
-            f"--cache_dir {cache_dir}: cannot hold the cache ({error}); {mend}"
+            f"--cache_dir {cache_dir}: cannot hold the cache ({error}); choose another folder with "
+            "--cache_dir, or read the files with --cache off"
         ) from None
 
 
-def build(reader, modality: str, ids: list[str], folder: Path, workers: int) -> None:
+def build(reader: Modality, ids: list[str], folder: Path, workers: int) -> None:
     """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete."""
-    first = reader.pack(ids[0])
+    modality, first = reader.folder.name, reader.pack(ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
-    if expected > 1e9:
-        print(f"cache: {modality} will take about {expected / 1e9:.1f} GB in {folder.parent}")
     shutil.rmtree(folder, ignore_errors=True)
+    samples = DataLoader(ids, batch_size=None, collate_fn=reader.pack, num_workers=workers)
+    bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)
+    where, size = {}, 0
     with new_folder(folder) as temporary:
-        samples = DataLoader(Ids(reader, ids), batch_size=None, num_workers=workers)
-        where, position = {}, 0
         with open(temporary / "data.bin", "wb") as file:
-            bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)
             for sample_id, sample in zip(ids, bar):
-                if sample.dtype != first.dtype:
-                    raise BadInput(
-                        f"{reader.folder}: {sample_id} is {sample.dtype}, not {first.dtype}"
-                    )
-                where[sample_id] = (position, tuple(sample.shape))
+                assert sample.dtype == first.dtype, f"{reader.folder}: {sample_id}"
+                where[sample_id] = (size, tuple(sample.shape))
                 content = sample.contiguous().numpy().tobytes()
-                content += bytes(-len(content) % ALIGNMENT_BYTES)
-                file.write(content)
-                position += len(content)
+                size += file.write(content + bytes(-len(content) % ALIGNMENT_BYTES))
             file.flush()
             os.fsync(file.fileno())
-        torch.save({"dtype": first.dtype, "where": where, "size": position}, temporary / "index.pt")
-    print(f"cache: {modality}, {len(ids)} samples, {position / 1e6:.1f} MB in {folder}", flush=True)
+        torch.save({"dtype": first.dtype, "where": where, "size": size}, temporary / "index.pt")
+    print(f"cache: {modality}, {len(ids)} samples, {size / 1e6:.1f} MB in {folder}", flush=True)

@@ -1,13 +1,18 @@
-"""Samples to mini-batches."""
+"""From the files to the device: samples become batches ({modality: input}, target).
 
-from __future__ import annotations
+1. `BatchSampler` chooses the samples of a batch.
+2. `SampleDataset` reads each of them, in a worker process, from the cache or from its files.
+3. `collate` stacks them.
+4. `Batches` moves the stack to the device, where `Modality.on_device` finishes it.
+"""
 
 import copy
 import signal
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +26,13 @@ from utils.errors import BadInput
 from utils.seed import generator, seeded
 
 
-class SampleDataset(Dataset):
-    """`samples` with all modalities of `readers`; indexed by (epoch, index), see `BatchSampler`.
-
-    An item is ({modality: tensor}, target). Randomness of the readers is seeded per item and epoch.
-    """
-
-    def __init__(self, samples: list[Sample], readers: dict, seed: int):
-        self.samples, self.readers, self.seed = samples, readers, seed
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, where: tuple[int, int]) -> tuple[dict[str, Tensor], int]:
-        epoch, index = where
-        sample = self.samples[index]
-        with seeded(self.seed, epoch, index):
-            inputs = {m: reader.read(sample.id) for m, reader in self.readers.items()}
-        return inputs, sample.target
-
-
 class BatchSampler(Sampler):
-    """Yields lists of (epoch, index): every index once, in an order of its own per `epoch` if
-    `shuffle`, in batches of which each process gets its share, as equal as can be.
+    """Yields batches as lists of (epoch, index): every index once, if `shuffle` in another order
+    in every `epoch`, which the user sets.
 
-    The epoch travels with the index, so workers that live longer than an epoch know it too. The
-    order and the batches do not depend on the number of processes; an empty share is left out.
+    The epoch travels with the index because workers live longer than an epoch. Of each batch, every
+    process takes its share, as equal as can be, so order and batches do not depend on the number of
+    processes. An empty share is left out.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, shuffle: bool):
@@ -60,7 +46,7 @@ class BatchSampler(Sampler):
         """Samples of batch `step`, over all processes."""
         return min(self.batch_size, self.size - step * self.batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = range(self.size)
         if self.shuffle:
             order = torch.randperm(self.size, generator=generator(self.seed, self.epoch)).tolist()
@@ -71,231 +57,212 @@ class BatchSampler(Sampler):
                 yield [(self.epoch, index) for index in share]
 
 
-class Batches:
-    """A loader whose batches are on the device and finished there: ({modality: input}, target)."""
+class SampleDataset(Dataset):
+    """`samples` as `readers` {modality: reader} give them.
 
-    def __init__(self, loader: DataLoader, readers: dict, device: str):
-        self.loader, self.readers, self.device = loader, readers, device
-        self.dataset, self.sampler = loader.dataset, loader.batch_sampler
+    Item (epoch, index) is ({modality: tensor or tuple of tensors}, target). What readers draw at
+    random depends on seed, epoch and index alone.
+    """
+
+    def __init__(self, samples: list[Sample], readers: dict[str, Modality], seed: int):
+        self.samples, self.readers, self.seed = samples, readers, seed
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.samples)
 
-    def __iter__(self):
-        for inputs, target in self.loader:
-            yield self.to_device(inputs, target)
-
-    def to_device(self, inputs: dict, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        return finish_inputs(inputs, self.readers, self.device), move(target, self.device)
-
-
-def move(x, device: str):
-    """A tensor or a tuple of them to a device; the copy runs beside the work that is queued."""
-    if isinstance(x, Tensor):
-        return x.to(device, non_blocking=True)
-    return tuple(move(part, device) for part in x)
+    def __getitem__(self, position: tuple[int, int]) -> tuple[dict, int]:
+        epoch, index = position
+        sample = self.samples[index]
+        with seeded(self.seed, epoch, index):
+            inputs = {m: reader.read(sample.id) for m, reader in self.readers.items()}
+        return inputs, sample.target
 
 
-def finish_inputs(inputs: dict, readers: dict, device: str) -> dict[str, Tensor]:
-    """A batch as `collate` gives it, on the device and as the encoders want it."""
-    inputs = {m: move(x, device) for m, x in inputs.items()}
-    for modality, reader in readers.items():
-        inputs[modality] = reader.on_device(inputs[modality])
-    return inputs
-
-
-def split_validation(
-    samples: list[Sample], fraction: float, seed: int
-) -> tuple[list[Sample], list[Sample]]:
-    """(training, validation): a seeded `fraction` of every class goes to validation."""
-    held_out: set[int] = set()
-    order = torch.randperm(len(samples), generator=generator(seed)).tolist()
-    left = {k: round(n * fraction) for k, n in Counter(s.target for s in samples).items()}
-    for index in order:
-        if left[samples[index].target] > 0:
-            left[samples[index].target] -= 1
-            held_out.add(index)
-    training = [s for i, s in enumerate(samples) if i not in held_out]
-    return training, [s for i, s in enumerate(samples) if i in held_out]
-
-
-def collate(items: list[tuple[dict[str, Tensor], int]]) -> tuple[dict[str, Tensor], Tensor]:
-    """({modality: (B, ...) or a tuple of such}, target (B,)).
+def collate(items: list[tuple[dict, int]]) -> tuple[dict, Tensor]:
+    """Items of a SampleDataset, stacked: ({modality: (B, ...) or a tuple of such}, target (B,)).
 
     Raises BadInput where a modality's shapes differ.
     """
 
-    def stack(modality: str, tensors: list[Tensor]) -> Tensor:
-        if len(shapes := {tuple(t.shape) for t in tensors}) > 1:
+    def stack(modality: str, values: tuple):
+        if isinstance(values[0], tuple):
+            return tuple(stack(modality, parts) for parts in zip(*values))
+        if len(shapes := {tuple(x.shape) for x in values}) > 1:
             raise BadInput(
                 f"{modality}: samples of different shapes, {sorted(shapes)}; prepare again"
             )
-        return torch.stack(tensors)
+        return torch.stack(values)
 
-    batch = {}
-    for modality, first in items[0][0].items():
-        values = [inputs[modality] for inputs, _ in items]
-        if isinstance(first, tuple):
-            batch[modality] = tuple(stack(modality, list(parts)) for parts in zip(*values))
-        else:
-            batch[modality] = stack(modality, values)
-    return batch, torch.tensor([target for _, target in items])
+    inputs, targets = zip(*items)
+    batch = {m: stack(m, tuple(sample[m] for sample in inputs)) for m in inputs[0]}
+    return batch, torch.tensor(targets)
 
 
-def quiet_worker(worker: int) -> None:
-    """Ctrl-C is for the main process, which then ends its workers; a thread of theirs that was
-    handing over a batch meanwhile has nothing to say. Errors of the readers travel another way."""
+def to_device(batch: tuple[dict, Tensor], readers: dict[str, Modality], device: str):
+    """What `collate` gives -> ({modality: input of the encoder}, target) on `device`."""
+
+    def move(x):
+        if isinstance(x, Tensor):
+            return x.to(device, non_blocking=True)  # copied while the device works on
+        return tuple(move(part) for part in x)  # a list, where memory is pinned
+
+    inputs, target = batch
+    return {m: reader.on_device(move(inputs[m])) for m, reader in readers.items()}, move(target)
+
+
+def first_batch(data: SampleDataset, count: int, device: str) -> tuple[dict[str, Tensor], Tensor]:
+    """The first `count` samples as one batch on `device`."""
+    return to_device(collate([data[0, index] for index in range(count)]), data.readers, device)
+
+
+class Batches(DataLoader):
+    """Loads the batches of `sampler`: ({modality: input of the encoder}, target (B,)) on `device`.
+
+    data: a SampleDataset, or one with the same items and `readers`.
+    """
+
+    def __init__(self, data: Dataset, sampler: BatchSampler, device: str, num_workers: int = 0):
+        super().__init__(
+            data,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            worker_init_fn=leave_ctrl_c_to_main,
+            persistent_workers=num_workers > 0,
+            pin_memory=device == "cuda",
+        )
+        self.device = device
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        for batch in super().__iter__():
+            yield to_device(batch, self.dataset.readers, self.device)
+
+
+def leave_ctrl_c_to_main(worker: int) -> None:
+    """The main process ends its workers after Ctrl-C. A worker prints no traceback when that
+    interrupts the thread that hands over batches; errors of readers reach the main process."""
     del worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.excepthook = lambda *exception: None
 
 
 def build_readers(
-    dataset, modalities: list[str], train: bool, flags: Mapping[str, object]
+    kinds: Mapping[str, str], root: Path, train: bool, flags: Mapping[str, object]
 ) -> dict[str, Modality]:
-    """{modality: reader} for `modalities` of a data set, with those of `flags` that it declares."""
+    """{modality: reader of root/<modality>}, each with those of `flags` that it declares.
+
+    kinds: {modality: file in modalities/}.
+    """
     readers = {}
-    for modality in modalities:
-        build = registry.load_class(
-            "dataset/modalities", dataset.modalities[modality], "--modalities"
-        )
-        folder = Path(dataset.root) / modality
-        readers[modality] = build(folder, train, **registry.settings(build, flags))
+    for modality, kind in kinds.items():
+        build = registry.load_class("dataset/modalities", kind, "--modalities")
+        readers[modality] = build(root / modality, train, **registry.settings(build, flags))
     return readers
 
 
-def available(dataset, split: str, present: dict[str, set[str]]) -> list[Sample]:
-    """Samples of a split that have a file in every modality; says how many of how many.
+def complete_samples(dataset, split: str, present: dict[str, set[str]]) -> list[Sample]:
+    """Samples of a split that have a file in every modality; prints how many of how many.
 
     present: {modality: ids that have a file}.
 
     Raises BadInput when there is none.
     """
     samples = dataset.samples(split)
-    found = [s for s in samples if all(s.id in ids for ids in present.values())]
-    print(f"{dataset.name} {split}: {len(found)} of {len(samples)} samples found in {dataset.root}")
-    if any(s.id not in ids for ids in present.values() for s in samples):
-        for modality, ids in present.items():
-            lacking = [s.id for s in samples if s.id not in ids]
-            if lacking:
-                few = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
-                print(f"  WARNING: {len(lacking)} without {modality}: {few}")
-    if not found:
+    complete = [s for s in samples if all(s.id in ids for ids in present.values())]
+    counts = f"{len(complete)} of {len(samples)} samples found"
+    print(f"{dataset.name} {split}: {counts} in {dataset.root}")
+    for modality, ids in present.items():
+        if missing := [s.id for s in samples if s.id not in ids]:
+            few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            print(f"  WARNING: {len(missing)} without {modality}: {few}")
+    if not complete:
         raise BadInput(
             f"--data_root {dataset.root}: no {split} sample is there. {dataset.how_to_prepare()}"
         )
-    return found
+    return complete
 
 
-def build_loader(
-    samples: list[Sample],
-    readers: dict[str, Modality],
-    batch_size: int,
-    seed: int,
-    shuffle: bool,
-    num_workers: int,
-    device: str,
-) -> Batches:
-    """Batches of `batch_size`, the short last one kept as published; workers stay alive."""
-    loader = DataLoader(
-        SampleDataset(samples, readers, seed),
-        batch_sampler=BatchSampler(len(samples), batch_size, seed, shuffle),
-        num_workers=num_workers,
-        collate_fn=collate,
-        worker_init_fn=quiet_worker,
-        persistent_workers=num_workers > 0,
-        pin_memory=device == "cuda",
-    )
-    return Batches(loader, readers, device)
+def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple[list, list]:
+    """(training, validation): `fraction` of the samples of every class, drawn at random, is for
+    validation. Both in the order of `samples`."""
+    sizes = Counter(sample.target for sample in samples)
+    to_draw = {target: round(size * fraction) for target, size in sizes.items()}
+    drawn = set()
+    for index in torch.randperm(len(samples), generator=generator(seed)).tolist():
+        if to_draw[samples[index].target] > 0:
+            to_draw[samples[index].target] -= 1
+            drawn.add(index)
+    training = [s for i, s in enumerate(samples) if i not in drawn]
+    return training, [s for i, s in enumerate(samples) if i in drawn]
 
 
-def check_batches(size: int, batch_size: int) -> None:
-    """Raises BadInput for a batch larger than the split, or too small for the processes."""
-    if batch_size > size:
-        raise BadInput(f"--batch_size {batch_size}: larger than the training split; at most {size}")
-    processes, last = distributed.world_size(), size % batch_size or batch_size
-    if min(batch_size, last) < processes:
+def check_batch_size(model: nn.Module, loader: Batches, accumulate: int) -> None:
+    """Raises BadInput for a batch larger than the split, a last batch with fewer samples than
+    processes, and a part of a batch with one sample where the model cannot be trained on one.
+
+    Batch normalisation needs two values per channel, and an encoder may leave one of a small
+    picture; that is tried, since it would end the run at the end of its first epoch.
+    """
+    sampler, processes = loader.batch_sampler, distributed.world_size()
+    size, last = sampler.size, sampler.whole(len(sampler) - 1)
+    refused = f"--batch_size {sampler.batch_size}: "
+    if sampler.batch_size > size:
+        raise BadInput(f"{refused}larger than the training split; at most {size}")
+    if last < processes:
         raise BadInput(
-            f"--batch_size {batch_size}: leaves a last batch of {last} of {size} samples "
-            f"for {processes} processes; choose another size, or fewer processes"
+            f"{refused}leaves a last batch of {last} of {size} samples for {processes} processes; "
+            "choose another size, or fewer processes"
         )
+    if last // processes // accumulate <= 1:
+        inputs, _ = first_batch(loader.dataset, 1, loader.device)
+        try:
+            with torch.no_grad():
+                copy.deepcopy(model).train()(inputs)
+        except ValueError as error:
+            raise BadInput(
+                f"{refused}leaves a part of one sample of {size}, which cannot be normalised "
+                f"({error}); choose another"
+            ) from None
 
 
-def check_smallest_part(model: nn.Module, loader: Batches, accumulate: int) -> None:
-    """Raises BadInput where a part of one sample would end the run at the end of an epoch.
+def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
+    """Loaders "train", "test", with a `val_fraction` > 0 "val", and for probes "train_plain": the
+    training split in order and without augmentation.
 
-    Batch normalisation needs two values per channel; small pictures have one per sample.
+    flags: those of a run, train.py's and those that its readers declare.
+
+    Raises BadInput where no sample, or none for validation, can be used, and for bad flags.
     """
-    batch_size = loader.sampler.batch_size
-    last = len(loader.dataset) % batch_size or batch_size
-    share = min(batch_size, last) // distributed.world_size()
-    if share // accumulate > 1:
-        return
-    item = loader.dataset[0, 0]
-    inputs, _ = loader.to_device(*collate([item]))
-    try:
-        with torch.no_grad():
-            copy.deepcopy(model).train()(inputs)
-    except ValueError as error:
-        raise BadInput(
-            f"--batch_size {batch_size}: leaves a part of one sample of "
-            f"{len(loader.dataset)}, which cannot be normalised ({error}); choose another"
-        ) from None
-
-
-def pack_all(plain: dict, augmented: dict, ids: list[str], present, folder: Path, workers: int):
-    """Gives the readers of both kinds the cache of their modality, built where it is not there."""
-    for modality, reader in plain.items():
-        if reader.packed_as:
-            there = [name for name in ids if name in present[modality]]
-            packed = open_cache(reader, modality, there, folder, workers)
-            reader.packed = augmented[modality].packed = packed
-
-
-def build_loaders(
-    dataset,
-    modalities: list[str],
-    flags: Mapping[str, object],
-    *,
-    batch_size: int,
-    random_seed: int,
-    val_fraction: float,
-    cache: str,
-    cache_dir: str | Path | None,
-    num_workers: int,
-    device: str,
-) -> dict[str, Batches]:
-    """Loaders "train", "test" and, with a `val_fraction` > 0, "val".
-
-    "train_plain" is the training split in order and without augmentation, for probes. The keyword
-    arguments are the flags of train.py; flags: has those that the readers declare.
-    """
-    augmented = build_readers(dataset, modalities, True, flags)
-    plain = build_readers(dataset, modalities, False, flags)
-    dataset.check_complete(modalities)
+    kinds = {modality: dataset.modalities[modality] for modality in flags["modalities"]}
+    augmented = build_readers(kinds, dataset.root, True, flags)
+    plain = build_readers(kinds, dataset.root, False, flags)
     present = {modality: reader.ids() for modality, reader in plain.items()}
-    training, validation = available(dataset, "train", present), []
-    test = available(dataset, "test", present)
-    if cache == "on":
-        ids = list(dict.fromkeys(s.id for s in training + test))
-        folder = Path(cache_dir or Path(dataset.root) / "cache")
-        pack_all(plain, augmented, ids, present, folder, num_workers)
-    elif needing := [reader.needs_cache for reader in augmented.values() if reader.needs_cache]:
-        raise BadInput(f"{needing[0]}: needs the cache; leave out --cache off")
-    if val_fraction > 0:
-        training, validation = split_validation(training, val_fraction, random_seed)
+    dataset.check_complete(present)
+    training = complete_samples(dataset, "train", present)
+    test = complete_samples(dataset, "test", present)
+    for modality, reader in plain.items():
+        if flags["cache"] == "on" and reader.packed_as:
+            folder = Path(flags["cache_dir"] or dataset.root / "cache")
+            ids = {sample.id for sample in training + test}
+            reader.packed = open_cache(reader, ids, folder, flags["num_workers"])
+            augmented[modality].packed = reader.packed
+        elif reader.needs_cache:
+            raise BadInput(f"{reader.needs_cache}: needs the cache; leave out --cache off")
+
+    def batches(samples: list[Sample], readers: dict[str, Modality], shuffle=False) -> Batches:
+        seed = flags["random_seed"]
+        sampler = BatchSampler(len(samples), flags["batch_size"], seed, shuffle)
+        data = SampleDataset(samples, readers, seed)
+        return Batches(data, sampler, flags["device"], flags["num_workers"])
+
+    loaders = {}
+    if (fraction := flags["val_fraction"]) > 0:
+        training, validation = split_validation(training, fraction, flags["random_seed"])
         if not validation:
-            raise BadInput(f"--val_fraction {val_fraction}: leaves no validation sample")
-    check_batches(len(training), batch_size)
-
-    def loader(samples: list[Sample], readers: dict, shuffle: bool) -> Batches:
-        return build_loader(samples, readers, batch_size, random_seed, shuffle, num_workers, device)
-
-    loaders = {
-        "train": loader(training, augmented, True),
-        "train_plain": loader(training, plain, False),
-        "test": loader(test, plain, False),
+            raise BadInput(f"--val_fraction {fraction}: leaves no validation sample")
+        loaders["val"] = batches(validation, plain)
+    return loaders | {
+        "train": batches(training, augmented, shuffle=True),
+        "train_plain": batches(training, plain),
+        "test": batches(test, plain),
     }
-    if validation:
-        loaders["val"] = loader(validation, plain, False)
-    return loaders

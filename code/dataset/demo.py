@@ -1,7 +1,5 @@
 """Generated clips of a face that speaks: CREMA-D's format and code paths, minutes on a CPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dataset

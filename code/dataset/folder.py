@@ -1,27 +1,25 @@
 """Your own data: --data_root DIR with train.csv, test.csv and one folder per modality."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dataset
-from dataset._samples import is_header, natural, read_csv
+from dataset._samples import natural, read_labels
 from utils import registry
 from utils.errors import BadInput
 
 
-def kind_of(folder: Path) -> tuple[str, set[str]]:
-    """(file in modalities/, ids) by what lies in a modality's folder.
+def kind_of(folder: Path) -> str:
+    """The file in modalities/ that reads a modality's folder: `frames` a folder for each sample,
+    the others files with the suffixes that they name.
 
-    A folder per sample is `frames`; files are read by what names their suffix. Raises BadInput for
-    suffixes that nothing reads, and for two kinds in one folder.
+    Raises BadInput for a suffix that nothing reads, for two kinds, and for two files of one id.
     """
     readers = {}
     for name in registry.names("dataset/modalities"):
         reader = registry.load_class("dataset/modalities", name, "--modalities")
-        readers |= {suffix: name for suffix in reader.suffixes}
-    found: dict[str, str] = {}  # reader -> one of its entries
-    ids: dict[str, str] = {}
+        readers |= dict.fromkeys(reader.suffixes, name)
+    examples: dict[str, str] = {}  # kind -> its first entry
+    entries: dict[str, str] = {}  # id -> its entry
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
@@ -30,15 +28,15 @@ def kind_of(folder: Path) -> tuple[str, set[str]]:
             known = ", ".join(sorted(filter(None, readers)))
             raise BadInput(f"{entry}: no modality reads it; a folder of frames, or one of {known}")
         name = entry.stem if suffix else entry.name
-        if name in ids:
-            raise BadInput(f"{folder}: two files for {name}, {ids[name]} and {entry.name}")
-        ids[name] = entry.name
-        found.setdefault(readers[suffix], entry.name)
-    if len(found) != 1:
+        if name in entries:
+            raise BadInput(f"{folder}: two files for {name}, {entries[name]} and {entry.name}")
+        entries[name] = entry.name
+        examples.setdefault(readers[suffix], entry.name)
+    if len(examples) != 1:
         raise BadInput(
-            f"{folder}: {' and '.join(found.values()) or 'empty'}; one kind of file is needed"
+            f"{folder}: {' and '.join(examples.values()) or 'empty'}; one kind of file is needed"
         )
-    return next(iter(found)), set(ids)
+    return next(iter(examples))
 
 
 class Dataset(dataset.Dataset):
@@ -46,64 +44,54 @@ class Dataset(dataset.Dataset):
     DIR/<modality>/<id>.<suffix>, or DIR/<modality>/<id>/ with the frames of a clip.
 
     Classes: the labels of train.csv in natural order. Raises BadInput for labels that only test.csv
-    has, and for an id in both or twice or that is no plain name; samples without a file are
-    refused by `check_complete`.
+    has, and for an id in both or twice or that is no plain name.
     """
 
     name = "folder"
 
     def __init__(self, root: Path):
-        self.root, kinds = Path(root), self._kinds_at(root)
-        self.modalities = {modality: reader for modality, (reader, _) in kinds.items()}
-        labels = {split: self._labels(split) for split in ("train", "test")}
-        self.classes = sorted(labels["train"], key=natural)
+        self.root = Path(root)
+        self.modalities = self.modalities_at(self.root)
+        train = read_labels(self.root / "train.csv")
+        test = read_labels(self.root / "test.csv")
+        self.classes = sorted(set(train.values()), key=natural)
         if len(self.classes) < 2:
             raise BadInput(
                 f"{self.root / 'train.csv'}: needs lines id,label with at least two labels, has "
                 f"{self.classes or 'none'}"
             )
-        if unknown := sorted(labels["test"] - labels["train"], key=natural):
+        if unknown := sorted(set(test.values()) - set(train.values()), key=natural):
             raise BadInput(f"{self.root / 'test.csv'}: not in train.csv: {', '.join(unknown)}")
-        ids = {split: [s.id for s in self.samples(split)] for split in ("train", "test")}
-        if both := set(ids["train"]) & set(ids["test"]):
+        if both := train.keys() & test.keys():
             raise BadInput(f"{self.root}: {min(both)!r} is in train.csv and in test.csv")
-        self.ids, self.kinds = ids, kinds
 
-    def check_complete(self, modalities: list[str]) -> None:
+    def check_complete(self, present: dict[str, set[str]]) -> None:
         """Raises BadInput where a sample has no file in one of these modalities."""
-        for modality in modalities:
-            present = self.kinds[modality][1]
-            for split, own in self.ids.items():
-                if missing := [name for name in own if name not in present]:
+        for modality, ids in present.items():
+            for split in ("train", "test"):
+                samples = self.samples(split)
+                if missing := [sample.id for sample in samples if sample.id not in ids]:
+                    some = ", ".join(repr(name) for name in sorted(ids, key=natural)[:3])
                     raise BadInput(
-                        f"{self.root / modality}: {len(missing)} of {len(own)} ids of {split}.csv "
-                        f"have no file, such as {missing[0]!r}; files there are for "
-                        f"{sorted(present, key=natural)[0]!r} and so on"
+                        f"{self.root / modality}: {len(missing)} of {len(samples)} ids of "
+                        f"{split}.csv have no file, such as {missing[0]!r}; files there are for "
+                        f"{some or 'nothing'}"
                     )
 
     @classmethod
     def modalities_at(cls, root: Path | None) -> dict[str, str]:
-        """{folder below `root`: file in modalities/ that reads its files}."""
-        return {modality: reader for modality, (reader, _) in cls._kinds_at(root).items()}
-
-    @classmethod
-    def _kinds_at(cls, root: Path | None) -> dict[str, tuple[str, set[str]]]:
-        """{folder below `root`: `kind_of` it}, in alphabetical order.
+        """{folder below `root`: file in modalities/ that reads its files}, in alphabetical order.
 
         Folders whose name starts with a dot, and `cache`, are left out.
         """
         if root is None:
             raise BadInput(f"--dataset folder: needs --data_root DIR. {cls.how_to_prepare()}")
-        names = ("train.csv", "test.csv")
-        if missing := [name for name in names if not (Path(root) / name).is_file()]:
-            raise BadInput(
-                f"--data_root {root}: has no {', '.join(missing)}. {cls.how_to_prepare()}"
-            )
+        cls._check_files(Path(root), "train.csv", "test.csv")
         folders = sorted(f for f in Path(root).iterdir() if f.is_dir() and f.name[0] != ".")
-        found = {f.name: kind_of(f) for f in folders if f.name != "cache"}
-        if not found:
+        modalities = {f.name: kind_of(f) for f in folders if f.name != "cache"}
+        if not modalities:
             raise BadInput(f"--data_root {root}: has no folder. {cls.how_to_prepare()}")
-        return found
+        return modalities
 
     @classmethod
     def how_to_prepare(cls) -> str:
@@ -111,7 +99,3 @@ class Dataset(dataset.Dataset):
             "DIR holds train.csv and test.csv (lines id,label) and one folder per modality "
             "(see data/README.md)"
         )
-
-    def _labels(self, split: str) -> set[str]:
-        rows = read_csv(self.root / f"{split}.csv")
-        return {row[1] for row in rows if len(row) == 2 and not is_header(row)}

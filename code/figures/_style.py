@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from dataset._loader import collate  # noqa: E402
+from dataset._loader import first_batch  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
 from utils.run_folder import read_jsonl  # noqa: E402
 
@@ -129,7 +129,7 @@ def draw_examples(model, loader, classes: list[str], count: int = 4):
     Green: right; the multimodal branch's answer stands first. Returns a matplotlib figure.
     """
     count = min(count, len(loader.dataset))
-    inputs, target = loader.to_device(*collate([loader.dataset[0, i] for i in range(count)]))
+    inputs, target = first_batch(loader.dataset, count, loader.device)
     with torch.no_grad():
         logits, _ = model.eval()(inputs)
     size = (2.6 * len(inputs), 2.2 * count)

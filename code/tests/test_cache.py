@@ -26,7 +26,7 @@ def reader(root, cache_dir=None, train=True, augment="loader", **changes):
     flags = dict(image_size=32, frames_per_clip=2, cache_pixels=0, augment=augment)
     made = frames.Modality(root / "visual", train, **flags | changes)
     if cache_dir:
-        made.packed = open_cache(made, "visual", sorted(made.ids()), cache_dir, workers=0)
+        made.packed = open_cache(made, made.ids(), cache_dir, workers=0)
     return made
 
 
@@ -60,7 +60,7 @@ def test_spectrograms_come_out_to_the_last_digit(demo_root, tmp_path):
     made = spectrogram.Modality(demo_root / "audio", True)
     ids = sorted(made.ids())
     plain = [made.read(i) for i in ids]
-    made.packed = open_cache(made, "audio", ids, tmp_path, workers=2)
+    made.packed = open_cache(made, ids, tmp_path, workers=2)
     assert all(torch.equal(a, made.read(i)) for a, i in zip(plain, ids))
 
 

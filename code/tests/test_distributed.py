@@ -32,7 +32,7 @@ import train
 from training import precision
 from utils import distributed
 from dataset.modalities import Modality
-from dataset._loader import Batches, BatchSampler, SampleDataset, collate
+from dataset._loader import Batches, BatchSampler, SampleDataset
 from dataset._samples import Sample
 
 class Reader(Modality):
@@ -71,9 +71,8 @@ for name in methods:
         readers = {m: Reader() for m in modalities}
         data = SampleDataset([Sample(str(i), i % 4) for i in range(22)], readers, 0)
         sampler = BatchSampler(22, 8, 0, shuffle=True)
-        loader = torch.utils.data.DataLoader(data, batch_sampler=sampler, collate_fn=collate)
         recorder, method = Silent(), build_method(name, *method_flags)
-        batches = Batches(loader, readers, "cpu")
+        batches = Batches(data, sampler, "cpu")
         for epoch in range(1):
             loaders = {"train_plain": batches, "val": batches}
             for _ in range(2): method.start_epoch(epoch, model, loaders)

@@ -43,8 +43,7 @@ def test_each_kind_arrives_as_it_is(folder_root):
     opt = options.parse([*argv, "--batch_size", "4", "--audio_frames", "40", "--mel_bins", "16"])
     assert opt.image_size == 32 and opt.modalities == ["clip", "depth", "photo", "sound"]
     opt.num_workers = 0
-    settings = options.settings_of_loaders(opt)
-    loaders = build_loaders(Dataset(folder_root), opt.modalities, vars(opt), **settings)
+    loaders = build_loaders(Dataset(folder_root), vars(opt))
     inputs, target = next(iter(loaders["test"]))
     shapes = {modality: tuple(x.shape[1:]) for modality, x in inputs.items()}
     assert shapes == {

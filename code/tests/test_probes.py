@@ -9,7 +9,7 @@ from torch import nn
 import evaluate
 import train
 from analysis import probes
-from dataset._loader import build_loader
+from dataset._loader import Batches, BatchSampler, SampleDataset
 from dataset._samples import Sample
 from dataset.modalities import Modality
 from utils.errors import BadInput
@@ -47,7 +47,8 @@ def loader(request):
     """400 samples sorted by class, as data sets often are; `visual` tells nothing or the class."""
     samples = [Sample(str(4 * i + k), k) for k in range(4) for i in range(100)]
     readers = {"audio": Reader(1.0), "visual": Reader(request.param)}
-    return build_loader(samples, readers, 32, 0, False, 0, "cpu"), request.param
+    data, sampler = SampleDataset(samples, readers, 0), BatchSampler(400, 32, 0, shuffle=False)
+    return Batches(data, sampler, "cpu"), request.param
 
 
 def test_a_missing_modality(loader):

@@ -380,13 +380,6 @@ def build_model(options: argparse.Namespace, dataset, readers: dict) -> Multimod
     return MultimodalModel(shapes, len(dataset.classes), options.encoder, options.fusion, flags)
 
 
-def settings_of_loaders(options: argparse.Namespace) -> dict[str, object]:
-    """The keyword arguments of `build_loaders`."""
-    names = ["batch_size", "random_seed", "val_fraction", "cache", "cache_dir"]
-    names += ["num_workers", "device"]
-    return {name: vars(options)[name] for name in names}
-
-
 def describe_datasets() -> str:
     """Every data set: what it is, its modalities, and the defaults it changes."""
     lines = ["data sets, with the defaults that differ from those of the published CREMA-D run:"]

@@ -1,7 +1,5 @@
 """Sound files to time-frequency pictures."""
 
-from __future__ import annotations
-
 import wave
 from pathlib import Path
 
@@ -104,10 +102,10 @@ def filter_bank(waveform: np.ndarray, sample_rate_hz: int, mel_bins=128, frames=
 def ogm_spectrogram(waveform: np.ndarray, sample_rate_hz: int) -> Tensor:
     """log(|STFT| + 1e-7), (257, 188): the CREMA-D sound of OGM-GE.
 
-    22,050 Hz, tiled three times and cut to 3 s, clipped to [-1, 1]; window 512, hop 353 samples.
+    22,050 Hz, cut to 3 s or repeated to fill them, clipped to [-1, 1]; window 512, hop 353 samples.
     """
     rate_hz, seconds = 22050, 3
     samples = librosa.resample(waveform, orig_sr=sample_rate_hz, target_sr=rate_hz)
-    samples = np.resize(np.tile(samples, 3), rate_hz * seconds).clip(-1, 1)
+    samples = np.resize(samples, rate_hz * seconds).clip(-1, 1)
     stft = librosa.stft(samples, n_fft=512, hop_length=353)
     return torch.from_numpy(np.log(np.abs(stft) + 1e-7))

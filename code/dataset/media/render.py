@@ -1,7 +1,5 @@
 """Meshes to pictures by casting rays on the CPU: no display, no OpenGL, no driver."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +21,18 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     """
     try:
         mesh = trimesh.load_mesh(path, process=False)
-        vertices, faces = np.asarray(mesh.vertices, float), np.asarray(mesh.faces)
+        vertices = np.asarray(mesh.vertices, float)[np.unique(mesh.faces)]  # others are not seen
     except Exception as error:  # a damaged file can fail in any way
         raise BadInput(f"{path}: unreadable mesh ({error})") from error
-    if len(faces) == 0:
+    if len(vertices) == 0:
         raise BadInput(f"{path}: has no face")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise BadInput(f"{path}: a face names vertex {faces.max()} of {len(vertices)}")
-    vertices = vertices[np.unique(faces)]  # others cannot be seen
     if not np.isfinite(vertices).all():
         raise BadInput(f"{path}: a vertex is not a finite number")
-    low, high = vertices.min(0), vertices.max(0)
-    radius = np.linalg.norm(vertices - (low + high) / 2, axis=1).max()
+    middle = (vertices.min(0) + vertices.max(0)) / 2
+    radius = np.linalg.norm(vertices - middle, axis=1).max()
     if not radius > 0:
         raise BadInput(f"{path}: all vertices lie in one point")
-    mesh.apply_translation(-(low + high) / 2)
+    mesh.apply_translation(-middle)
     mesh.apply_scale(1 / radius)
     if not mesh.area > 1e-9:
         raise BadInput(f"{path}: its faces have no area")
@@ -47,19 +42,14 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
 def render(mesh: trimesh.Trimesh, azimuth_degrees: float, size: int) -> np.ndarray:
     """(size, size) uint8: the mesh in grey on white, z upwards, in perspective.
 
-    Each face is shaded by its angle to the camera, alike from both sides, since the faces of found
-    meshes are turned either way.
+    Each face is shaded by its angle to the camera, the same from both sides, since meshes do not
+    agree on which side of a face is its outer one.
 
     mesh: as `read_mesh` gives it. azimuth_degrees: of the camera around z; 180 apart are opposite.
     """
     azimuth, elevation = np.radians([azimuth_degrees, ELEVATION_DEGREES])
-    outwards = np.array(
-        [
-            np.cos(elevation) * np.cos(azimuth),
-            np.cos(elevation) * np.sin(azimuth),
-            np.sin(elevation),
-        ]
-    )
+    level = np.cos(elevation)
+    outwards = np.array([level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)])
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0])
     up = np.cross(outwards, right)
     half_angle = np.radians(VIEW_ANGLE_DEGREES / 2)

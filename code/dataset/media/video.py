@@ -1,7 +1,5 @@
 """Video files of any container and codec: their frames and, in audio.py, their sound."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

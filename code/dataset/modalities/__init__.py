@@ -3,15 +3,21 @@
 A file `dataset/modalities/X.py` exports a `class Modality` that derives from the one below.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
-from dataset._samples import file_of, ids_of
+from utils.errors import BadInput
 from utils.registry import Contract
+
+
+def check_at_least(minimum: int, **flags: int) -> None:
+    """Raises BadInput for a flag whose value is below `minimum`."""
+    for flag, value in flags.items():
+        if value < minimum:
+            raise BadInput(f"--{flag} {value}: must be at least {minimum}")
 
 
 class Modality(Contract):
@@ -22,7 +28,6 @@ class Modality(Contract):
     """
 
     suffixes: tuple[str, ...] = ()  # lower case; "" is a folder for each sample
-    shape: tuple[int, ...]  # of an item as the encoder gets it, (C, H, W) or (T, C, H, W)
     packed_as = ""  # what `pack` gives and the settings it depends on, for the cache; "": no cache
     packed: Callable[[str], Tensor] | None = None  # with the cache: id -> what `pack` gave
     needs_cache = ""  # the flag that cannot do without the cache, if it is set
@@ -30,15 +35,24 @@ class Modality(Contract):
     def __init__(self, folder: Path, train: bool):
         self.folder, self.train = Path(folder), train
 
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of an item as the encoder gets it, (C, H, W) or (T, C, H, W); here of the first file."""
+        return tuple(self.pack(min(self.ids())).shape)
+
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        return ids_of(self.folder, self.suffixes)
+        return {p.stem for p in self.folder.glob("*") if p.suffix.lower() in self.suffixes}
 
     def path(self, sample_id: str) -> Path:
-        return file_of(self.folder, sample_id, self.suffixes)
+        """The file of a sample: the first of `suffixes` that is there."""
+        for suffix in (*self.suffixes, *(suffix.upper() for suffix in self.suffixes)):
+            if (path := self.folder / f"{sample_id}{suffix}").is_file():
+                return path
+        return self.folder / f"{sample_id}{self.suffixes[0]}"  # opening it says that it is missing
 
     def pack(self, sample_id: str) -> Tensor:
-        """What the cache holds of a sample: all that is costly, nothing that is random."""
+        """What the cache holds of a sample, of one dtype: all that is costly, nothing random."""
         raise NotImplementedError
 
     def read(self, sample_id: str) -> Tensor | tuple[Tensor, ...]:

@@ -1,16 +1,15 @@
 """One picture, saved as `<id>.png` or `.jpg` and the like."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset.modalities import check_at_least
 from utils.errors import BadInput
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
@@ -19,22 +18,19 @@ GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's 
 def add_image_size(parser) -> None:
     """--image_size; once, since a data set may have both pictures and frames."""
     if "--image_size" not in parser._option_string_actions:
-        parser.add_argument(
-            "--image_size",
-            type=int,
-            default=224,
-            metavar="PIXELS",
-            help="height and width of a picture or frame",
-        )
+        text = "height and width of a picture or frame"
+        parser.add_argument("--image_size", type=int, default=224, metavar="PIXELS", help=text)
 
 
 def opened(path: Path) -> Image.Image:
-    """A picture, decoded. Raises BadInput where it cannot be."""
+    """A picture of 8 bits per channel, decoded. Raises BadInput where it is none."""
     try:
         with Image.open(path) as picture:
             picture.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except OSError as error:
         raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+    if picture.mode not in GREY + COLOUR:
+        raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel")
     return picture
 
 
@@ -52,28 +48,21 @@ class Modality(modalities.Modality):
 
     def __init__(self, folder: Path, train: bool, image_size=224):
         super().__init__(folder, train)
-        if image_size < 1:
-            raise BadInput(f"--image_size {image_size}: must be at least 1")
+        check_at_least(1, image_size=image_size)
         first = min(self.ids(), default=None)
-        channels = 1 if first is None or self._open(first).mode in GREY else 3
+        channels = 1 if first is None or opened(self.path(first)).mode in GREY else 3
         self.shape = (channels, image_size, image_size)
         self.packed_as = f"{channels} x {image_size} pixels"
         self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
 
-    def _open(self, sample_id: str) -> Image.Image:
-        path = self.path(sample_id)
-        image = opened(path)
-        if image.mode not in GREY + COLOUR:
-            raise BadInput(f"{path}: of mode {image.mode}; save it with 8 bits per channel")
-        return image
-
     def pack(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8."""
-        image, (channels, *size) = self._open(sample_id), self.shape
-        if channels == 1 and image.mode not in GREY:
+        picture = opened(self.path(sample_id))
+        is_grey = self.shape[0] == 1
+        if is_grey and picture.mode not in GREY:
             raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
-        image = image.convert("L" if channels == 1 else "RGB")
-        return functional.pil_to_tensor(functional.resize(image, size))
+        picture = functional.resize(picture.convert("L" if is_grey else "RGB"), self.shape[1:])
+        return functional.pil_to_tensor(picture)
 
     def on_device(self, batch: Tensor) -> Tensor:
         """(B, C, S, S) uint8 -> float32 in [-1, 1]."""

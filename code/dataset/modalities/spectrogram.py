@@ -1,9 +1,5 @@
 """A time-frequency picture saved as `<id>.pt`: a filter bank or a spectrogram."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -17,11 +13,6 @@ class Modality(modalities.Modality):
 
     suffixes = (".pt",)
     packed_as = "spectrogram"
-
-    def __init__(self, folder: Path, train: bool):
-        super().__init__(folder, train)
-        first = min(self.ids(), default=None)
-        self.shape = () if first is None else tuple(self.pack(first).shape)
 
     def pack(self, sample_id: str) -> Tensor:
         """(1, T, F) float32."""

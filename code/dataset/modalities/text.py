@@ -1,7 +1,5 @@
 """Text saved as `<id>.txt`, read as the token embeddings of a Hugging Face model."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from dataset import modalities
+from dataset.modalities import check_at_least
 from utils.errors import BadInput
 
 
@@ -23,9 +22,8 @@ def load(model: str) -> tuple[Any, Tensor]:
     try:
         from transformers import AutoModel, AutoTokenizer  # only for text
     except ImportError:
-        raise BadInput(
-            "text needs the package transformers: pip install 'transformers>=5,<6'"
-        ) from None
+        install = "pip install 'transformers>=5,<6'"
+        raise BadInput(f"text needs the package transformers: {install}") from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         embeddings = AutoModel.from_pretrained(model).get_input_embeddings()
@@ -50,26 +48,24 @@ class Modality(modalities.Modality):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
+        add = parser.add_argument
+        add(
             "--text_model",
             metavar="NAME",
             help="whose tokenizer and input embeddings: a Hugging Face name, or a folder of one",
         )
-        parser.add_argument(
-            "--text_tokens", type=int, default=64, metavar="L", help="tokens of a text"
-        )
+        add("--text_tokens", type=int, default=64, metavar="L", help="tokens of a text")
 
     def __init__(self, folder: Path, train: bool, text_model=None, text_tokens=64):
         super().__init__(folder, train)
-        self.length, model = text_tokens, text_model
-        if self.length < 1:
-            raise BadInput(f"--text_tokens {self.length}: must be at least 1")
-        if not model:
+        check_at_least(1, text_tokens=text_tokens)
+        if not text_model:
             raise BadInput("--text_model: needed for text, such as distilbert-base-uncased")
-        self.tokenizer, table = load(model)
+        self.length = text_tokens
+        self.tokenizer, table = load(text_model)
         self.table = torch.cat([torch.zeros(1, table.shape[1]), table])  # 0: no token
-        self.shape = (table.shape[1], self.length, 1)
-        self.packed_as = f"{self.length} tokens of {model}"
+        self.shape = (table.shape[1], text_tokens, 1)
+        self.packed_as = f"{text_tokens} tokens of {text_model}"
 
     def pack(self, sample_id: str) -> Tensor:
         """(L,) int64, one more than the token's number, 0 after the end."""

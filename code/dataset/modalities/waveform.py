@@ -1,13 +1,11 @@
 """Sound saved as `<id>.wav`, `.flac` or `.ogg`, read as a filter bank."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from torch import Tensor
 
 from dataset import modalities
-from utils.errors import BadInput
+from dataset.modalities import check_at_least
 
 
 class Modality(modalities.Modality):
@@ -19,32 +17,20 @@ class Modality(modalities.Modality):
 
     @staticmethod
     def add_options(parser):
-        parser.add_argument(
-            "--audio_frames",
-            type=int,
-            default=1024,
-            metavar="T",
-            help="length of the filter bank, 10 ms each",
-        )
-        parser.add_argument(
-            "--mel_bins", type=int, default=128, metavar="F", help="width of the filter bank"
-        )
+        add = parser.add_argument
+        add("--audio_frames", type=int, default=1024, metavar="T", help="filter bank of T x 10 ms")
+        add("--mel_bins", type=int, default=128, metavar="F", help="filter bank of F mel bands")
 
     def __init__(self, folder: Path, train: bool, audio_frames=1024, mel_bins=128):
         super().__init__(folder, train)
-        for flag, value in (("audio_frames", audio_frames), ("mel_bins", mel_bins)):
-            if value < 1:
-                raise BadInput(f"--{flag} {value}: must be at least 1")
-        self.frames, self.mel_bins = audio_frames, mel_bins
+        check_at_least(1, audio_frames=audio_frames, mel_bins=mel_bins)
         self.shape = (1, audio_frames, mel_bins)
-        self.packed_as = f"filter bank {self.frames} x {self.mel_bins}"
+        self.packed_as = f"filter bank {audio_frames} x {mel_bins}"
 
     def pack(self, sample_id: str) -> Tensor:
         """(1, T, F) float32."""
-        from dataset.media.audio import (  # only here: torchaudio and librosa
-            filter_bank,
-            read_waveform,
-        )
+        from dataset.media import audio  # only here: it needs torchaudio and librosa
 
-        waveform, sample_rate_hz = read_waveform(self.path(sample_id))
-        return filter_bank(waveform, sample_rate_hz, self.mel_bins, self.frames)[None]
+        waveform, sample_rate_hz = audio.read_waveform(self.path(sample_id))
+        _, frames, mel_bins = self.shape
+        return audio.filter_bank(waveform, sample_rate_hz, mel_bins, frames)[None]
