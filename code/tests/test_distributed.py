@@ -43,7 +43,9 @@ class Reader(Modality):
 
 class Silent:
     def __init__(self): self.step, self.steps = 1, []
-    def add_step(self, epoch, values): self.steps.append({k: float(v) for k, v in values.items()})
+    def add_step(self, epoch, losses, diagnostics, loss_scale):
+        values = {f"loss/{k}": v for k, v in losses.items()} | diagnostics
+        self.steps.append({k: float(v) for k, v in values.items()})
     def flush(self): pass
 
 def freeze(module):
@@ -207,7 +209,7 @@ def test_a_process_that_dies_ends_the_run_resumably(rank, flags, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert f"process {1 - rank}: stops, another process of the run has ended" in errors
-    assert "last.pt holds the last complete epoch; continue with --resume --run_name x" in errors
+    assert "last.pt holds the last complete epoch; continue: --resume --run_name x" in errors
     assert f"process {rank} ended first, with status -9" in errors
     assert "Traceback" not in errors
     resumed = script([*flags, "--epochs", "3", "--resume"])
