@@ -20,21 +20,15 @@ from utils.errors import BadInput
 from utils.run_folder import read_jsonl
 
 CODE = Path(__file__).resolve().parents[1]
-QUICK = ["--image_size", "32", "--batch_size", "18", "--num_workers", "0", "--no-tensorboard"]
+QUICK = ["--encoder", "cnn", "--image_size", "32", "--batch_size", "18"]
+QUICK += ["--num_workers", "0", "--no-tensorboard"]
 
 
 @pytest.fixture
 def flags(demo_root, tmp_path):
-    """A command line on the small demo set: a run takes seconds."""
-    return [
-        "--dataset",
-        "demo",
-        "--data_root",
-        str(demo_root),
-        "--ckpt_path",
-        str(tmp_path),
-        *QUICK,
-    ]
+    """A command line on the small demo set: a run takes a second."""
+    where = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
+    return [*where, *QUICK]
 
 
 def shell(*command, **environment):
@@ -54,7 +48,9 @@ def same(a, b):
 
 @pytest.mark.parametrize("script", ["mmpareto", "uniform_baseline", "one_joint_loss", "pareto"])
 def test_scripts_train_evaluate_and_summarise(script, flags, tmp_path):
-    done = shell("sh", f"script/{script}.sh", *flags, "--epochs", "1", "--run_name", "x")
+    encoder = "resnet18" if script == "mmpareto" else "cnn"
+    argv = [*flags, "--encoder", encoder, "--epochs", "1", "--run_name", "x"]
+    done = shell("sh", f"script/{script}.sh", *argv)
     assert done.returncode == 0, done.stderr
     assert "demo train: 54 of 54 samples found" in done.stdout
     assert re.search(r"epoch 0: test accuracy % multimodal \d+\.\d \| audio", done.stdout)
@@ -275,13 +271,11 @@ def test_runs_are_neither_overwritten_nor_resumed_differently(flags, tmp_path, c
         train.main([*flags, "--epochs", "1", "--run_name", "x"])
     with pytest.raises(BadInput, match="was begun with --gamma 1.5, not 2.0"):
         train.main([*flags, "--epochs", "1", "--run_name", "x", "--gamma", "2", "--resume"])
-    with pytest.raises(BadInput, match="was begun with --method mmpareto, not joint|--gamma"):
+    with pytest.raises(BadInput, match="was begun with --method mmpareto, not joint"):
         train.main([*flags, "--epochs", "1", "--run_name", "x", "--method", "joint", "--resume"])
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "x").iterdir()}
     capsys.readouterr()
-    train.main(
-        [*flags, "--epochs", "1", "--run_name", "x", "--resume"]
-    )  # finished: its table again
+    train.main([*flags, "--epochs", "1", "--run_name", "x", "--resume"])  # it is finished
     assert "last epoch" in capsys.readouterr().out
     assert before["last.pt"] == (tmp_path / "x" / "last.pt").read_bytes()
 
@@ -340,60 +334,51 @@ def test_validation_chooses_the_best(flags, tmp_path, capsys):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_other_optimizers_rates_and_clipping(optimizer, flags, tmp_path):
-    argv = [*flags, "--optimizer", optimizer, "--learning_rate", "1e-3", "--epochs", "2"]
-    argv += [
-        "--lr_decay_step",
-        "1",
-        "--clip_grad",
-        "1.0",
-        "--rescale",
-        "encoder",
-        "--run_name",
-        "x",
-    ]
+    argv = [*flags, "--optimizer", optimizer, "--learning_rate", "1e-3", "--lr_decay_step", "1"]
+    argv += ["--epochs", "2", "--clip_grad", "1.0", "--rescale", "encoder", "--run_name", "x"]
     train.main(argv)
     state = torch.load(tmp_path / "x" / "last.pt", weights_only=True)
     assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(1e-5)
 
 
 @pytest.mark.parametrize(
-    "argv",
+    "argv, tolerance",
     [
-        ["--amp", "bf16"],
-        pytest.param(["--amp", "fp16"], marks=pytest.mark.slow),
-        ["--accumulate", "4"],
-        ["--no-channels_last"],
+        (["--amp", "bf16"], 0.02),
+        pytest.param(["--amp", "fp16"], 0.02, marks=pytest.mark.slow),
+        (["--no-channels_last"], 1e-4),
     ],
-    ids=" ".join,
+    ids=str,
 )
-@pytest.mark.parametrize("method", ["mmpareto", "uniform"])
-def test_number_formats_layouts_and_parts_train(argv, method, flags, tmp_path):
-    """One epoch from the same weights: the losses of plain float32, but for rounding."""
-    start = [*flags, "--epochs", "1", "--method", method, "--learning_rate", "1e-5"]
+def test_number_formats_and_layouts_give_the_losses_of_float32(argv, tolerance, flags, tmp_path):
+    """But for rounding; one epoch from the same weights."""
+    start = [*flags, "--epochs", "1", "--learning_rate", "1e-5", "--val_fraction", "0.2"]
     # fp16 is slow on a CPU; bf16 of PyTorch 2.11 overflows there in pictures of 16 pixels and less
-    start += ["--image_size", "8" if "fp16" in argv else "32", "--val_fraction", "0.2"]
+    start += ["--image_size", "8" if "fp16" in argv else "32"]
     train.main([*start, "--run_name", "plain"])
     train.main([*start, "--run_name", "x", *argv])
     plain, changed = (read_jsonl(tmp_path / name / "steps.jsonl") for name in ("plain", "x"))
     assert len(changed) == len(plain) == 3
     for a, b in zip(changed, plain):
-        tolerance = 0.5 if "--accumulate" in argv else 0.02  # smaller batches to normalise over
         assert a["loss/multimodal"] == pytest.approx(b["loss/multimodal"], rel=tolerance)
         for key in b:
-            if key.startswith("norm/") and key in a and "--amp" in argv:
-                assert a[key] == pytest.approx(b[key], rel=0.2)  # not times the loss scale
+            if key.startswith("norm/") and key in a:
+                assert a[key] == pytest.approx(b[key], rel=10 * tolerance)  # not times a loss scale
     evaluate.main([str(tmp_path / "x")])
 
 
-def test_accumulated_losses_are_those_of_the_whole_batch(flags, tmp_path):
-    """The parts' shares add up, also in a last batch shorter than the number of parts."""
-    start = [*flags, "--epochs", "1", "--batch_size", "26", "--learning_rate", "1e-9"]
-    train.main([*start, "--run_name", "plain"])
-    train.main([*start, "--run_name", "x", "--accumulate", "3", "--method", "joint"])
-    steps = read_jsonl(tmp_path / "x" / "steps.jsonl")
-    assert len(steps) == 3  # 26, 26 and 2 of 54
-    for a, b in zip(steps, read_jsonl(tmp_path / "plain" / "steps.jsonl")):
-        assert a["loss/audio"] == pytest.approx(b["loss/audio"], rel=0.5)
+@pytest.mark.parametrize("method", ["mmpareto", "joint"])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(method, flags, tmp_path, monkeypatch):
+    """Without batch normalisation, which sees the parts. The last batch is 2 of 54 samples, fewer
+    than there are parts."""
+    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: x)
+    start = [*flags, "--epochs", "1", "--batch_size", "26", "--method", method]
+    train.main([*start, "--run_name", "whole"])
+    train.main([*start, "--run_name", "parts", "--accumulate", "3"])
+    whole, parts = (read_jsonl(tmp_path / name / "steps.jsonl") for name in ("whole", "parts"))
+    assert len(whole) == 3
+    for a, b in zip(parts, whole):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.slow
@@ -473,7 +458,8 @@ def test_evaluate_repeats_the_metrics_and_probes(flags, tmp_path, capsys):
     last = read_jsonl(folder / "metrics.jsonl")[-1]
     for name in ("accuracy/multimodal", "macro_f1/audio", "accuracy/visual"):
         assert scores[name] == last[f"test/{name}"]
-    assert 0 <= scores["accuracy/audio probe"] <= 1
+    stored = json.loads((folder / "probe_linear.json").read_text())["scores"]
+    assert stored == scores and "accuracy/audio probe" in scores
     printed = capsys.readouterr().out
     assert "accuracy per class" in printed and "confusion, multimodal" in printed
     row = re.search(r"^ANG +3 .*$", printed, re.M)
@@ -502,8 +488,8 @@ def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
         assert any("audio" in tag for tag in shown) and any("visual" in tag for tag in shown)
     assert len(events.Scalars("conflict_rate/audio")) == 2  # one an epoch
     steps = read_jsonl(tmp_path / "x" / "steps.jsonl")
-    own = [r["cosine/audio"] for r in steps if r["epoch"] == 1]
-    rate = sum(cosine <= 0 for cosine in own) / len(own)
+    cosines = [r["cosine/audio"] for r in steps if r["epoch"] == 1]
+    rate = sum(cosine <= 0 for cosine in cosines) / len(cosines)
     assert events.Scalars("conflict_rate/audio")[1].value == pytest.approx(rate)
     times = read_jsonl(tmp_path / "x" / "times.jsonl")
     assert [r["epoch"] for r in times] == [0, 1] and all(r["seconds"] > 0 for r in times)
@@ -512,8 +498,8 @@ def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
 def test_avmnist_trains_on_real_digits(avmnist_root, tmp_path):
     argv = ["--dataset", "avmnist", "--data_root", str(avmnist_root), "--ckpt_path", str(tmp_path)]
     train.main([*argv, "--epochs", "2", "--num_workers", "0", "--batch_size", "20"])
-    last = read_jsonl(tmp_path / "avmnist-mmpareto-seed0" / "metrics.jsonl")[-1]
-    assert 0 <= last["test/accuracy/multimodal"] <= 1
+    steps = read_jsonl(tmp_path / "avmnist-mmpareto-seed0" / "steps.jsonl")
+    assert steps[-1]["loss/multimodal"] < 0.8 * steps[0]["loss/multimodal"]
     assert (tmp_path / "avmnist-mmpareto-seed0" / "overview.png").is_file()
     assert list((tmp_path / "avmnist-mmpareto-seed0").glob("events*"))
 

@@ -110,7 +110,7 @@ def refuse_other_options(folder: Path, options: Namespace, asked_by: str) -> Non
     content = read_options(folder)
     begun, now = content["options"], jsonable(vars(options))
     _, touches = flags_of_run(content)
-    for flag in sorted(begun.keys() | now.keys()):
+    for flag in [*sorted(begun.keys() & now.keys()), *sorted(begun.keys() ^ now.keys())]:
         if touches.get(flag) not in ("speed", "place") and begun.get(flag) != now.get(flag):
             raise BadInput(
                 f"{asked_by}: {folder} was begun with --{flag} {begun.get(flag)}, "
