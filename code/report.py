@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis.runs import group, measures_of, read_run
+from analysis.runs import group, read_run
 from analysis.tables import REFERENCE, caption, comma_separated, latex, markdown, tabulate
 from utils.atomic import write_text
 from utils.command import parser_of
@@ -33,19 +33,18 @@ def main(argv=None) -> None:
         metavar="ROW",
         help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
     )
-    args = parser.parse_args(argv)
-    groups = group([read_run(folder) for folder in args.runs])
-    if args.reference is not None and args.reference not in groups:
+    options = parser.parse_args(argv)
+    groups = group([read_run(folder) for folder in options.runs])
+    if options.reference is not None and options.reference not in groups:
         raise BadInput(
-            f"--reference {args.reference}: no such row; choose from {', '.join(groups)}"
+            f"--reference {options.reference}: no such row; choose from {', '.join(groups)}"
         )
-    found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
-    tables, text = tabulate(groups, found, args.reference or REFERENCE), caption(groups)
-    output = args.output or args.runs[0].parent / "report"
+    tables, text = tabulate(groups, options.reference or REFERENCE), caption(groups)
+    output = options.output or options.runs[0].parent / "report"
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
     write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
-    write_text(Path(f"{output}.csv"), comma_separated(groups, found))
+    write_text(Path(f"{output}.csv"), comma_separated(groups))
     print(f"\nwritten: {output}.md, .csv, .tex")
 
 
