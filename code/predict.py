@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from analysis.trained import add_options
 from dataset._loader import build_readers, collate, finish_inputs
 from figures._style import draw_predictions
 from models.multimodal import MultimodalModel
@@ -31,11 +32,13 @@ from utils.atomic import write_text
 from utils.command import parser_of
 from utils.errors import BadInput, run
 
+Shares = dict[str, dict[str, float]]  # {branch: {class: probability}} of a sample
+
 
 class Predictor:
     """A run's model and preprocessing. Raises BadInput where the run does not say enough."""
 
-    def __init__(self, folder: Path, which: str = "last", device: str = "auto"):
+    def __init__(self, folder: Path, checkpoint: str = "last", device: str = "auto"):
         content = resume.read_options(folder)
         self.options, self.data = Namespace(**content["options"]), content.get("data")
         if not self.data or self.data["preparation"] is None:
@@ -55,27 +58,27 @@ class Predictor:
             self.options.fusion,
             vars(self.options),
         )
-        self.model.load_state_dict(run_folder.load(folder / f"{which}.pt")["model"])
+        self.model.load_state_dict(run_folder.load(folder / f"{checkpoint}.pt")["model"])
         self.model.to(self.device).eval()
 
-    def __call__(self, samples: list[list[Path]]) -> list[dict[str, dict[str, float]] | str]:
-        """{branch: {class: probability}} of each sample, a list of raw files, or what is wrong."""
+    def __call__(self, samples: dict[str, list[Path]]) -> tuple[dict[str, Shares], list[str]]:
+        """({name: probabilities}, what is wrong with the others) of samples {name: raw files}."""
+        ids, problems = {}, []
         with tempfile.TemporaryDirectory() as folder:
-            root, found = Path(folder), []
-            for number, files in enumerate(samples):
+            for number, (name, files) in enumerate(samples.items()):
                 try:
-                    self.from_raw(files, f"sample{number}", root, self.data["preparation"])
-                    found.append(f"sample{number}")
+                    self.from_raw(files, f"sample{number}", Path(folder), self.data["preparation"])
+                    ids[name] = f"sample{number}"
                 except BadInput as problem:
-                    found.append(problem)
-            usable = [name for name in found if isinstance(name, str)]
-            answers = iter(self.answer(root, usable) if usable else [])
-            return [str(x) if isinstance(x, BadInput) else next(answers) for x in found]
+                    problems.append(str(problem))
+            answers = self.predict(Path(folder), list(ids.values())) if ids else []
+        return dict(zip(ids, answers)), problems
 
     @torch.no_grad()
-    def answer(self, root: Path, ids: list[str]) -> list[dict[str, dict[str, float]]]:
-        tree = Namespace(root=root, modalities=self.data["readers"])
-        readers = build_readers(tree, self.options.modalities, False, vars(self.options))
+    def predict(self, root: Path, ids: list[str]) -> list[Shares]:
+        """Probabilities of the samples with these ids in the prepared tree `root`."""
+        flags, modalities = vars(self.options), self.options.modalities
+        readers = build_readers(root, self.data["readers"], modalities, False, flags)
         batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
         logits, _ = self.model(finish_inputs(batch, readers, self.device))
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
@@ -90,31 +93,29 @@ def main(argv=None) -> None:
     parser = parser_of("predict.py", __doc__)
     parser.add_argument("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a sample: a file, or FILE,FILE")
-    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    add_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them")
-    args = parser.parse_args(argv)
-    samples = [
-        [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
-        for text in args.files
-    ]
-    answers = Predictor(args.run, args.checkpoint, args.device)(samples)
-    good = {n: a for n, a in zip(args.files, answers) if not isinstance(a, str)}
-    for name, found in good.items():
-        classes = next(iter(found.values()))
-        rows = [["probability, %", *found]]
-        rows += [[k, *(f"{100 * share[k]:.1f}" for share in found.values())] for k in classes]
-        rows.append(["answer", *(max(share, key=share.get) for share in found.values())])
+    options = parser.parse_args(argv)
+    samples = {
+        text: [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
+        for text in options.files
+    }
+    predictor = Predictor(options.run, options.checkpoint, options.device)
+    answers, problems = predictor(samples)
+    for name, shares in answers.items():
+        rows = [["probability, %", *shares]]
+        for label in predictor.data["classes"]:
+            rows.append([label, *(f"{100 * share[label]:.1f}" for share in shares.values())])
+        rows.append(["answer", *(max(share, key=share.get) for share in shares.values())])
         print(f"{name}\n{align(rows)}\n")
-    if args.json:
-        write_text(args.json, json.dumps(good, indent=1))
-    if args.picture and good:
-        draw_predictions(good, args.picture)
-    if len(good) < len(answers):
-        for problem in answers:
-            if isinstance(problem, str):
-                print(f"error: {problem}", file=sys.stderr)
+    if options.json:
+        write_text(options.json, json.dumps(answers, indent=1))
+    if options.picture and answers:
+        draw_predictions(answers, options.picture)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
         sys.exit(1)
 
 

@@ -151,15 +151,20 @@ def quiet_worker(worker: int) -> None:
 
 
 def build_readers(
-    dataset, modalities: list[str], train: bool, flags: Mapping[str, object]
+    root: Path,
+    files: Mapping[str, str],
+    modalities: list[str],
+    train: bool,
+    flags: Mapping[str, object],
 ) -> dict[str, Modality]:
-    """{modality: reader} for `modalities` of a data set, with those of `flags` that it declares."""
+    """{modality: reader} of a prepared tree, each with those of `flags` that it declares.
+
+    files: {modality: the file of dataset/modalities/ that reads it}.
+    """
     readers = {}
     for modality in modalities:
-        build = registry.load_class(
-            "dataset/modalities", dataset.modalities[modality], "--modalities"
-        )
-        folder = Path(dataset.root) / modality
+        build = registry.load_class("dataset/modalities", files[modality], "--modalities")
+        folder = Path(root) / modality
         readers[modality] = build(folder, train, **registry.settings(build, flags))
     return readers
 
@@ -270,8 +275,8 @@ def build_loaders(
     "train_plain" is the training split in order and without augmentation, for probes. The keyword
     arguments are the flags of train.py; flags: has those that the readers declare.
     """
-    augmented = build_readers(dataset, modalities, True, flags)
-    plain = build_readers(dataset, modalities, False, flags)
+    augmented = build_readers(dataset.root, dataset.modalities, modalities, True, flags)
+    plain = build_readers(dataset.root, dataset.modalities, modalities, False, flags)
     dataset.check_complete(modalities)
     present = {modality: reader.ids() for modality, reader in plain.items()}
     training, validation = available(dataset, "train", present), []
