@@ -11,6 +11,7 @@ import argparse
 import inspect
 from pathlib import Path
 
+from analysis.runs import read_run
 from figures._style import save
 from utils import registry
 from utils.command import parser_of
@@ -37,8 +38,9 @@ def main(argv=None) -> None:
     )
     if "add_options" in vars(module):
         module.add_options(parser)
-    args = parser.parse_args(argv)
-    save(module.draw(args.runs, args), args.output)
+    options = parser.parse_args(argv)
+    runs = [read_run(folder) for folder in options.runs]
+    save(module.draw(runs, options), options.output)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from analysis.statistics import difference, mean_std
 from dataset.prepare.avmnist import mnist
-from figures._style import method_colour, save, sign_of
+from figures._style import look_of, save
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
 from models.reach import groups_of
@@ -236,15 +236,13 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     size = (5.4 * len(pairs) + 2.6, 5)
     figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
     for axis, (a, b) in zip(axes[0], pairs):
-        position = 0
         for row, found in results.items():
             x, y = ([100 * r["accuracy"][n] for r in found if n in r["accuracy"]] for n in (a, b))
             if x and y:
-                style = dict(color=method_colour(position), marker=sign_of(position))
-                axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **style)
-                label = f"{row} (n = {len(found)})"
-                axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **style)
-                position += 1
+                look = look_of(row)
+                axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **look.style)
+                label = f"{look.name} (n = {len(found)})"
+                axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **look.style)
             elif x:
                 axis.axvline(np.mean(x), color="grey", linestyle="--", linewidth=1)
             elif y:

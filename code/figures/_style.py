@@ -1,8 +1,8 @@
-"""Figures from stored runs."""
-
-from __future__ import annotations
+"""What figures share: names, colours and signs of methods and branches, axes, and files."""
 
 from pathlib import Path
+from typing import NamedTuple
+from zlib import crc32
 
 import matplotlib
 
@@ -11,122 +11,169 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from analysis.runs import Run, arm_of, read_run  # noqa: E402
 from dataset._loader import collate  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
-from utils.run_folder import read_jsonl  # noqa: E402
 
-# Okabe and Ito's palette: told apart with every kind of colour vision
-COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
-SPARE_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+plt.rcParams.update({"figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.3})
+plt.rcParams.update({"legend.fontsize": 8, "axes.titlesize": 11, "figure.titlesize": 12})
+
+# Okabe and Ito's palette, told apart with every kind of colour vision; signs, without colour
+PALETTE = ["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#000000"]
+SIGNS = "os^Dv<>PX*"
+HATCHES = ["", "//", "..", "xx"]
+BRANCH_COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
+SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
-METHOD_COLOURS = ["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#000000"]
-SIGNS = "os^Dv<>PX*"  # told apart without colour
 
 
-def save(figure, prefix: Path) -> None:
+class Look(NamedTuple):
+    """How an arm, a method with its flags, looks in every figure."""
+
+    name: str
+    colour: str
+    sign: str
+
+    @property
+    def style(self) -> dict[str, str]:
+        return {"color": self.colour, "marker": self.sign}
+
+
+LOOKS = {
+    "joint": Look("One joint loss", PALETTE[0], "o"),
+    "uniform": Look("Uniform", PALETTE[1], "s"),
+    "pareto": Look("Conventional Pareto", PALETTE[2], "^"),
+    "mmpareto": Look("MMPareto", PALETTE[3], "D"),
+    "uniform --encoder_grad_scale 1.5": Look("Uniform, 1.5x encoder gradient", PALETTE[4], "v"),
+}
+SPARE_COLOURS = ["#56B4E9", "#000000", "#882255", "#999933", "#332288", "#888888", "#DDCC77"]
+SPARE_SIGNS = "<>PX*ph"
+
+
+def look_of(arm: str) -> Look:
+    """The look of `mmpareto --gamma 2.0` and the like, whatever else is drawn.
+
+    One that is not in LOOKS is named after file and flags, and its name chooses among what is left.
+    """
+    if arm in LOOKS:
+        return LOOKS[arm]
+    method, *flags = arm.replace("_", " ").split(" --")
+    name = LOOKS[method].name if method in LOOKS else method[0].upper() + method[1:]
+    name = ", ".join([name, *(flag.removesuffix(".0") for flag in flags)])
+    sign, colour = divmod(crc32(name.encode()), len(SPARE_COLOURS))
+    return Look(name, SPARE_COLOURS[colour], SPARE_SIGNS[sign % len(SPARE_SIGNS)])
+
+
+def branch_style(branch: str, position: int) -> dict[str, str]:
+    """Colour and sign of the branch, or the modality, that stands at `position` among them."""
+    spare = SPARE_BRANCH_COLOURS[position % len(SPARE_BRANCH_COLOURS)]
+    return {"color": BRANCH_COLOURS.get(branch, spare), "marker": SIGNS[position % len(SIGNS)]}
+
+
+def title_of(run: Run) -> str:
+    name = look_of(arm_of(run.options, run.options)).name
+    return f"{name} on {run.options['dataset']}, seed {run.seed}"
+
+
+def save(figure: plt.Figure, prefix: Path) -> None:
     """Writes PREFIX.svg and PREFIX.png, says so, and closes the figure."""
-    prefix.parent.mkdir(parents=True, exist_ok=True)
     for suffix in ("svg", "png"):
-        figure.savefig(f"{prefix}.{suffix}", dpi=130, bbox_inches="tight")
-    plt.close(figure)
+        save_as(figure, Path(f"{prefix}.{suffix}"))
     print(f"figure: {prefix}.svg, {prefix}.png")
 
 
-def colour(branch: str, position: int) -> str:
-    return COLOURS.get(branch, SPARE_COLOURS[position % len(SPARE_COLOURS)])
+def save_as(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
+    plt.close(figure)
 
 
-def sign_of(position: int) -> str:
-    return SIGNS[position % len(SIGNS)]
-
-
-def method_colour(position: int) -> str:
-    return METHOD_COLOURS[position % len(METHOD_COLOURS)]
-
-
-def draw_band(axis, x, values: np.ndarray, label: str, position: int) -> None:
+def draw_band(axis, x, values: np.ndarray, arm: str, more: str = "") -> None:
     """A line through the means of `values` (n, len(x)), in a band of one standard deviation."""
-    style = dict(color=method_colour(position))
-    middle = values.mean(0)
-    axis.plot(x, middle, marker=sign_of(position), markersize=4, label=label, **style)
+    look, mean = look_of(arm), values.mean(0)
+    axis.plot(x, mean, markersize=4, label=f"{look.name} (n = {len(values)}){more}", **look.style)
     if len(values) > 1:
-        spread = values.std(0, ddof=1)
-        axis.fill_between(x, middle - spread, middle + spread, alpha=0.15, linewidth=0, **style)
+        std = values.std(0, ddof=1)
+        axis.fill_between(x, mean - std, mean + std, alpha=0.15, linewidth=0, color=look.colour)
 
 
-def encoders_of(steps: list[dict]) -> list[str]:
-    """The encoders whose cosine was recorded, in order."""
-    keys = dict.fromkeys(k for r in steps for k in r if k.startswith("cosine/"))
-    return [key.split("/", 1)[1] for key in keys]
+def draw_epochs(axis, runs: list[Run], branch: str, arm: str) -> None:
+    """Test accuracy of a branch in every epoch: mean and deviation over the runs of an arm."""
+    key = f"test/accuracy/{branch}"
+    values = 100 * np.array([[record[key] for record in run.epochs] for run in runs])
+    draw_band(axis, np.arange(values.shape[1]), values, arm)
+    axis.set(xlabel="epoch", ylabel=f"{branch} test accuracy (%)")
+    whole_numbers(axis.xaxis)
 
 
-def one_run(runs: list[Path], figure: str) -> Path:
+def whole_numbers(axis) -> None:
+    """Ticks of an x or y axis at integers only."""
+    axis.get_major_locator().set_params(integer=True)
+
+
+def single_run(runs: list[Run], figure: str) -> Run:
     """The run of a figure that shows a single one. Raises BadInput for several."""
     if len(runs) != 1:
         raise BadInput(f"{figure}: one run at a time, got {len(runs)}")
     return runs[0]
 
 
+def measured_encoders(steps: list[dict]) -> list[str]:
+    """The encoders whose cosine was recorded, in order."""
+    keys = dict.fromkeys(key for step in steps for key in step if key.startswith("cosine/"))
+    return [key.removeprefix("cosine/") for key in keys]
+
+
+def scatter_steps(axis, steps: list[dict], encoder: str, key: str) -> None:
+    """`key` in every step, marked by conflict: by colour, and by sign for prints in grey."""
+    steps = [r for r in steps if f"cosine/{encoder}" in r]  # none where fp16 skipped the step
+    step, value = np.array([(r["step"], r[key]) for r in steps]).T
+    conflict = np.array([r[f"cosine/{encoder}"] <= 0 for r in steps])
+    label = f"conflict ({conflict.sum()} of {len(step)} steps)"
+    axis.scatter(step[~conflict], value[~conflict], s=5, color=AGREEMENT, label="no conflict")
+    axis.scatter(step[conflict], value[conflict], s=14, marker="x", color=CONFLICT, label=label)
+    axis.set_xlabel("step")
+
+
+def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
+    """As Figure 1(a) of the paper."""
+    scatter_steps(axis, steps, encoder, f"cosine/{encoder}")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(ylabel=f"cosine of multimodal and {encoder} gradient", ylim=(-1.05, 1.05))
+    axis.set_title(f"{encoder} encoder")
+    axis.legend(loc="lower right")
+
+
 def draw_run(folder: Path) -> Path:
     """Accuracy per epoch and cosine per step and encoder, to `folder`/overview.png."""
-    epochs, steps = read_jsonl(folder / "metrics.jsonl"), read_jsonl(folder / "steps.jsonl")
-    encoders = encoders_of(steps)
-    figure, axes = plt.subplots(1, 1 + len(encoders), figsize=(5 * (1 + len(encoders)), 3.6))
-    axes = np.atleast_1d(axes)
-    draw_accuracy(axes[0], epochs)
-    for axis, encoder in zip(axes[1:], encoders):
+    run, path = read_run(folder), folder / "overview.png"
+    steps = run.steps
+    encoders = measured_encoders(steps)
+    width = 1 + len(encoders)
+    figure, axes = plt.subplots(1, width, figsize=(5 * width, 3.6), squeeze=False)
+    draw_accuracy(axes[0, 0], run.epochs)
+    for axis, encoder in zip(axes[0, 1:], encoders):
         draw_cosine(axis, steps, encoder)
-    figure.suptitle(folder.name)
-    figure.tight_layout()
-    path = folder / "overview.png"
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figure.suptitle(title_of(run))
+    save_as(figure, path)
     return path
 
 
 def draw_accuracy(axis, epochs: list[dict]) -> None:
-    keys = [k for k in epochs[-1] if k.startswith("test/accuracy/")]
-    for position, key in enumerate(keys):
-        branch = key.split("/")[2]
-        axis.plot(
-            [r["epoch"] for r in epochs],
-            [100 * r[key] for r in epochs],
-            color=colour(branch, position),
-            marker=sign_of(position),
-            markersize=4,
-            label=branch,
-        )
-    axis.set(xlabel="epoch", ylabel="test accuracy (%)", title="own head of each branch")
-    axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_ylim(bottom=0, top=100)
-    axis.grid(alpha=0.3)
+    """Test accuracy of each branch's head in every epoch of a run."""
+    for position, key in enumerate(k for k in epochs[-1] if k.startswith("test/accuracy/")):
+        branch = key.removeprefix("test/accuracy/")
+        values = [100 * record[key] for record in epochs]
+        axis.plot(values, markersize=4, label=branch, **branch_style(branch, position))
+    axis.set(xlabel="epoch", ylabel="test accuracy (%)", title="head of each branch", ylim=(0, 100))
+    whole_numbers(axis.xaxis)
     axis.legend()
 
 
-def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
-    """As Figure 1(a) of the paper; conflict has its own marker too, for prints in grey."""
-    steps = [r for r in steps if f"cosine/{encoder}" in r]  # none where fp16 skipped the step
-    step = np.array([r["step"] for r in steps])
-    cosine = np.array([r[f"cosine/{encoder}"] for r in steps])
-    conflict = cosine <= 0
-    label = f"conflict ({conflict.sum()} of {len(step)} steps)"
-    axis.scatter(step[~conflict], cosine[~conflict], s=5, color=AGREEMENT, label="no conflict")
-    axis.scatter(step[conflict], cosine[conflict], s=14, marker="x", color=CONFLICT, label=label)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set(
-        xlabel="step",
-        ylabel="cosine",
-        title=f"{encoder} encoder: multimodal against {encoder} gradient",
-        ylim=(-1.05, 1.05),
-    )
-    axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
-
-
-def draw_examples(model, loader, classes: list[str], count: int = 4):
+def draw_examples(model, loader, classes: list[str], count: int = 4) -> plt.Figure:
     """The first samples of a split as the model gets them, one frame of a clip, with its answers.
 
-    Green: right; the multimodal branch's answer stands first. Returns a matplotlib figure.
+    Green: right; the multimodal branch's answer stands first.
     """
     count = min(count, len(loader.dataset))
     inputs, target = loader.to_device(*collate([loader.dataset[0, i] for i in range(count)]))
@@ -135,42 +182,38 @@ def draw_examples(model, loader, classes: list[str], count: int = 4):
     size = (2.6 * len(inputs), 2.2 * count)
     figure, axes = plt.subplots(count, len(inputs), figsize=size, squeeze=False)
     for row in range(count):
-        told = [classes[int(x[row].argmax())] for x in logits.values()]
+        answers = {branch: classes[int(x[row].argmax())] for branch, x in logits.items()}
         true = classes[int(target[row])]
         for axis, (modality, x) in zip(axes[row], inputs.items()):
             picture = (x[row] if x[row].ndim == 3 else x[row][0]).float().cpu().numpy()  # (C, H, W)
-            low, high = picture.min(), picture.max()
-            picture = (picture - low) / max(high - low, 1e-9)
+            picture = (picture - picture.min()) / max(np.ptp(picture), 1e-9)
             if len(picture) == 1 and picture.shape[1] > picture.shape[2]:  # time runs to the right
                 picture = picture.transpose(0, 2, 1)[:, ::-1]
             shown = picture.transpose(1, 2, 0) if len(picture) == 3 else picture[0]
             axis.imshow(shown, cmap="gray", aspect="auto", interpolation="nearest")
             axis.set(xticks=[], yticks=[], title=modality if row == 0 else "")
-        answers = ", ".join(f"{branch} {name}" for branch, name in zip(logits, told))
-        colour_of = AGREEMENT if told[0] == true else CONFLICT
-        axes[row][0].set_ylabel(f"true {true}", fontsize=8)
-        axes[row][0].set_xlabel(answers, fontsize=7, color=colour_of, loc="left")
-    figure.tight_layout()
+        text = ", ".join(f"{branch} {name}" for branch, name in answers.items())
+        is_right = next(iter(answers.values())) == true
+        axes[row, 0].set_ylabel(f"true {true}", fontsize=8)
+        colour = AGREEMENT if is_right else CONFLICT
+        axes[row, 0].set_xlabel(text, fontsize=7, color=colour, loc="left")
     return figure
 
 
-def draw_predictions(found: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
+def draw_predictions(samples: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     """A panel of bars per sample: the probability of each class by each branch.
 
-    found: {sample: {branch: {class: probability}}}.
+    samples: {name: {branch: {class: probability}}}.
     """
-    figure, axes = plt.subplots(len(found), 1, figsize=(7, 2.6 * len(found)), squeeze=False)
-    for axis, (name, by_branch) in zip(axes[:, 0], found.items()):
-        width = 0.8 / len(by_branch)
-        for position, (branch, shares) in enumerate(by_branch.items()):
-            place = np.arange(len(shares)) + (position - (len(by_branch) - 1) / 2) * width
-            values = [100 * share for share in shares.values()]
-            style = dict(color=colour(branch, position), hatch=["", "//", "..", "xx"][position % 4])
-            axis.bar(place, values, width, label=branch, edgecolor="white", **style)
+    figure, axes = plt.subplots(len(samples), 1, figsize=(7, 2.6 * len(samples)), squeeze=False)
+    for axis, (name, branches) in zip(axes[:, 0], samples.items()):
+        width = 0.8 / len(branches)
+        for position, (branch, shares) in enumerate(branches.items()):
+            place = np.arange(len(shares)) + (position - (len(branches) - 1) / 2) * width
+            colour = branch_style(branch, position)["color"]
+            style = {"color": colour, "edgecolor": "white", "hatch": HATCHES[position % 4]}
+            axis.bar(place, [100 * p for p in shares.values()], width, label=branch, **style)
         axis.set_xticks(range(len(shares)), shares, rotation=0 if len(shares) < 12 else 90)
         axis.set(ylabel="probability (%)", ylim=(0, 100), title=Path(name).name)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+        axis.legend()
+    save_as(figure, path)

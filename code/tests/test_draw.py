@@ -77,7 +77,7 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
         (["plane", "mm0", "--modality", "smell"], "--modality smell: choose from audio, visual"),
         (["landscape", "mm0", "--points", "4"], "--points 4: must be odd"),
         (["noise", "mm0", "uniform0"], "uniform0: first run evaluate.py on it with --probe noise"),
-        (["overview", "joint0", "uniform0"], "overview: needs a run of --method mmpareto"),
+        (["comparison", "joint0", "uniform0"], "comparison: needs a run of --method mmpareto"),
         (["curves", "nowhere"], "nowhere: no run folder"),
     ],
 )
