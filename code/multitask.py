@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from analysis.statistics import difference, mean_std
 from dataset.prepare.avmnist import mnist
-from figures._style import look_of, save
+from figures._style import legend_beside, look_of, save
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
 from models.reach import groups_of
@@ -234,7 +234,7 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     """The plane of two tasks' accuracies, Figure 1(b), for every pair of tasks."""
     pairs = list(itertools.combinations(names, 2))
     size = (5.4 * len(pairs) + 2.6, 5)
-    figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False)
     for axis, (a, b) in zip(axes[0], pairs):
         for row, found in results.items():
             x, y = ([100 * r["accuracy"][n] for r in found if n in r["accuracy"]] for n in (a, b))
@@ -250,9 +250,7 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
         axis.scatter([], [], s=22, alpha=0.5, color="grey", label="one seed; large: the mean")
         axis.plot([], [], color="grey", linestyle="--", linewidth=1, label="the task alone, mean")
         axis.set(xlabel=f"{a}, test accuracy (%)", ylabel=f"{b}, test accuracy (%)")
-        axis.grid(alpha=0.3)
-    signs = axes[0][0].get_legend_handles_labels()
-    figure.legend(*signs, loc="outside right upper", fontsize=8, markerscale=0.7)
+    legend_beside(figure)
     return figure
 
 

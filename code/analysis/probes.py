@@ -16,8 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from dataset._loader import Batches, collate
+from dataset._loader import Batches, SampleDataset, collate
 from models.metrics import predict
 from utils.errors import BadInput
 from utils.seed import generator
@@ -43,63 +44,53 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> T
     return logits
 
 
-class Altered:
-    """A loader in which one modality's inputs (B, ...) are replaced by `change` of them."""
-
-    def __init__(self, loader, modality: str, change: Callable[[Tensor], Tensor]):
-        self.loader, self.modality, self.change = loader, modality, change
-
-    def __iter__(self) -> Iterator:
-        for inputs, target in self.loader:
-            yield inputs | {self.modality: self.change(inputs[self.modality])}, target
-
-
 def accuracy(model, loader, branch: str) -> float:
     """In [0, 1], of one branch."""
     logits, _, target = predict(model, loader)
     return (logits[branch].argmax(1) == target).double().mean().item()
 
 
-def without(loader, modality: str) -> Altered:
+def altered(loader, modality: str, change: Callable[[Tensor], Tensor]) -> Iterator:
+    """The batches of a loader with `change` of one modality's inputs (B, ...)."""
+    for inputs, target in loader:
+        yield inputs | {modality: change(inputs[modality])}, target
+
+
+def without(loader, modality: str) -> Iterator:
     """That modality is not there: its input is zero."""
-    return Altered(loader, modality, torch.zeros_like)
+    return altered(loader, modality, torch.zeros_like)
 
 
-def with_noise(loader, modality: str, level: float, seed: int = 0) -> Altered:
+def with_noise(loader, modality: str, level: float, seed: int = 0) -> Iterator:
     """Gaussian noise on one modality: `level` times the deviation of its input in the batch."""
     noise = generator(seed)
 
     def change(x: Tensor) -> Tensor:
         return x + level * x.std() * torch.randn(x.shape, generator=noise).to(x)
 
-    return Altered(loader, modality, change)
+    return altered(loader, modality, change)
 
 
-class Shuffled(torch.utils.data.Dataset):
-    """A SampleDataset in which the inputs of some modalities are those of other samples."""
+class ShuffledReader:
+    """Reads for every id of a split the sample of another, drawn once."""
 
-    def __init__(self, samples, modalities: set[str], seed: int):
-        self.samples, self.orders = samples, {}
-        for position, modality in enumerate(sorted(samples.readers)):
-            if modality in modalities:
-                order = torch.randperm(len(samples), generator=generator(seed, position))
-                self.orders[modality] = order.tolist()
+    def __init__(self, reader, ids: list[str], *seed: int):
+        order = torch.randperm(len(ids), generator=generator(*seed)).tolist()
+        self.reader, self.other = reader, {ids[i]: ids[j] for i, j in enumerate(order)}
 
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, where: tuple[int, int]):
-        epoch, index = where
-        inputs, target = self.samples[where]
-        others = {m: self.samples[epoch, order[index]][0][m] for m, order in self.orders.items()}
-        return inputs | others, target
+    def read(self, sample_id: str):
+        return self.reader.read(self.other[sample_id])
 
 
 def permuted(loader: Batches, modalities: set[str], seed: int = 0) -> Batches:
     """Those modalities tell nothing: their inputs are shuffled among all samples of the split."""
-    shuffled = torch.utils.data.DataLoader(
-        Shuffled(loader.dataset, modalities, seed), batch_sampler=loader.sampler, collate_fn=collate
-    )
+    samples, readers = loader.dataset.samples, dict(loader.readers)
+    for position, modality in enumerate(sorted(readers)):
+        if modality in modalities:
+            ids = [sample.id for sample in samples]
+            readers[modality] = ShuffledReader(readers[modality], ids, seed, position)
+    dataset = SampleDataset(samples, readers, seed)
+    shuffled = DataLoader(dataset, batch_sampler=loader.sampler, collate_fn=collate)
     return Batches(shuffled, loader.readers, loader.device)
 
 

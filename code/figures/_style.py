@@ -15,15 +15,17 @@ from analysis.runs import Run, arm_of, read_run  # noqa: E402
 from dataset._loader import collate  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
 
-plt.rcParams.update({"figure.constrained_layout.use": True, "axes.grid": True, "grid.alpha": 0.3})
-plt.rcParams.update({"legend.fontsize": 8, "axes.titlesize": 11, "figure.titlesize": 12})
+plt.rcParams["figure.constrained_layout.use"] = True
+plt.rcParams["figure.constrained_layout.w_pad"] = 0.1
+plt.rcParams["axes.grid"], plt.rcParams["grid.alpha"] = True, 0.3
+plt.rcParams["axes.titlesize"], plt.rcParams["legend.fontsize"] = 11, 8
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; signs, without colour
 PALETTE = ["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#000000"]
 SIGNS = "os^Dv<>PX*"
 HATCHES = ["", "//", "..", "xx"]
 BRANCH_COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
-SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442"]
+SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
 
 
@@ -102,13 +104,21 @@ def draw_epochs(axis, runs: list[Run], branch: str, arm: str) -> None:
     key = f"test/accuracy/{branch}"
     values = 100 * np.array([[record[key] for record in run.epochs] for run in runs])
     draw_band(axis, np.arange(values.shape[1]), values, arm)
-    axis.set(xlabel="epoch", ylabel=f"{branch} test accuracy (%)")
-    whole_numbers(axis.xaxis)
+    epoch_axis(axis, f"{branch} test accuracy (%)")
 
 
-def whole_numbers(axis) -> None:
-    """Ticks of an x or y axis at integers only."""
-    axis.get_major_locator().set_params(integer=True)
+def epoch_axis(axis, ylabel: str) -> None:
+    axis.set(xlabel="epoch", ylabel=ylabel)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def legend_beside(figure: plt.Figure) -> None:
+    """One legend for all panels, to the right of them."""
+    entries = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= zip(labels, handles)
+    figure.legend(entries.values(), entries.keys(), loc="outside right upper", markerscale=0.7)
 
 
 def single_run(runs: list[Run], figure: str) -> Run:
@@ -149,25 +159,21 @@ def draw_run(folder: Path) -> Path:
     run, path = read_run(folder), folder / "overview.png"
     steps = run.steps
     encoders = measured_encoders(steps)
-    width = 1 + len(encoders)
-    figure, axes = plt.subplots(1, width, figsize=(5 * width, 3.6), squeeze=False)
-    draw_accuracy(axes[0, 0], run.epochs)
-    for axis, encoder in zip(axes[0, 1:], encoders):
+    size = (5 + 5 * len(encoders), 3.6)
+    figure, axes = plt.subplots(1, 1 + len(encoders), figsize=size, squeeze=False)
+    first, *others = axes[0]
+    keys = [key for key in run.epochs[-1] if key.startswith("test/accuracy/")]
+    for position, key in enumerate(keys):
+        branch, values = key.split("/")[2], [100 * record[key] for record in run.epochs]
+        first.plot(values, markersize=4, label=branch, **branch_style(branch, position))
+    epoch_axis(first, "test accuracy (%)")
+    first.set(title="head of each branch", ylim=(0, 100))
+    first.legend()
+    for axis, encoder in zip(others, encoders):
         draw_cosine(axis, steps, encoder)
     figure.suptitle(title_of(run))
     save_as(figure, path)
     return path
-
-
-def draw_accuracy(axis, epochs: list[dict]) -> None:
-    """Test accuracy of each branch's head in every epoch of a run."""
-    for position, key in enumerate(k for k in epochs[-1] if k.startswith("test/accuracy/")):
-        branch = key.removeprefix("test/accuracy/")
-        values = [100 * record[key] for record in epochs]
-        axis.plot(values, markersize=4, label=branch, **branch_style(branch, position))
-    axis.set(xlabel="epoch", ylabel="test accuracy (%)", title="head of each branch", ylim=(0, 100))
-    whole_numbers(axis.xaxis)
-    axis.legend()
 
 
 def draw_examples(model, loader, classes: list[str], count: int = 4) -> plt.Figure:

@@ -26,8 +26,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         for epoch in epochs:
             share = conflict_rate([step for step in steps if step["epoch"] == epoch], encoder)
             lower.bar(epoch, 100 * share, color=_style.CONFLICT, width=0.7)
-        lower.set(xlabel="epoch", ylabel="steps in conflict (%)")
+        _style.epoch_axis(lower, "steps in conflict (%)")
         lower.set_ylim(0, max(5, lower.get_ylim()[1]))  # also where there is no conflict at all
-        _style.whole_numbers(lower.xaxis)
     figure.suptitle(_style.title_of(run))
     return figure

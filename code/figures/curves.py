@@ -6,7 +6,7 @@ from argparse import Namespace
 import matplotlib.pyplot as plt
 
 from analysis.runs import Run, group, trains_heads
-from figures._style import draw_epochs
+from figures._style import draw_epochs, legend_beside
 from models.multimodal import MULTIMODAL
 
 
@@ -20,5 +20,5 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
             is_there = branch in first.modalities or len(first.modalities) > 1
             if is_there and (branch == MULTIMODAL or trains_heads(first.options)):
                 draw_epochs(axis, runs_of_arm, branch, arm)
-                axis.legend()
+    legend_beside(figure)
     return figure

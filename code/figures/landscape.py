@@ -20,6 +20,7 @@ from analysis import trained
 from analysis.runs import Run, group
 from analysis.statistics import mean_std
 from figures._style import draw_band
+from models.metrics import predict
 from training.messages import main_branch
 from utils.atomic import write_text
 from utils.errors import BadInput
@@ -57,8 +58,6 @@ def walk(folder: Path, options: Namespace) -> np.ndarray:
         left -= len(target)
         if left <= 0:
             break
-    count = sum(len(target) for _, target in batches)
-    model.eval()
     start = [p.clone() for p in model.parameters()]
     losses = np.zeros((options.directions, options.points))
     for row in range(options.directions):
@@ -66,10 +65,9 @@ def walk(folder: Path, options: Namespace) -> np.ndarray:
         for column, distance in enumerate(distances(options)):
             for p, origin, step in zip(model.parameters(), start, steps):
                 p.copy_(origin + float(distance) * step)
-            for inputs, target in batches:
-                loss = cross_entropy(model(inputs)[0][branch], target, reduction="sum")
-                losses[row, column] += loss.item()
-    return losses / count
+            logits, _, target = predict(model, batches)
+            losses[row, column] = cross_entropy(logits[branch], target)
+    return losses
 
 
 def distances(options: Namespace) -> np.ndarray:
@@ -99,6 +97,6 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         sharpness = f": sharpness {mean_std(rise.tolist())}"
         draw_band(axis, distances(options), losses, arm, sharpness)
     axis.set(xlabel="distance along a filter-normalised random direction", ylabel="training loss")
-    axis.set_title(f"{options.directions} directions, {options.samples} training samples a run")
+    axis.set_title(f"directions: {options.directions}, training samples: {options.samples}")
     axis.legend()
     return figure

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from analysis.runs import Run, group
-from figures._style import draw_band
+from figures._style import draw_band, legend_beside
 from utils.errors import BadInput
 
 
@@ -27,5 +27,5 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
             draw_band(axis, levels, 100 * np.array(shares), arm)
         axis.set(ylabel="multimodal test accuracy (%)", title=f"noise on {modality}")
         axis.set_xlabel(f"noise / standard deviation of {modality}")
-        axis.legend()
+    legend_beside(figure)
     return figure

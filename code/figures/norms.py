@@ -58,7 +58,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         axis.set(xlabel="norm of the gradient", ylabel="mini-batches")
         axis.set_title(f"{encoder} encoder, fixed, {len(x)} mini-batches")
         axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
-        _style.whole_numbers(axis.yaxis)
+        axis.yaxis.get_major_locator().set_params(integer=True)
         axis.legend()
     figure.suptitle(_style.title_of(run))
     return figure

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from analysis.runs import ACCURACY, Run, group, trains_heads
-from figures._style import look_of
+from figures._style import legend_beside, look_of
 from utils.errors import BadInput
 
 
@@ -26,7 +26,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     modality = options.modality or modalities[-1]
     if modality not in modalities:
         raise BadInput(f"--modality {modality}: choose from {', '.join(modalities)}")
-    figure, axis = plt.subplots(figsize=(6.5, 5))
+    figure, axis = plt.subplots(figsize=(8.5, 5))
     for arm, runs_of_arm in group(runs).items():
         look, has_head = look_of(arm), trains_heads(runs_of_arm[0].options)
         measure = f"accuracy/{modality}" if has_head else f"accuracy/{modality} probe"
@@ -41,5 +41,5 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         axis.scatter(x, y, s=22, alpha=0.6, **style)
         axis.scatter(x.mean(), y.mean(), s=120, linewidths=1.5, label=label, **style)
     axis.set(xlabel=f"{modality} test accuracy (%)", ylabel="multimodal test accuracy (%)")
-    axis.legend(markerscale=0.6)
+    legend_beside(figure)
     return figure

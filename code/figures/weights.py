@@ -4,6 +4,7 @@ averaged over tensors. Without conflict the weight is 1/n and the magnitude is n
 from argparse import Namespace
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogFormatter
 
 from analysis.runs import Run
 from figures import _style
@@ -24,6 +25,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         upper.set(xlabel="", ylim=(-0.03, 1.03), title=f"{encoder} encoder")
         upper.set_ylabel("weight of the multimodal loss")
         lower.set(ylabel="magnitude raised by (factor)", yscale="log")
+        lower.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         upper.legend()
     figure.suptitle(_style.title_of(run))
     return figure

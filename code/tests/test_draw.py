@@ -68,8 +68,8 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "name a figure: cosine, curves,"),
-        (["pie", "mm0"], "draw.py pie: no file figures/pie.py; choose from cosine"),
+        ([], "name a figure: comparison, cosine,"),
+        (["pie", "mm0"], "draw.py pie: no file figures/pie.py; choose from comparison"),
         (["cosine", "mm0", "mm1"], "cosine: one run at a time, got 2"),
         (["cosine", "joint0"], "measured no cosine; MMPareto does, uniform --measure_conflict"),
         (["weights", "uniform0"], "recorded no weights"),
