@@ -5,8 +5,6 @@ python draw.py plane runs/avmnist-* --output ../pics/avmnist_plane
 python draw.py NAME --help                     what the figure shows, and its flags
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -5,8 +5,6 @@ python evaluate.py runs/NAME --probe linear        also a linear head on every f
 python evaluate.py runs/NAME --probe missing,noise,shapley,calibration
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
@@ -29,33 +27,28 @@ def per_class(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> 
     rows = [["class", "n", *logits]]
     for k, name in enumerate(classes):
         of_class = target == k
-        if count := int(of_class.sum()):
-            hits = [int((x.argmax(1)[of_class] == k).sum()) for x in logits.values()]
-            rows.append([name, str(count), *(f"{100 * n / count:.2f}" for n in hits)])
+        if of_class.any():
+            shares = [(x.argmax(1)[of_class] == k).double().mean() for x in logits.values()]
+            rows.append([name, f"{of_class.sum()}", *(f"{100 * share:.2f}" for share in shares)])
     return align(rows)
 
 
 def confusion(logits: Tensor, target: Tensor, classes: list[str]) -> str:
     """Counts as text: a row per true class, a column per predicted one."""
     counts = confusion_matrix(target, logits.argmax(1), labels=range(len(classes)))
-    rows = [["true \\ predicted", *classes]]
-    rows += [[name, *map(str, row)] for name, row in zip(classes, counts)]
-    return align(rows)
+    rows = [[name, *map(str, row)] for name, row in zip(classes, counts)]
+    return align([["true \\ predicted", *classes], *rows])
 
 
-def read_arguments(argv) -> argparse.Namespace:
+def read_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = parser_of("evaluate.py", __doc__)
     add = parser.add_argument
     add("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     trained.add_options(parser)
     add("--split", choices=("train", "val", "test"), default="test")
-    add(
-        "--probe",
-        default="none",
-        metavar="A,B",
-        help=f"of linear, {', '.join(probes.PROBES)}; default none. Each also to the run's "
-        "probe_A.json",
-    )
+    names = f"of linear, {', '.join(probes.PROBES)}; default none"
+    also = "Each also to the run's probe_A.json"
+    add("--probe", default="none", metavar="A,B", help=f"{names}. {also}")
     add(
         "--noise_levels",
         type=lambda text: [float(level) for level in text.split(",")],
@@ -72,7 +65,7 @@ def read_arguments(argv) -> argparse.Namespace:
     return options
 
 
-def main(argv=None) -> None:
+def main(argv: list[str] | None = None) -> None:
     options = read_arguments(argv)
     run_options, dataset, loaders, model = trained.load_run(
         options.run, options.checkpoint, options.device, options.data_root
@@ -82,23 +75,14 @@ def main(argv=None) -> None:
         raise BadInput(f"--split {options.split}: this run held out nothing (--val_fraction 0)")
     loader, branch = loaders[options.split], main_branch(run_options.modalities)
 
-    def store(probe: str, scores: dict[str, float]) -> None:
-        content = {"checkpoint": options.checkpoint, "split": options.split, "scores": scores}
-        write_text(options.run / f"probe_{probe}.json", json.dumps(content, indent=1))
-
-    # The branches, and with --probe linear the encoders' features
+    # The branches, and with --probe linear what is fitted to the encoders' features
     logits, features, target = predict(model, loader)
     if "linear" in options.probe:
-        _, known, known_target = predict(model, loaders["train"])
-        for m in run_options.modalities:
-            train, test = (known[m], known_target), (features[m], target)
-            logits[f"{m} probe"] = probes.linear_probe(train, test)
+        _, train_features, train_target = predict(model, loaders["train"])
+        for m, x in features.items():
+            train = train_features[m], train_target
+            logits[f"{m} probe"] = probes.linear_probe(train, (x, target))
     scores = score(logits, target)
-    if "linear" in options.probe:
-        store("linear", scores)
-    if options.json:
-        write_text(options.json, json.dumps(scores, indent=1))
-
     rows = [[f"{options.split} split, {options.checkpoint}.pt, %", "accuracy", "macro F1"]]
     for name in logits:
         shares = scores[f"accuracy/{name}"], scores[f"macro_f1/{name}"]
@@ -107,16 +91,18 @@ def main(argv=None) -> None:
     print(f"\naccuracy per class, %\n{per_class(logits, target, dataset.classes)}")
     for name, x in logits.items():
         print(f"\nconfusion, {name}\n{confusion(x, target, dataset.classes)}")
+    if options.json:
+        write_text(options.json, json.dumps(scores, indent=1))
 
-    # The other probes, which run the model on changed inputs
     for name in options.probe:
+        shares = scores  # of linear
         if name != "linear":
             title, measure = probes.PROBES[name]
             shares = measure(model, loader, branch, options)
-            store(name, shares)
             rows = [[key, f"{100 * share:.2f}"] for key, share in shares.items()]
             print(f"\n{title.format(branch=branch)}, %\n{align(rows)}")
-
+        stored = {"checkpoint": options.checkpoint, "split": options.split, "scores": shares}
+        write_text(options.run / f"probe_{name}.json", json.dumps(stored, indent=1))
     if cost := cost_of(options.run):
         parts = [f"{heading(measure)} {value:.2f}" for measure, value in cost.items()]
         print(f"\ncost of the training: {'; '.join(parts)}")

@@ -10,8 +10,6 @@ kinetics_sounds, modelnet40). A file that cannot be used gets a line of its own,
 is 1.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile
@@ -50,16 +48,11 @@ class Predictor:
         self.from_raw = preparation.from_raw
         self.options.device, self.options.gpu_ids = device, None
         self.options.pretrained = False  # the weights are those of the checkpoint
-        self.device = choose_device(self.options)
-        self.model = MultimodalModel(
-            run_folder.shapes_of(self.data),
-            len(self.data["classes"]),
-            self.options.encoder,
-            self.options.fusion,
-            vars(self.options),
-        )
-        self.model.load_state_dict(run_folder.load(folder / f"{checkpoint}.pt")["model"])
-        self.model.to(self.device).eval()
+        self.device, flags = choose_device(self.options), vars(self.options)
+        shapes, classes = run_folder.shapes_of(self.data), len(self.data["classes"])
+        model = MultimodalModel(shapes, classes, flags["encoder"], flags["fusion"], flags)
+        model.load_state_dict(run_folder.load(folder / f"{checkpoint}.pt")["model"])
+        self.model = model.to(self.device).eval()
 
     def __call__(self, samples: dict[str, list[Path]]) -> tuple[dict[str, Shares], list[str]]:
         """({name: probabilities}, what is wrong with the others) of samples {name: raw files}."""
@@ -82,11 +75,11 @@ class Predictor:
         batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
         logits, _ = self.model(finish_inputs(batch, readers, self.device))
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
-        classes = self.data["classes"]
-        return [
-            {branch: dict(zip(classes, rows[i])) for branch, rows in shares.items()}
-            for i in range(len(ids))
-        ]
+        answers = [{} for _ in ids]
+        for branch, rows in shares.items():
+            for answer, row in zip(answers, rows):
+                answer[branch] = dict(zip(self.data["classes"], row))
+        return answers
 
 
 def main(argv=None) -> None:

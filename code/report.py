@@ -8,8 +8,6 @@ Rows with another encoder, fusion or held-out share are compared with the refere
 where it is there.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from analysis.runs import group, read_run

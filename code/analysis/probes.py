@@ -1,7 +1,5 @@
 """What a trained model knows and leans on: probes of its encoders and of its inputs."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings

@@ -1,7 +1,5 @@
 """Stored runs, read for tables and figures: which belong together, and what was measured."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Means over seeds and paired differences between them."""
 
-from __future__ import annotations
-
 from statistics import mean, stdev
 
 from scipy.stats import t as student

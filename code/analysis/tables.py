@@ -1,12 +1,10 @@
 """Runs -> tables of accuracies, as Markdown, LaTeX and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
+from pathlib import Path
 from typing import NamedTuple
 
-from analysis.reported import reported
 from analysis.runs import ACCURACY, Run, base_of, setting_of, trains_heads
 from analysis.statistics import LEVEL, difference, mean_std
 from models.multimodal import MULTIMODAL
@@ -14,6 +12,7 @@ from training.messages import SELECTIONS
 
 REFERENCE = "uniform"  # the arm that the others are compared with, unless told otherwise
 PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
+REPORTED = Path(__file__).resolve().parents[2] / "results" / "reported_by_others.csv"
 HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB"}
 
 
@@ -67,6 +66,20 @@ def differences(groups: dict[str, list[Run]], reference: str = REFERENCE) -> dic
         if other in groups and other != arm:
             texts[arm] = difference(accuracy[arm], accuracy[other])
     return texts
+
+
+def reported(dataset: str) -> dict[str, dict[str, str]]:
+    """{method: {source: multimodal / audio / visual test accuracy in %}}, what others report.
+
+    Marks: c as quoted by a third party, f read off the paper's Figure 1, r from memory, not proof.
+    Never mixed with what is measured here. {} where there is nothing on a data set.
+    """
+    cells: dict[str, dict[str, str]] = {}
+    with open(REPORTED, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["dataset"] == dataset:
+                cells.setdefault(row["method"], {})[row["source"]] = row["accuracy"]
+    return cells
 
 
 def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[Table]:

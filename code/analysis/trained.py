@@ -1,7 +1,5 @@
 """A run folder -> its model and data."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

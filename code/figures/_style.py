@@ -18,6 +18,7 @@ from utils.errors import BadInput  # noqa: E402
 plt.rcParams["figure.constrained_layout.use"] = True
 plt.rcParams["figure.constrained_layout.w_pad"] = 0.1
 plt.rcParams["axes.grid"], plt.rcParams["grid.alpha"] = True, 0.3
+plt.rcParams["axes.axisbelow"] = True
 plt.rcParams["axes.titlesize"], plt.rcParams["legend.fontsize"] = 11, 8
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; signs, without colour
@@ -49,7 +50,9 @@ LOOKS = {
     "uniform --encoder_grad_scale 1.5": Look("Uniform, 1.5x encoder gradient", PALETTE[4], "v"),
 }
 SPARE_COLOURS = ["#56B4E9", "#000000", "#882255", "#999933", "#332288", "#888888", "#DDCC77"]
-SPARE_SIGNS = "<>PX*ph"
+SPARE_COLOURS += ["#AA4499", "#661100"]
+SPARE_SIGNS = "<>PX*pdh"
+START = 99  # of the checksum by which a name chooses: no two arms of the scripts look the same
 
 
 def look_of(arm: str) -> Look:
@@ -62,7 +65,7 @@ def look_of(arm: str) -> Look:
     method, *flags = arm.replace("_", " ").split(" --")
     name = LOOKS[method].name if method in LOOKS else method[0].upper() + method[1:]
     name = ", ".join([name, *(flag.removesuffix(".0") for flag in flags)])
-    sign, colour = divmod(crc32(name.encode()), len(SPARE_COLOURS))
+    sign, colour = divmod(crc32(name.encode(), START), len(SPARE_COLOURS))
     return Look(name, SPARE_COLOURS[colour], SPARE_SIGNS[sign % len(SPARE_SIGNS)])
 
 
@@ -221,5 +224,5 @@ def draw_predictions(samples: dict[str, dict[str, dict[str, float]]], path: Path
             axis.bar(place, [100 * p for p in shares.values()], width, label=branch, **style)
         axis.set_xticks(range(len(shares)), shares, rotation=0 if len(shares) < 12 else 90)
         axis.set(ylabel="probability (%)", ylim=(0, 100), title=Path(name).name)
-        axis.legend()
+    legend_beside(figure)
     save_as(figure, path)

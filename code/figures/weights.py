@@ -25,6 +25,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         upper.set(xlabel="", ylim=(-0.03, 1.03), title=f"{encoder} encoder")
         upper.set_ylabel("weight of the multimodal loss")
         lower.set(ylabel="magnitude raised by (factor)", yscale="log")
+        lower.yaxis.set_major_formatter(LogFormatter())
         lower.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         upper.legend()
     figure.suptitle(_style.title_of(run))
