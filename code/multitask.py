@@ -239,10 +239,10 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
         for row, found in results.items():
             x, y = ([100 * r["accuracy"][n] for r in found if n in r["accuracy"]] for n in (a, b))
             if x and y:
-                look = look_of(row)
-                axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **look.style)
-                label = f"{look.name} (n = {len(found)})"
-                axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **look.style)
+                name, style = look_of(row)
+                axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **style)
+                label = f"{name} (n = {len(found)})"
+                axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **style)
             elif x:
                 axis.axvline(np.mean(x), color="grey", linestyle="--", linewidth=1)
             elif y:

@@ -13,18 +13,16 @@ is 1.
 import json
 import sys
 import tempfile
-from argparse import Namespace
 from pathlib import Path
 
 import torch
 
-from analysis.trained import add_options
+from analysis import trained
 from dataset._loader import build_readers, collate, finish_inputs
 from figures._style import draw_predictions
 from models.multimodal import MultimodalModel
 from training import resume
 from training.messages import align
-from training.options import choose_device
 from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import parser_of
@@ -37,8 +35,8 @@ class Predictor:
     """A run's model and preprocessing. Raises BadInput where the run does not say enough."""
 
     def __init__(self, folder: Path, checkpoint: str = "last", device: str = "auto"):
-        content = resume.read_options(folder)
-        self.options, self.data = Namespace(**content["options"]), content.get("data")
+        stored = resume.read_options(folder)
+        self.options, self.data = trained.options_for(stored, device), stored.get("data")
         if not self.data or self.data["preparation"] is None:
             raise BadInput(f"{folder}: does not say how its data were prepared; train it again")
         name = self.options.dataset
@@ -46,13 +44,11 @@ class Predictor:
         if "from_raw" not in vars(preparation):
             raise BadInput(f"{folder}: {name} is not prepared from raw files, one for each sample")
         self.from_raw = preparation.from_raw
-        self.options.device, self.options.gpu_ids = device, None
-        self.options.pretrained = False  # the weights are those of the checkpoint
-        self.device, flags = choose_device(self.options), vars(self.options)
+        flags = vars(self.options)
         shapes, classes = run_folder.shapes_of(self.data), len(self.data["classes"])
         model = MultimodalModel(shapes, classes, flags["encoder"], flags["fusion"], flags)
         model.load_state_dict(run_folder.load(folder / f"{checkpoint}.pt")["model"])
-        self.model = model.to(self.device).eval()
+        self.model = model.to(self.options.device).eval()
 
     def __call__(self, samples: dict[str, list[Path]]) -> tuple[dict[str, Shares], list[str]]:
         """({name: probabilities}, what is wrong with the others) of samples {name: raw files}."""
@@ -73,7 +69,7 @@ class Predictor:
         flags, modalities = vars(self.options), self.options.modalities
         readers = build_readers(root, self.data["readers"], modalities, False, flags)
         batch, _ = collate([({m: r.read(name) for m, r in readers.items()}, 0) for name in ids])
-        logits, _ = self.model(finish_inputs(batch, readers, self.device))
+        logits, _ = self.model(finish_inputs(batch, readers, self.options.device))
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
         answers = [{} for _ in ids]
         for branch, rows in shares.items():
@@ -86,7 +82,7 @@ def main(argv=None) -> None:
     parser = parser_of("predict.py", __doc__)
     parser.add_argument("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
     parser.add_argument("files", nargs="+", metavar="FILE", help="a sample: a file, or FILE,FILE")
-    add_options(parser)
+    trained.add_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them")
     options = parser.parse_args(argv)

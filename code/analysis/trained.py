@@ -15,15 +15,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
+def options_for(stored: dict, device: str) -> argparse.Namespace:
+    """The options that a run stored, for its trained model on this device."""
+    options = argparse.Namespace(**stored["options"])
+    options.device, options.gpu_ids = device, None
+    options.device = choose_device(options)
+    options.pretrained = False  # the weights are those of the checkpoint
+    return options
+
+
 def load_run(
     folder: Path, checkpoint: str, device: str, data_root: Path | None = None
 ) -> tuple[argparse.Namespace, object, dict[str, Batches], MultimodalModel]:
     """(options, data set, loaders, model) of a run folder, with the weights of `checkpoint`.pt."""
-    options = argparse.Namespace(**resume.read_options(folder)["options"])
-    options.device, options.gpu_ids = device, None
-    options.device = choose_device(options)
+    options = options_for(resume.read_options(folder), device)
     options.data_root = data_root or Path(options.data_root)
-    options.pretrained = False  # the weights are those of the checkpoint
     dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
     state = run_folder.load(folder / f"{checkpoint}.pt")
     settings = settings_of_loaders(options)

@@ -1,7 +1,6 @@
 """What figures share: names, colours and signs of methods and branches, axes, and files."""
 
 from pathlib import Path
-from typing import NamedTuple
 from zlib import crc32
 
 import matplotlib
@@ -30,24 +29,12 @@ SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
 
 
-class Look(NamedTuple):
-    """How an arm, a method with its flags, looks in every figure."""
-
-    name: str
-    colour: str
-    sign: str
-
-    @property
-    def style(self) -> dict[str, str]:
-        return {"color": self.colour, "marker": self.sign}
-
-
-LOOKS = {
-    "joint": Look("One joint loss", PALETTE[0], "o"),
-    "uniform": Look("Uniform", PALETTE[1], "s"),
-    "pareto": Look("Conventional Pareto", PALETTE[2], "^"),
-    "mmpareto": Look("MMPareto", PALETTE[3], "D"),
-    "uniform --encoder_grad_scale 1.5": Look("Uniform, 1.5x encoder gradient", PALETTE[4], "v"),
+METHODS = {  # arm, a method with its flags: name, colour and sign in every figure
+    "joint": ("One joint loss", PALETTE[0], "o"),
+    "uniform": ("Uniform", PALETTE[1], "s"),
+    "pareto": ("Conventional Pareto", PALETTE[2], "^"),
+    "mmpareto": ("MMPareto", PALETTE[3], "D"),
+    "uniform --encoder_grad_scale 1.5": ("Uniform, 1.5x encoder gradient", PALETTE[4], "v"),
 }
 SPARE_COLOURS = ["#56B4E9", "#000000", "#882255", "#999933", "#332288", "#888888", "#DDCC77"]
 SPARE_COLOURS += ["#AA4499", "#661100"]
@@ -55,18 +42,20 @@ SPARE_SIGNS = "<>PX*pdh"
 START = 99  # of the checksum by which a name chooses: no two arms of the scripts look the same
 
 
-def look_of(arm: str) -> Look:
-    """The look of `mmpareto --gamma 2.0` and the like, whatever else is drawn.
+def look_of(arm: str) -> tuple[str, dict[str, str]]:
+    """(name, {"color", "marker"}) of `mmpareto --gamma 2.0` and the like, whatever else is drawn.
 
-    One that is not in LOOKS is named after file and flags, and its name chooses among what is left.
+    An arm that is not in METHODS is named after file and flags; its name chooses from what is left.
     """
-    if arm in LOOKS:
-        return LOOKS[arm]
+    if arm in METHODS:
+        name, colour, sign = METHODS[arm]
+        return name, {"color": colour, "marker": sign}
     method, *flags = arm.replace("_", " ").split(" --")
-    name = LOOKS[method].name if method in LOOKS else method[0].upper() + method[1:]
+    name = METHODS[method][0] if method in METHODS else method[0].upper() + method[1:]
     name = ", ".join([name, *(flag.removesuffix(".0") for flag in flags)])
-    sign, colour = divmod(crc32(name.encode(), START), len(SPARE_COLOURS))
-    return Look(name, SPARE_COLOURS[colour], SPARE_SIGNS[sign % len(SPARE_SIGNS)])
+    number, colour = divmod(crc32(name.encode(), START), len(SPARE_COLOURS))
+    sign = SPARE_SIGNS[number % len(SPARE_SIGNS)]
+    return name, {"color": SPARE_COLOURS[colour], "marker": sign}
 
 
 def branch_style(branch: str, position: int) -> dict[str, str]:
@@ -76,7 +65,7 @@ def branch_style(branch: str, position: int) -> dict[str, str]:
 
 
 def title_of(run: Run) -> str:
-    name = look_of(arm_of(run.options, run.options)).name
+    name, _ = look_of(arm_of(run.options, run.options))
     return f"{name} on {run.options['dataset']}, seed {run.seed}"
 
 
@@ -95,11 +84,12 @@ def save_as(figure: plt.Figure, path: Path) -> None:
 
 def draw_band(axis, x, values: np.ndarray, arm: str, more: str = "") -> None:
     """A line through the means of `values` (n, len(x)), in a band of one standard deviation."""
-    look, mean = look_of(arm), values.mean(0)
-    axis.plot(x, mean, markersize=4, label=f"{look.name} (n = {len(values)}){more}", **look.style)
+    name, style = look_of(arm)
+    mean = values.mean(0)
+    axis.plot(x, mean, markersize=4, label=f"{name} (n = {len(values)}){more}", **style)
     if len(values) > 1:
-        std = values.std(0, ddof=1)
-        axis.fill_between(x, mean - std, mean + std, alpha=0.15, linewidth=0, color=look.colour)
+        std, shade = values.std(0, ddof=1), {"alpha": 0.15, "linewidth": 0}
+        axis.fill_between(x, mean - std, mean + std, color=style["color"], **shade)
 
 
 def draw_epochs(axis, runs: list[Run], branch: str, arm: str) -> None:

@@ -14,7 +14,7 @@ from utils.errors import BadInput
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
-    groups = {arm: of_arm for arm, of_arm in group(runs).items() if " alone" not in arm}
+    groups = {a: of_arm for a, of_arm in group(runs).items() if len(of_arm[0].modalities) > 1}
     if "mmpareto" not in groups:
         raise BadInput("comparison: needs a run of --method mmpareto, with several modalities")
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), width_ratios=[4, 4, 5])
@@ -24,11 +24,12 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     labels, compared = [], differences(groups)
     for row, (arm, runs_of_arm) in enumerate(groups.items()):
         draw_epochs(middle, runs_of_arm, MULTIMODAL, arm)
-        look, values = look_of(arm), [run.measures[ACCURACY] for run in runs_of_arm]
-        right.scatter(values, np.full(len(values), row - 0.12), s=14, alpha=0.6, **look.style)
+        name, style = look_of(arm)
+        values = [run.measures[ACCURACY] for run in runs_of_arm]
+        right.scatter(values, np.full(len(values), row - 0.12), s=14, alpha=0.6, **style)
         std = np.std(values, ddof=1) if len(values) > 1 else 0
-        right.errorbar(np.mean(values), row + 0.12, xerr=std, capsize=3, **look.style)
-        labels.append(f"{look.name} (n = {len(values)})\n{compared.get(arm, '')}".strip())
+        right.errorbar(np.mean(values), row + 0.12, xerr=std, capsize=3, **style)
+        labels.append(f"{name} (n = {len(values)})\n{compared.get(arm, '')}".strip())
     middle.set_title("while training, signs as on the right")
     right.set(xlabel="multimodal test accuracy (%)", ylim=(len(labels) - 0.4, -0.6))
     right.set_yticks(range(len(labels)), labels, fontsize=8)

@@ -6,7 +6,7 @@ from argparse import Namespace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.runs import Run, group
+from analysis.runs import Run, group, trains_heads
 from figures._style import branch_style
 from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
@@ -16,11 +16,13 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     for run in runs:
         if "gamma" not in run.options:
             raise BadInput(f"{run.folder}: its method has no --gamma")
-    by_gamma = {rs[0].options["gamma"]: rs for rs in group(runs).values()}
-    if sum(map(len, by_gamma.values())) != len(runs):
+    groups = list(group(runs).values())
+    by_gamma = {of_gamma[0].options["gamma"]: of_gamma for of_gamma in groups}
+    if len(by_gamma) < len(groups):
         raise BadInput("gamma: the runs differ in more than --gamma and their seed")
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
-    for position, branch in enumerate([MULTIMODAL, *runs[0].modalities]):
+    heads = runs[0].modalities if trains_heads(runs[0].options) else []
+    for position, branch in enumerate([MULTIMODAL, *heads]):
         means, stds = [], []
         for gamma in sorted(by_gamma):
             values = [run.measures[f"accuracy/{branch}"] for run in by_gamma[gamma]]

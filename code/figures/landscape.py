@@ -59,19 +59,16 @@ def walk(folder: Path, options: Namespace) -> np.ndarray:
         if left <= 0:
             break
     start = [p.clone() for p in model.parameters()]
+    distances = np.linspace(-options.reach, options.reach, options.points)
     losses = np.zeros((options.directions, options.points))
     for row in range(options.directions):
         steps = direction(model, row)
-        for column, distance in enumerate(distances(options)):
+        for column, distance in enumerate(distances):
             for p, origin, step in zip(model.parameters(), start, steps):
                 p.copy_(origin + float(distance) * step)
             logits, _, target = predict(model, batches)
             losses[row, column] = cross_entropy(logits[branch], target)
     return losses
-
-
-def distances(options: Namespace) -> np.ndarray:
-    return np.linspace(-options.reach, options.reach, options.points)
 
 
 def stored_walk(folder: Path, options: Namespace) -> np.ndarray:
@@ -91,11 +88,11 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     if options.directions < 1 or options.samples < 1 or not options.reach > 0:
         raise BadInput("--directions, --samples and --reach: must be positive")
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
+    distances = np.linspace(-options.reach, options.reach, options.points)
     for arm, runs_of_arm in group(runs).items():
         losses = np.array([stored_walk(run.folder, options).mean(0) for run in runs_of_arm])
         rise = losses[:, [0, -1]].mean(1) - losses[:, options.points // 2]
-        sharpness = f": sharpness {mean_std(rise.tolist())}"
-        draw_band(axis, distances(options), losses, arm, sharpness)
+        draw_band(axis, distances, losses, arm, f": sharpness {mean_std(rise.tolist())}")
     axis.set(xlabel="distance along a filter-normalised random direction", ylabel="training loss")
     axis.set_title(f"directions: {options.directions}, training samples: {options.samples}")
     axis.legend()

@@ -28,16 +28,17 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         raise BadInput(f"--modality {modality}: choose from {', '.join(modalities)}")
     figure, axis = plt.subplots(figsize=(8.5, 5))
     for arm, runs_of_arm in group(runs).items():
-        look, has_head = look_of(arm), trains_heads(runs_of_arm[0].options)
+        name, style = look_of(arm)
+        has_head = trains_heads(runs_of_arm[0].options)
         measure = f"accuracy/{modality}" if has_head else f"accuracy/{modality} probe"
         if any(measure not in run.measures for run in runs_of_arm):
             raise BadInput(
                 f"{arm}: trains no {modality} head; run evaluate.py --probe linear on its runs"
             )
         x, y = np.array([(r.measures[measure], r.measures[ACCURACY]) for r in runs_of_arm]).T
-        style = {"marker": look.sign, "edgecolors": look.colour}
-        style["facecolors"] = look.colour if has_head else "none"
-        label = f"{look.name} (n = {len(x)}{'' if has_head else ', probe'})"
+        if not has_head:
+            style |= {"facecolors": "none"}
+        label = f"{name} (n = {len(x)}{'' if has_head else ', probe'})"
         axis.scatter(x, y, s=22, alpha=0.6, **style)
         axis.scatter(x.mean(), y.mean(), s=120, linewidths=1.5, label=label, **style)
     axis.set(xlabel=f"{modality} test accuracy (%)", ylabel="multimodal test accuracy (%)")

@@ -11,8 +11,10 @@ from PIL import Image
 
 import draw
 import evaluate
+import multitask
 import train
 from figures import landscape, norms
+from figures._style import METHODS, look_of
 from utils import registry
 from utils.errors import BadInput
 
@@ -131,6 +133,18 @@ def test_landscape_is_kept_and_collected_anew_when_asked_for_otherwise(runs, tmp
     assert near[1] == first[1]  # the trained weights themselves
     assert abs(near[0] - near[1]) < abs(first[0] - first[1])
     stored.unlink()
+
+
+def test_an_arm_has_its_name_and_looks_the_same_in_every_figure():
+    assert look_of("joint")[0] == "One joint loss"
+    assert look_of("uniform --encoder_grad_scale 1.5")[0] == "Uniform, 1.5x encoder gradient"
+    assert look_of("mmpareto --gamma 1.0") == look_of("mmpareto --gamma 1")  # a run, a command
+    assert look_of("mmpareto --rescale none")[0] == "MMPareto, rescale none"
+    assert look_of("random_weights")[0] == "Random weights"
+    arms = ["mmpareto --gamma 2", "mmpareto --gamma 3", "mmpareto --rescale none", "audio alone"]
+    arms += ["mmpareto --rescale encoder", "mmpareto --gamma 1.0 --rescale encoder", *METHODS]
+    drawn = {*multitask.METHODS.split(","), *arms}
+    assert len({tuple(look_of(arm)[1].values()) for arm in drawn}) == len(drawn)
 
 
 def test_directions_are_filter_normalised():
