@@ -153,9 +153,9 @@ class Probe(NamedTuple):
 
 
 PROBES = {  # besides linear, which needs the training split
-    "missing": Probe("accuracy of {branch}, one input zero", probe_missing),
-    "noise": Probe("accuracy of {branch}, noise / deviation of one input", probe_noise),
-    "shapley": Probe("gain of {branch} by a modality, absent ones shuffled", probe_shapley),
+    "missing": Probe("accuracy of {branch} with one input zero", probe_missing),
+    "noise": Probe("accuracy of {branch} by noise / deviation of an input", probe_noise),
+    "shapley": Probe("what a modality contributes to the accuracy of {branch}", probe_shapley),
     "calibration": Probe("expected calibration error of every branch", probe_calibration),
 }
 

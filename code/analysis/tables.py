@@ -10,7 +10,7 @@ from analysis.statistics import LEVEL, difference, mean_std
 from models.multimodal import MULTIMODAL
 from training.messages import SELECTIONS
 
-REFERENCE = "uniform"  # the arm that the others are compared with, unless told otherwise
+REFERENCE = "uniform"  # the arm that the others are compared with
 PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
 REPORTED = Path(__file__).resolve().parents[2] / "results" / "reported_by_others.csv"
 HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB"}

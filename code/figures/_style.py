@@ -20,14 +20,13 @@ plt.rcParams["axes.grid"], plt.rcParams["grid.alpha"] = True, 0.3
 plt.rcParams["axes.axisbelow"] = True
 plt.rcParams["axes.titlesize"], plt.rcParams["legend.fontsize"] = 11, 8
 
-# Okabe and Ito's palette, told apart with every kind of colour vision; signs, without colour
+# Okabe and Ito's palette can be distinguished with every kind of colour vision, signs in grey
 PALETTE = ["#0072B2", "#009E73", "#CC79A7", "#D55E00", "#E69F00", "#56B4E9", "#000000"]
 SIGNS = "os^Dv<>PX*"
 HATCHES = ["", "//", "..", "xx"]
 BRANCH_COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F00"}
 SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
-
 
 METHODS = {  # arm, a method with its flags: name, colour and sign in every figure
     "joint": ("One joint loss", PALETTE[0], "o"),
@@ -65,6 +64,7 @@ def branch_style(branch: str, position: int) -> dict[str, str]:
 
 
 def title_of(run: Run) -> str:
+    """Such as "MMPareto on avmnist, seed 0"."""
     name, _ = look_of(arm_of(run.options, run.options))
     return f"{name} on {run.options['dataset']}, seed {run.seed}"
 

@@ -72,14 +72,14 @@ def walk(folder: Path, options: Namespace) -> np.ndarray:
 
 
 def stored_walk(folder: Path, options: Namespace) -> np.ndarray:
-    """`walk`, kept in <run>/landscape.json and read from there when asked for the same again."""
+    """`walk`, kept in <run>/landscape.json and read from there when the settings are the same."""
     file = folder / "landscape.json"
-    asked = {key: vars(options)[key] for key in ("directions", "reach", "points", "samples")}
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    if kept.get("asked") != asked:
-        kept = {"asked": asked, "losses": walk(folder, options).tolist()}
-        write_text(file, json.dumps(kept))
-    return np.array(kept["losses"])
+    settings = {key: vars(options)[key] for key in ("directions", "reach", "points", "samples")}
+    stored = json.loads(file.read_text()) if file.is_file() else {}
+    if stored.get("asked") != settings:
+        stored = {"asked": settings, "losses": walk(folder, options).tolist()}
+        write_text(file, json.dumps(stored))
+    return np.array(stored["losses"])
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
