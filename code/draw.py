@@ -5,41 +5,38 @@ python draw.py plane runs/avmnist-* --output ../pics/avmnist_plane
 python draw.py NAME --help                     what the figure shows, and its flags
 """
 
-from __future__ import annotations
-
-import argparse
-import inspect
+import sys
 from pathlib import Path
 
+from analysis.runs import read_run
 from figures._style import save
 from utils import registry
-from utils.command import parser_of
-from utils.errors import BadInput, run
+from utils.command import Parser
+from utils.errors import BadInput, run_command
 
 
-def main(argv=None) -> None:
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("figure", nargs="?")
-    chosen = first.parse_known_args(argv)[0].figure
-    if chosen is None:
+def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0].startswith("-"):
         names = ", ".join(registry.names("figures"))
         raise BadInput(f"name a figure: {names}; see python draw.py NAME --help")
-    module = registry.load("figures", chosen, "draw.py")
-    parser = parser_of(f"draw.py {chosen}", inspect.getdoc(module))
-    parser.add_argument("figure", help=argparse.SUPPRESS)
+    name = argv[0]
+    module = registry.load("figures", name, "draw.py")
+    parser = Parser(f"draw.py {name}", module.__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("../pics") / chosen,
+        default=Path("../pics") / name,
         metavar="PREFIX",
-        help=f"of the files .svg and .png (default: ../pics/{chosen})",
+        help=f"of the files .svg and .png (default: ../pics/{name})",
     )
     if "add_options" in vars(module):
         module.add_options(parser)
-    args = parser.parse_args(argv)
-    save(module.draw(args.runs, args), args.output)
+    options = parser.parse_args(argv[1:])
+    runs = [read_run(folder) for folder in options.runs]
+    save(module.draw(runs, options), options.output)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from analysis.statistics import difference, mean_std
 from dataset.prepare.avmnist import mnist
-from figures._style import method_colour, save, sign_of
+from figures._style import legend_beside, look_of, save
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
 from models.reach import groups_of
@@ -236,17 +236,15 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
     """The plane of two tasks' accuracies, Figure 1(b), for every pair of tasks."""
     pairs = list(itertools.combinations(names, 2))
     size = (5.4 * len(pairs) + 2.6, 5)
-    figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(pairs), figsize=size, squeeze=False)
     for axis, (a, b) in zip(axes[0], pairs):
-        position = 0
         for row, runs in results.items():
             x, y = accuracies(runs, a), accuracies(runs, b)
             if x and y:
-                style = dict(color=method_colour(position), marker=sign_of(position))
+                name, style = look_of(row)
                 axis.scatter(x, y, s=22, alpha=0.5, linewidths=0, **style)
-                label = f"{row} (n = {len(runs)})"
+                label = f"{name} (n = {len(runs)})"
                 axis.scatter(np.mean(x), np.mean(y), s=110, label=label, **style)
-                position += 1
             elif x:
                 axis.axvline(np.mean(x), color="grey", linestyle="--", linewidth=1)
             elif y:
@@ -254,9 +252,7 @@ def draw(results: dict[str, list[dict]], names: list[str]) -> plt.Figure:
         axis.scatter([], [], s=22, alpha=0.5, color="grey", label="one seed; large: the mean")
         axis.plot([], [], color="grey", linestyle="--", linewidth=1, label="the task alone, mean")
         axis.set(xlabel=f"{a}, test accuracy (%)", ylabel=f"{b}, test accuracy (%)")
-        axis.grid(alpha=0.3)
-    signs = axes[0][0].get_legend_handles_labels()
-    figure.legend(*signs, loc="outside right upper", fontsize=8, markerscale=0.7)
+    legend_beside(figure)
     return figure
 
 

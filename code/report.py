@@ -8,19 +8,17 @@ Rows with another encoder, fusion or held-out share are compared with the refere
 where it is there.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
-from analysis.runs import group, measures_of, read_run
+from analysis.runs import group, read_run
 from analysis.tables import REFERENCE, caption, comma_separated, latex, markdown, tabulate
 from utils.atomic import write_text
-from utils.command import parser_of
-from utils.errors import BadInput, run
+from utils.command import Parser
+from utils.errors import BadInput, run_command
 
 
 def main(argv=None) -> None:
-    parser = parser_of("report.py", __doc__)
+    parser = Parser("report.py", __doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument(
         "--output",
@@ -33,21 +31,20 @@ def main(argv=None) -> None:
         metavar="ROW",
         help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
     )
-    args = parser.parse_args(argv)
-    groups = group([read_run(folder) for folder in args.runs])
-    if args.reference is not None and args.reference not in groups:
+    options = parser.parse_args(argv)
+    groups = group([read_run(folder) for folder in options.runs])
+    if options.reference is not None and options.reference not in groups:
         raise BadInput(
-            f"--reference {args.reference}: no such row; choose from {', '.join(groups)}"
+            f"--reference {options.reference}: no such row; choose from {', '.join(groups)}"
         )
-    found = {label: [measures_of(one) for one in runs] for label, runs in groups.items()}
-    tables, text = tabulate(groups, found, args.reference or REFERENCE), caption(groups)
-    output = args.output or args.runs[0].parent / "report"
+    tables, text = tabulate(groups, options.reference or REFERENCE), caption(groups)
+    output = options.output or options.runs[0].parent / "report"
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
     write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
-    write_text(Path(f"{output}.csv"), comma_separated(groups, found))
+    write_text(Path(f"{output}.csv"), comma_separated(groups))
     print(f"\nwritten: {output}.md, .csv, .tex")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

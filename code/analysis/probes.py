@@ -1,11 +1,12 @@
 """What a trained model knows and leans on: probes of its encoders and of its inputs."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
@@ -14,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from dataset._loader import Batches
+from dataset._loader import Batches, SampleDataset
 from models.metrics import predict
 from utils.errors import BadInput
 from utils.seed import generator
@@ -34,21 +35,10 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> T
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are the definition here
         probe.fit(train[0].numpy(), train[1].numpy())
-    known = probe.predict_proba(test[0].numpy())
-    logits = torch.full((len(known), int(train[1].max()) + 1), -torch.inf, dtype=torch.double)
-    logits[:, torch.from_numpy(probe.classes_)] = torch.from_numpy(known).double().log()
+    shares = torch.from_numpy(probe.predict_proba(test[0].numpy())).double()
+    logits = torch.full((len(shares), int(train[1].max()) + 1), -torch.inf, dtype=torch.double)
+    logits[:, torch.from_numpy(probe.classes_)] = shares.log()
     return logits
-
-
-class Altered:
-    """A loader whose inputs are changed on the way: `change(modality, (B, ...)) -> (B, ...)`."""
-
-    def __init__(self, loader, change: Callable[[str, Tensor], Tensor]):
-        self.loader, self.change = loader, change
-
-    def __iter__(self) -> Iterator:
-        for inputs, target in self.loader:
-            yield inputs | {m: self.change(m, inputs[m]) for m in inputs}, target
 
 
 def accuracy(model, loader, branch: str) -> float:
@@ -57,48 +47,49 @@ def accuracy(model, loader, branch: str) -> float:
     return (logits[branch].argmax(1) == target).double().mean().item()
 
 
-def without(loader, modality: str) -> Altered:
+def altered(loader, modality: str, change: Callable[[Tensor], Tensor]) -> Iterator:
+    """The batches of a loader with `change` of one modality's inputs (B, ...)."""
+    for inputs, target in loader:
+        yield inputs | {modality: change(inputs[modality])}, target
+
+
+def without(loader, modality: str) -> Iterator:
     """That modality is not there: its input is zero."""
-    return Altered(loader, lambda m, x: torch.zeros_like(x) if m == modality else x)
+    return altered(loader, modality, torch.zeros_like)
 
 
-def with_noise(loader, modality: str, level: float, seed: int = 0) -> Altered:
-    """Gaussian noise on one modality: `level` times the deviation of its own input in the batch."""
-    own = generator(seed)
+def with_noise(loader, modality: str, level: float, seed: int = 0) -> Iterator:
+    """Gaussian noise on one modality: `level` times the deviation of its input in the batch."""
+    noise = generator(seed)
 
-    def change(m: str, x: Tensor) -> Tensor:
-        if m != modality:
-            return x
-        noise = torch.randn(x.shape, generator=own).to(x)
-        return x + level * x.std() * noise
+    def change(x: Tensor) -> Tensor:
+        return x + level * x.std() * torch.randn(x.shape, generator=noise).to(x)
 
-    return Altered(loader, change)
+    return altered(loader, modality, change)
 
 
-class Exchanged(torch.utils.data.Dataset):
-    """A SampleDataset in which some modalities are those of other samples, at random."""
+class ShuffledReader:
+    """Reads for every id of a split the sample of another, drawn once."""
 
-    def __init__(self, samples, modalities: set[str], seed: int):
-        self.samples, self.readers, self.order = samples, samples.readers, {}
-        for position, m in enumerate(sorted(samples.readers)):
-            order = torch.randperm(len(samples), generator=generator(seed, position)).tolist()
-            if m in modalities:
-                self.order[m] = order
+    def __init__(self, reader, ids: list[str], *seed: int):
+        order = torch.randperm(len(ids), generator=generator(*seed)).tolist()
+        self.reader, self.other = reader, {ids[i]: ids[j] for i, j in enumerate(order)}
 
-    def __len__(self) -> int:
-        return len(self.samples)
+    def read(self, sample_id: str):
+        return self.reader.read(self.other[sample_id])
 
-    def __getitem__(self, where: tuple[int, int]):
-        epoch, index = where
-        inputs, target = self.samples[where]
-        others = {m: self.samples[epoch, order[index]][0][m] for m, order in self.order.items()}
-        return inputs | others, target
+    def on_device(self, batch):
+        return self.reader.on_device(batch)
 
 
 def permuted(loader: Batches, modalities: set[str], seed: int = 0) -> Batches:
-    """Those modalities tell nothing: their inputs are exchanged among all samples of the split."""
-    data = Exchanged(loader.dataset, modalities, seed)
-    return Batches(data, loader.batch_sampler, loader.device)
+    """Those modalities tell nothing: their inputs are shuffled among all samples of the split."""
+    samples, readers = loader.dataset.samples, dict(loader.dataset.readers)
+    for position, modality in enumerate(sorted(readers)):
+        if modality in modalities:
+            ids = [sample.id for sample in samples]
+            readers[modality] = ShuffledReader(readers[modality], ids, seed, position)
+    return Batches(SampleDataset(samples, readers, seed), loader.batch_sampler, loader.device)
 
 
 def contributions(value: Callable[[frozenset[str]], float], players: list[str]) -> dict[str, float]:
@@ -108,28 +99,11 @@ def contributions(value: Callable[[frozenset[str]], float], players: list[str]) 
 
     They sum to value(all) - value(none). value: of a set of players; called once for each of 2^n.
     """
-    n = len(players)
-    sets = [frozenset(s) for size in range(n + 1) for s in itertools.combinations(players, size)]
-    worth = {s: value(s) for s in sets}
-    return {
-        player: sum(
-            math.factorial(len(s))
-            * math.factorial(n - len(s) - 1)
-            / math.factorial(n)
-            * (worth[s | {player}] - worth[s])
-            for s in sets
-            if player not in s
-        )
-        for player in players
-    }
-
-
-def shapley(model, loader, modalities: list[str], branch: str) -> dict[str, float]:
-    """Each modality's contribution to the accuracy of `branch`, others permuted; see above."""
-    return contributions(
-        lambda known: accuracy(model, permuted(loader, set(modalities) - known), branch),
-        modalities,
-    )
+    value, gains = cache(value), dict.fromkeys(players, 0.0)
+    for order in itertools.permutations(players):
+        for count, player in enumerate(order):
+            gains[player] += value(frozenset(order[: count + 1])) - value(frozenset(order[:count]))
+    return {player: gain / math.factorial(len(players)) for player, gain in gains.items()}
 
 
 def calibration_error(logits: Tensor, target: Tensor) -> float:
@@ -145,49 +119,50 @@ def calibration_error(logits: Tensor, target: Tensor) -> float:
     return (gap.abs().sum() / len(target)).item()
 
 
-def probe_missing(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
-    """Accuracy with every input, and with one modality's input zero."""
-    del args
-    found = {"missing/none": accuracy(model, loader, branch)}
-    for m in modalities:
-        found[f"missing/{m}"] = accuracy(model, without(loader, m), branch)
-    return found
+def probe_missing(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+    scores = {"missing/none": accuracy(model, loader, branch)}
+    for modality in loader.dataset.readers:
+        scores[f"missing/{modality}"] = accuracy(model, without(loader, modality), branch)
+    return scores
 
 
-def probe_noise(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
-    """Accuracy with Gaussian noise on one modality, per level in deviations of its input."""
+def probe_noise(model, loader, branch: str, options: Namespace) -> dict[str, float]:
     return {
         f"noise/{m}/{level:g}": accuracy(model, with_noise(loader, m, level), branch)
-        for m in modalities
-        for level in args.noise_levels
+        for m in loader.dataset.readers
+        for level in options.noise_levels
     }
 
 
-def probe_shapley(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
-    """Contribution of every modality to the accuracy, the others' inputs exchanged."""
-    del args
-    found = shapley(model, loader, modalities, branch)
-    return {f"shapley/{m}": value for m, value in found.items()}
+def probe_shapley(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+    def value(present: frozenset[str]) -> float:
+        return accuracy(model, permuted(loader, loader.dataset.readers.keys() - present), branch)
+
+    gains = contributions(value, list(loader.dataset.readers))
+    return {f"shapley/{modality}": gain for modality, gain in gains.items()}
 
 
-def probe_calibration(model, loader, modalities: list[str], branch: str, args) -> dict[str, float]:
-    """Expected calibration error of every branch."""
-    del modalities, branch, args
+def probe_calibration(model, loader, branch: str, options: Namespace) -> dict[str, float]:
     logits, _, target = predict(model, loader)
     return {f"calibration/{b}": calibration_error(x, target) for b, x in logits.items()}
 
 
-PROBES = {  # {what: share in [0, 1]}; besides linear, which needs the training split
-    "missing": probe_missing,
-    "noise": probe_noise,
-    "shapley": probe_shapley,
-    "calibration": probe_calibration,
+class Probe(NamedTuple):
+    title: str
+    scores: Callable  # (model, loader, branch, options) -> {name: share in [0, 1]}
+
+
+PROBES = {  # besides linear, which needs the training split
+    "missing": Probe("accuracy of {branch} with one input zero", probe_missing),
+    "noise": Probe("accuracy of {branch} by noise / deviation of an input", probe_noise),
+    "shapley": Probe("what a modality contributes to the accuracy of {branch}", probe_shapley),
+    "calibration": Probe("expected calibration error of every branch", probe_calibration),
 }
 
 
 def read_probes(text: str) -> list[str]:
     """The names in a list such as linear,noise. Raises BadInput for one that does not exist."""
-    wanted = [name for name in text.split(",") if name != "none"]
-    if unknown := [name for name in wanted if name not in ("linear", *PROBES)]:
+    names = [name for name in text.split(",") if name != "none"]
+    if unknown := [name for name in names if name not in ("linear", *PROBES)]:
         raise BadInput(f"--probe {unknown[0]}: choose from none, linear, {', '.join(PROBES)}")
-    return wanted
+    return names

@@ -1,8 +1,8 @@
 """Stored runs, read for tables and figures: which belong together, and what was measured."""
 
-from __future__ import annotations
-
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import mode
 
@@ -14,109 +14,87 @@ from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import cost_of, read_jsonl
 
-
-def read_run(folder: Path) -> dict:
-    """Options, environment, epochs and probes of a run. Raises BadInput unless complete."""
-    content = read_options(folder)
-    epochs = read_jsonl(folder / "metrics.jsonl")
-    wanted = content["options"]["epochs"]
-    if len(epochs) < wanted:
-        raise BadInput(f"{folder}: {len(epochs)} of {wanted} epochs done; finish it with --resume")
-    if [record["epoch"] for record in epochs] != list(range(wanted)):
-        raise BadInput(f"{folder}: metrics.jsonl does not hold epochs 0 to {wanted - 1}, each once")
-    content["probes"] = {}
-    for file in sorted(folder.glob("probe_*.json")):
-        name, probe = file.stem.removeprefix("probe_"), json.loads(file.read_text())
-        if (probe["checkpoint"], probe["split"]) != ("last", "test"):
-            raise BadInput(
-                f"{file}: of {probe['checkpoint']}.pt on the {probe['split']} split, tables show "
-                f"the last epoch on the test split; run evaluate.py {folder} --probe {name} again"
-            )
-        content["probes"][name] = probe["scores"]
-    return content | {"folder": folder, "epochs": epochs}
+ACCURACY = "accuracy/multimodal"  # the measure by which runs are compared
 
 
-def flags_of_method(options: dict) -> dict:
-    """{flag: default} of what the method's file adds to the command line."""
-    return registry.defaults(registry.load_class("methods", options["method"], "--method"))
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds, finished or not; steps, probes and measures are read when used."""
 
+    folder: Path
+    options: dict
+    environment: dict[str, str]
+    data: dict  # classes, samples, preparation; {} in the oldest runs
+    epochs: list[dict]  # the records of metrics.jsonl
 
-def flags_of_model(options: dict) -> dict:
-    """{flag: default} of what the files of encoders and fusion add to the command line."""
-    owners = [*encoder_classes(options["encoder"], options["modalities"]).values()]
-    if len(options["modalities"]) > 1:
-        owners.append(registry.load_class("models/fusion", options["fusion"], "--fusion"))
-    return {flag: value for owner in owners for flag, value in registry.defaults(owner).items()}
+    @property
+    def seed(self) -> int:
+        return self.options["random_seed"]
 
+    @property
+    def modalities(self) -> list[str]:
+        return self.options["modalities"]
 
-def otherwise(options: dict, usual: dict) -> list[str]:
-    """The flags of `usual` that have another value, as one gives them; paths are left out."""
-    changed = {k: options[k] for k, v in usual.items() if options.get(k, v) != v}
-    return [f"--{k} {v}" for k, v in changed.items() if "/" not in str(v)]
+    @property
+    def steps(self) -> list[dict]:
+        """The records of steps.jsonl; they are many, hence not kept."""
+        return read_jsonl(self.folder / "steps.jsonl")
 
-
-def setting_of(options: dict, base: dict) -> list[str]:
-    """What of `compared_settings`, and of the flags of encoders and fusion, is not as in `base`."""
-    return otherwise(options, {k: base[k] for k in compared_settings()} | flags_of_model(options))
-
-
-def label_of(options: dict, base: dict) -> str:
-    """The method, those of its flags that are not the default, and the run's setting."""
-    if len(options["modalities"]) == 1:
-        return f"{options['modalities'][0]} alone"
-    own = otherwise(options, flags_of_method(options))
-    return " ".join([options["method"], *own, *setting_of(options, base)])
-
-
-def base_of(runs: list[dict]) -> dict:
-    """{flag of `compared_settings`: the value most runs have}, which labels leave out."""
-    return {k: mode(r["options"][k] for r in runs) for k in compared_settings()}
-
-
-def group(runs: list[dict]) -> dict[str, list[dict]]:
-    """{label: runs that differ in their seed only}.
-
-    Raises BadInput for a seed that occurs twice, or for runs that differ in their data or in more
-    than what they may differ in, see TOUCHES in training/options.py, naming the difference.
-    """
-    groups: dict[str, list[dict]] = {}
-    first = max(runs, key=lambda r: len(r["options"]["modalities"]))
-    base = base_of(runs)
-    for r in runs:
-        opt, label = r["options"], label_of(r["options"], base)
-        touches = flags_of_run(r)[1]
-        shared = opt.keys() & first["options"].keys()  # a run with one modality has fewer
-        for key in sorted(k for k in shared if touches[k] == "results"):
-            if opt[key] != first["options"][key]:
+    @cached_property
+    def probes(self) -> dict[str, dict[str, float]]:
+        """{probe: scores}. Raises BadInput for those of another checkpoint or split."""
+        scores = {}
+        for file in sorted(self.folder.glob("probe_*.json")):
+            name, probe = file.stem.removeprefix("probe_"), json.loads(file.read_text())
+            if (probe["checkpoint"], probe["split"]) != ("last", "test"):
                 raise BadInput(
-                    f"{r['folder']}: --{key} {opt[key]}, but {first['folder']} has "
-                    f"{first['options'][key]}; only runs with the same options share a table"
+                    f"{file}: of {probe['checkpoint']}.pt on the {probe['split']} split, tables "
+                    "show the last epoch on the test split; run "
+                    f"evaluate.py {self.folder} --probe {name} again"
                 )
-        for key in ("classes", "samples", "preparation"):
-            own, wanted = (data_of(x).get(key) for x in (r, first))
-            if own != wanted and (key != "samples" or None not in (own, wanted)):  # older: unsaid
-                raise BadInput(
-                    f"{r['folder']}: trained on data with {key} {own}, {first['folder']} with "
-                    f"{wanted}; only runs on the same data share a table"
-                )
-        if opt["random_seed"] in [o["options"]["random_seed"] for o in groups.get(label, [])]:
-            raise BadInput(f"{r['folder']}: seed {opt['random_seed']} of {label} is there twice")
-        groups.setdefault(label, []).append(r)
-    return groups
+            scores[name] = probe["scores"]
+        return scores
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """{measure: value}, shares in percent; what was not measured is left out.
+
+        Measures are accuracy/X and macro_f1/X with X "multimodal" (or the only branch), a modality
+        (its head) or "<modality> probe"; best_test and best_val, the multimodal test accuracy in
+        those epochs; conflict/<modality>; the keys of other probes; those of `cost_of`.
+        """
+        branch = main_branch(self.modalities)
+        chosen = selections(self.epochs, branch)
+        last = chosen.pop("last")
+        shares = {ACCURACY: last[f"test/accuracy/{branch}"]}
+        shares |= {name: epoch[f"test/accuracy/{branch}"] for name, epoch in chosen.items()}
+        shares["macro_f1/multimodal"] = last[f"test/macro_f1/{branch}"]
+        steps, linear = self.steps, self.probes.get("linear")
+        for modality in self.modalities:
+            heads = [f"accuracy/{modality}", f"macro_f1/{modality}"]
+            if trains_heads(self.options):
+                shares |= {key: last[f"test/{key}"] for key in heads}
+            if linear:
+                shares |= {f"{key} probe": linear[f"{key} probe"] for key in heads}
+            if (rate := conflict_rate(steps, modality)) is not None:
+                shares[f"conflict/{modality}"] = rate
+        for name, scores in self.probes.items():
+            if name != "linear":
+                shares |= scores
+        return {measure: 100 * share for measure, share in shares.items()} | cost_of(self.folder)
 
 
-def data_of(one: dict) -> dict:
-    """What the run says of its data, the samples held out counted among those of training."""
-    data = dict(one.get("data") or {})
-    if held_out := (data.get("samples") or {}).get("val"):
-        counts = {k: n for k, n in data["samples"].items() if k != "val"}
-        data["samples"] = {k: n + held_out * k.startswith("train") for k, n in counts.items()}
-    return data
+def read_run(folder: Path) -> Run:
+    """Raises BadInput where there is no run."""
+    stored, epochs = read_options(folder), read_jsonl(folder / "metrics.jsonl")
+    data = stored.get("data") or {}
+    return Run(folder, stored["options"], stored["environment"], data, epochs)
 
 
-def conflict_rate(records: list[dict], encoder: str) -> float | None:
-    values = [r[f"cosine/{encoder}"] for r in records if f"cosine/{encoder}" in r]
-    return sum(v <= 0 for v in values) / len(values) if values else None
+def conflict_rate(steps: list[dict], encoder: str) -> float | None:
+    """Share of steps with cosine <= 0, of those that measured it; None if there are none."""
+    values = [step[f"cosine/{encoder}"] for step in steps if f"cosine/{encoder}" in step]
+    return sum(value <= 0 for value in values) / len(values) if values else None
 
 
 def trains_heads(options: dict) -> bool:
@@ -125,29 +103,90 @@ def trains_heads(options: dict) -> bool:
     return method.trains_unimodal_heads or len(options["modalities"]) == 1
 
 
-def measures_of(one: dict) -> dict[str, float]:
-    """{measure: value} of a run, shares in percent; what was not measured is left out."""
-    opt, found = one["options"], {}
-    branch = main_branch(opt["modalities"])
-    chosen = selections(one["epochs"], branch)
-    last = chosen["last epoch"]
-    found["multimodal"] = 100 * last[f"test/accuracy/{branch}"]
-    for selection, record in list(chosen.items())[1:]:
-        found[selection] = 100 * record[f"test/accuracy/{branch}"]
-    found["F1 multimodal"] = 100 * last[f"test/macro_f1/{branch}"]
-    heads = trains_heads(opt)
-    steps = read_jsonl(one["folder"] / "steps.jsonl")
-    for modality in opt["modalities"]:
-        if heads:
-            found[f"{modality} head"] = 100 * last[f"test/accuracy/{modality}"]
-            found[f"F1 {modality} head"] = 100 * last[f"test/macro_f1/{modality}"]
-        if linear := one["probes"].get("linear"):
-            found[f"{modality} probe"] = 100 * linear[f"accuracy/{modality} probe"]
-            found[f"F1 {modality} probe"] = 100 * linear[f"macro_f1/{modality} probe"]
-        if (rate := conflict_rate(steps, modality)) is not None:
-            found[f"conflict {modality}"] = 100 * rate
-    for name, scores in one["probes"].items():
-        if name != "linear":
-            found |= {key: 100 * share for key, share in scores.items()}
-    found |= cost_of(one["folder"])
-    return found
+def changed_flags(options: dict, usual: dict) -> list[str]:
+    """The flags of `usual` that have another value, as one gives them; paths are left out."""
+    changed = {k: options[k] for k, v in usual.items() if options.get(k, v) != v}
+    return [f"--{k} {v}" for k, v in changed.items() if "/" not in str(v)]
+
+
+def setting_of(options: dict, base: dict) -> list[str]:
+    """The flags of encoders and fusion that are not the default, and what is not as in `base`."""
+    usual = {flag: base[flag] for flag in compared_settings()}
+    owners = [*encoder_classes(options["encoder"], options["modalities"]).values()]
+    if len(options["modalities"]) > 1:
+        owners.append(registry.load_class("models/fusion", options["fusion"], "--fusion"))
+    for owner in owners:
+        usual |= registry.defaults(owner)
+    return changed_flags(options, usual)
+
+
+def arm_of(options: dict, base: dict) -> str:
+    """The method, those of its flags that are not the default, and `setting_of` the run."""
+    if len(options["modalities"]) == 1:
+        return f"{options['modalities'][0]} alone"
+    method = registry.load_class("methods", options["method"], "--method")
+    flags = changed_flags(options, registry.defaults(method))
+    return " ".join([options["method"], *flags, *setting_of(options, base)])
+
+
+def base_of(runs: list[Run]) -> dict:
+    """{flag of `compared_settings`: the value most runs have}, which names of arms leave out."""
+    return {flag: mode(run.options[flag] for run in runs) for flag in compared_settings()}
+
+
+def group(runs: list[Run]) -> dict[str, list[Run]]:
+    """{arm: its runs, which differ in their seed only}.
+
+    Raises BadInput for a run that is not finished, for a seed that occurs twice, or for runs that
+    differ in their data or in more than what they may differ in, see TOUCHES in
+    training/options.py, naming the difference.
+    """
+    for run in runs:
+        count = run.options["epochs"]
+        if len(run.epochs) < count:
+            done = f"{len(run.epochs)} of {count} epochs done"
+            raise BadInput(f"{run.folder}: {done}; finish it with --resume")
+        if [record["epoch"] for record in run.epochs] != list(range(count)):
+            expected = f"epochs 0 to {count - 1}, each once"
+            raise BadInput(f"{run.folder}: metrics.jsonl does not hold {expected}")
+    groups: dict[str, list[Run]] = {}
+    base, reference = base_of(runs), max(runs, key=lambda run: len(run.modalities))
+    for run in runs:
+        check_comparable(run, reference)
+        arm = arm_of(run.options, base)
+        if run.seed in [other.seed for other in groups.get(arm, [])]:
+            raise BadInput(f"{run.folder}: seed {run.seed} of {arm} is there twice")
+        groups.setdefault(arm, []).append(run)
+    return groups
+
+
+def check_comparable(run: Run, reference: Run) -> None:
+    """Raises BadInput where options that touch the results, or the data, are not the same."""
+    _, touches = flags_of_run({"options": run.options, "data": run.data})
+    for flag in sorted(run.options.keys() & reference.options.keys()):  # a modality alone has fewer
+        value, expected = run.options[flag], reference.options[flag]
+        if touches[flag] == "results" and value != expected:
+            raise BadInput(
+                f"{run.folder}: --{flag} {value}, but {reference.folder} has {expected}; only runs "
+                "with the same options share a table"
+            )
+    for key in ("classes", "samples", "preparation"):
+        value, expected = data_of(run).get(key), data_of(reference).get(key)
+        unknown = key == "samples" and None in (value, expected)  # the oldest runs do not say
+        if value != expected and not unknown:
+            raise BadInput(
+                f"{run.folder}: trained on data with {key} {value}, {reference.folder} with "
+                f"{expected}; only runs on the same data share a table"
+            )
+
+
+def data_of(run: Run) -> dict:
+    """`run.data` with the samples held out for validation counted as training samples."""
+    if not run.data.get("samples"):
+        return run.data
+    samples = dict(run.data["samples"])
+    held_out = samples.pop("val", 0)
+    for split in samples:
+        if split.startswith("train"):
+            samples[split] += held_out
+    return run.data | {"samples": samples}

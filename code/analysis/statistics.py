@@ -1,7 +1,5 @@
 """Means over seeds and paired differences between them."""
 
-from __future__ import annotations
-
 from statistics import mean, stdev
 
 from scipy.stats import t as student
@@ -22,13 +20,13 @@ def interval(differences: list[float]) -> tuple[float, float]:
     return mean(differences) - reach, mean(differences) + reach
 
 
-def difference(own: dict[int, float], reference: dict[int, float]) -> str:
-    """The paired difference over the seeds both have, as text. own, reference: {seed: accuracy}."""
-    pairs = [own[seed] - reference[seed] for seed in own if seed in reference]
+def difference(values: dict[int, float], reference: dict[int, float]) -> str:
+    """Paired difference over the seeds both have, as text. values, reference: {seed: accuracy}."""
+    pairs = [values[seed] - reference[seed] for seed in values if seed in reference]
     if not pairs:
         return "no common seed"
     if len(pairs) < 2:
         return f"{mean(pairs):+.2f}, one seed"
     low, high = interval(pairs)
-    told = f"{mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
-    return told if low > 0 or high < 0 else f"{told} not distinguishable"
+    text = f"{mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return text if low > 0 or high < 0 else f"{text} not distinguishable"

@@ -1,147 +1,162 @@
 """Runs -> tables of accuracies, as Markdown, LaTeX and CSV."""
 
-from __future__ import annotations
-
 import csv
 import io
+from pathlib import Path
+from typing import NamedTuple
 
-from analysis.reported import reported
-from analysis.runs import base_of, setting_of, trains_heads
+from analysis.runs import ACCURACY, Run, base_of, setting_of, trains_heads
 from analysis.statistics import LEVEL, difference, mean_std
+from models.multimodal import MULTIMODAL
+from training.messages import SELECTIONS
 
-REFERENCE = "uniform"  # what the others are compared with, unless told otherwise
+REFERENCE = "uniform"  # the arm that the others are compared with
+PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
+REPORTED = Path(__file__).resolve().parents[2] / "results" / "reported_by_others.csv"
+HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB"}
 
 
-def references(groups: dict[str, list[dict]], reference: str) -> dict[str, str]:
-    """{row: the row it is compared with}: the reference in the same setting, else the reference.
+class Table(NamedTuple):
+    title: str
+    head: list[str]
+    rows: list[list[str]]
 
-    The reference itself, in any setting, has none. {} where there is nothing to compare.
+
+def heading(measure: str) -> str:
+    """How tables write a measure of `Run.measures`: macro_f1/audio -> F1 audio head."""
+    kind, _, branch = measure.partition("/")
+    if kind == "conflict":
+        return f"conflict {branch}"
+    if kind not in ("accuracy", "macro_f1"):
+        return HEADINGS.get(measure, measure)
+    if branch != MULTIMODAL and not branch.endswith(" probe"):
+        branch += " head"
+    return branch if kind == "accuracy" else f"F1 {branch}"
+
+
+def cell(runs: list[Run], measure: str) -> str:
+    """Mean and deviation of a measure over the runs of an arm, or why there is none."""
+    values = [run.measures[measure] for run in runs if measure in run.measures]
+    if len(values) < len(runs):
+        is_head = heading(measure).endswith(" head")
+        return "untrained" if is_head and not trains_heads(runs[0].options) else "-"
+    return mean_std(values, 1 if measure.startswith(("conflict/", "minutes", "peak_gb")) else 2)
+
+
+def table_of(groups: dict[str, list[Run]], title: str, measures: list[str]) -> Table:
+    """A row per arm, a column per measure that some run has."""
+    known = {measure for runs in groups.values() for run in runs for measure in run.measures}
+    shown = [measure for measure in measures if measure in known]
+    rows = [[arm, str(len(r)), *(cell(r, m) for m in shown)] for arm, r in groups.items()]
+    return Table(title, ["method", "n", *map(heading, shown)], rows)
+
+
+def differences(groups: dict[str, list[Run]], reference: str = REFERENCE) -> dict[str, str]:
+    """{arm: accuracy minus that of `reference` in the same setting, else of `reference` itself}.
+
+    The reference, in any setting, has none. {} where there is nothing to compare.
     """
-    base = base_of([one for runs in groups.values() for one in runs])
-    found = {}
-    for label, runs in groups.items():
-        in_same_setting = " ".join([reference, *setting_of(runs[0]["options"], base)])
-        found[label] = next((r for r in (in_same_setting, reference) if r in groups), label)
-    return {label: r for label, r in found.items() if label != r}
+    base = base_of([run for runs in groups.values() for run in runs])
+    accuracy = {a: {r.seed: r.measures[ACCURACY] for r in runs} for a, runs in groups.items()}
+    texts = {}
+    for arm, runs in groups.items():
+        other = " ".join([reference, *setting_of(runs[0].options, base)])
+        if other not in groups:
+            other = reference
+        if other in groups and other != arm:
+            texts[arm] = difference(accuracy[arm], accuracy[other])
+    return texts
 
 
-def tabulate(
-    groups: dict[str, list[dict]],
-    found: dict[str, list[dict[str, float]]],
-    reference: str = REFERENCE,
-) -> dict[str, list[list[str]]]:
-    """{title: rows of cells, the first the head}: accuracy, macro F1, and what others report.
+def reported(dataset: str) -> dict[str, dict[str, str]]:
+    """{method: {source: multimodal / audio / visual test accuracy in %}}, what others report.
 
-    found: `measures_of` every run of `groups`; reference: the row that others are compared with.
+    Marks: c as quoted by a third party, f read off the paper's Figure 1, r from memory, not proof.
+    Never mixed with what is measured here. {} where there is nothing on a data set.
     """
-    seeds = {label: [one["options"]["random_seed"] for one in r] for label, r in groups.items()}
-    every = [one for runs in groups.values() for one in runs]
-    modalities = max((one["options"]["modalities"] for one in every), key=len)
+    cells: dict[str, dict[str, str]] = {}
+    with open(REPORTED, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["dataset"] == dataset:
+                cells.setdefault(row["method"], {})[row["source"]] = row["accuracy"]
+    return cells
 
-    def cell(label: str, measure: str) -> str:
-        values = [m[measure] for m in found[label] if measure in m]
-        if len(values) < len(found[label]):
-            untrained = measure.endswith(" head") and not trains_heads(groups[label][0]["options"])
-            return "untrained" if untrained else "-"
-        return mean_std(values, 1 if measure.startswith(("conflict", "minutes", "peak")) else 2)
 
-    def rows(columns: list[str]) -> list[list[str]]:
-        used = [c for c in columns if any(c in m for ms in found.values() for m in ms)]
-        table = [["method", "n", *used]]
-        return table + [
-            [label, str(len(r)), *(cell(label, c) for c in used)] for label, r in groups.items()
-        ]
-
-    chosen = ["multimodal", "best on test, as published", "best on validation"]
-    own = [f"{m} {what}" for what in ("head", "probe") for m in modalities]
-    accuracy = rows(
-        [*chosen, *own, *(f"conflict {m}" for m in modalities), "minutes", "peak memory, GB"]
-    )
-    if compared := references(groups, reference):
-        by_seed = {
-            label: {s: m["multimodal"] for s, m in zip(seeds[label], found[label])}
-            for label in groups
-        }
-        accuracy[0].insert(3, f"minus {reference}, {LEVEL:.0%} interval")
-        for row in accuracy[1:]:
-            other = compared.get(row[0])
-            row.insert(3, difference(by_seed[row[0]], by_seed[other]) if other else "")
-    tables = {
-        "Test accuracy, %": accuracy,
-        "Macro F1, %": rows(["F1 multimodal", *(f"F1 {name}" for name in own)]),
-    }
-    branches = ["multimodal", *modalities]
-    probed = [*(f"missing/{m}" for m in modalities), *(f"shapley/{m}" for m in modalities)]
-    probed = rows([*probed, *(f"calibration/{b}" for b in branches)])
-    if len(probed[0]) > 2:
-        tables[
-            "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
-        ] = probed
-    if published := reported(every[0]["options"]["dataset"]):
+def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[Table]:
+    """Accuracy, macro F1, probes and what others report; compared with the arm `reference`."""
+    runs = [run for of_arm in groups.values() for run in of_arm]
+    modalities = max((run.modalities for run in runs), key=len)
+    heads = [*modalities, *(f"{m} probe" for m in modalities)]
+    accuracy = [ACCURACY, "best_test", "best_val", *(f"accuracy/{name}" for name in heads)]
+    cost = [*(f"conflict/{m}" for m in modalities), "minutes", "peak_gb"]
+    tables = [
+        table_of(groups, "Test accuracy, %", accuracy + cost),
+        table_of(groups, "Macro F1, %", [f"macro_f1/{name}" for name in (MULTIMODAL, *heads)]),
+    ]
+    if compared := differences(groups, reference):
+        tables[0].head.insert(3, f"minus {reference}, {LEVEL:.0%} interval")
+        for row in tables[0].rows:
+            row.insert(3, compared.get(row[0], ""))
+    probed = [f"{probe}/{m}" for probe in ("missing", "shapley") for m in modalities]
+    probed += [f"calibration/{branch}" for branch in (MULTIMODAL, *modalities)]
+    probes = table_of(groups, PROBES, probed)
+    if len(probes.head) > 2:
+        tables.append(probes)
+    if published := reported(runs[0].options["dataset"]):
         sources = list(dict.fromkeys(source for cells in published.values() for source in cells))
-        tables["Reported by others, multimodal / audio / visual, %"] = [
-            ["method", *sources],
-            *(
-                [method, *(cells.get(s, "-") for s in sources)]
-                for method, cells in published.items()
-            ),
-        ]
+        rows = [[name, *(cells.get(s, "-") for s in sources)] for name, cells in published.items()]
+        title = "Reported by others, multimodal / audio / visual, %"
+        tables.append(Table(title, ["method", *sources], rows))
     return tables
 
 
-def caption(groups: dict[str, list[dict]]) -> str:
-    every = [one for runs in groups.values() for one in runs]
-    opt, env, base = every[0]["options"], every[0]["environment"], base_of(every)
-    commits = ", ".join(sorted({one["environment"]["commit"] for one in every}))
-    hardware = env["gpu"] if opt["device"] == "cuda" else env["cpu"]
+def caption(groups: dict[str, list[Run]]) -> str:
+    runs = [run for of_arm in groups.values() for run in of_arm]
+    options, environment, base = runs[0].options, runs[0].environment, base_of(runs)
+    commits = ", ".join(sorted({run.environment["commit"] for run in runs}))
+    hardware = environment["gpu" if options["device"] == "cuda" else "cpu"]
     return (
-        f"{opt['dataset']}, {base['encoder']}, {base['fusion']}, last of {opt['epochs']} epochs "
-        "unless the column says otherwise; mean ± standard deviation over n seeds; "
+        f"{options['dataset']}, {base['encoder']}, {base['fusion']}, last of {options['epochs']} "
+        "epochs unless the column says otherwise; mean ± standard deviation over n seeds; "
         "conflict: % of steps with cosine <= 0; intervals: "
-        f"Student, paired by seed. {hardware}, torch {env['torch']}, commit {commits}."
+        f"Student, paired by seed. {hardware}, torch {environment['torch']}, commit {commits}."
     )
 
 
-def markdown(tables: dict[str, list[list[str]]], text: str) -> str:
+def markdown(tables: list[Table], text: str) -> str:
     parts = []
-    for title, (head, *body) in tables.items():
+    for title, head, rows in tables:
         lines = [f"**{title}**", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-        parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]))
+        parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]))
     return "\n\n".join([*parts, text])
 
 
-def latex(tables: dict[str, list[list[str]]], text: str) -> str:
+def latex(tables: list[Table], text: str) -> str:
     """One tabular per table, in the commands of the booktabs package."""
+    commands = {"--": "-{}-", "_": r"\_", "%": r"\%", "±": r"$\pm$", "<=": r"$\le$"}
 
-    def clean(cell: str) -> str:
-        for plain, command in (
-            ("--", "-{}-"),
-            ("_", r"\_"),
-            ("%", r"\%"),
-            ("±", r"$\pm$"),
-            ("<=", r"$\le$"),
-        ):
-            cell = cell.replace(plain, command)
-        return cell
+    def line(row: list[str]) -> str:
+        joined = " & ".join(row)
+        for plain, command in commands.items():
+            joined = joined.replace(plain, command)
+        return joined + r" \\"
 
     parts = [f"% {text}"]
-    for title, (head, *body) in tables.items():
+    for title, head, rows in tables:
         lines = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
-        table = [" & ".join(clean(cell) for cell in row) + r" \\" for row in (head, *body)]
-        lines += [table[0], r"\midrule", *table[1:], r"\bottomrule", r"\end{tabular}"]
+        lines += [line(head), r"\midrule", *map(line, rows), r"\bottomrule", r"\end{tabular}"]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def comma_separated(groups: dict[str, list[dict]], found: dict[str, list[dict[str, float]]]) -> str:
+def comma_separated(groups: dict[str, list[Run]]) -> str:
     """One line per run and measure, so that others can compute what they want from it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "seed", "measure", "value", "run", "commit"])
-    for label, runs in groups.items():
-        for one, measures in zip(runs, found[label]):
-            where = one["folder"].name, one["environment"]["commit"]
-            for measure, value in measures.items():
-                seed = one["options"]["random_seed"]
-                writer.writerow([label, seed, measure, f"{value:.4f}", *where])
+    for arm, runs in groups.items():
+        for run in runs:
+            source = run.folder.name, run.environment["commit"]
+            for measure, value in run.measures.items():
+                writer.writerow([arm, run.seed, heading(measure), f"{value:.4f}", *source])
     return file.getvalue()

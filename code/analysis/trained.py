@@ -1,26 +1,38 @@
 """A run folder -> its model and data."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
-from dataset._loader import build_loaders
+from dataset._loader import Batches, build_loaders
+from models.multimodal import MultimodalModel
 from training import resume
 from training.options import build_model, choose_device
 from utils import registry, run_folder
 
 
-def load_run(folder: Path, which: str, device: str, data_root: Path | None = None):
-    """(options, data set, loaders, model) of a run folder, with the weights of `which`.pt."""
-    opt = argparse.Namespace(**resume.read_options(folder)["options"])
-    opt.device, opt.gpu_ids = device, None
-    opt.device = choose_device(opt)
-    opt.data_root = data_root or Path(opt.data_root)
-    opt.pretrained = False  # the weights are those of the checkpoint
-    dataset = registry.load_class("dataset", opt.dataset, "--dataset")(opt.data_root)
-    state = run_folder.load(folder / f"{which}.pt")
-    loaders = build_loaders(dataset, vars(opt))
-    model = build_model(opt, dataset, loaders["test"].dataset.readers)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
+def options_for(stored: dict, device: str) -> argparse.Namespace:
+    """The options that a run stored, for its trained model on this device."""
+    options = argparse.Namespace(**stored["options"])
+    options.device, options.gpu_ids = device, None
+    options.device = choose_device(options)
+    options.pretrained = False  # the weights are those of the checkpoint
+    return options
+
+
+def load_run(
+    folder: Path, checkpoint: str, device: str, data_root: Path | None = None
+) -> tuple[argparse.Namespace, object, dict[str, Batches], MultimodalModel]:
+    """(options, data set, loaders, model) of a run folder, with the weights of `checkpoint`.pt."""
+    options = options_for(resume.read_options(folder), device)
+    options.data_root = data_root or Path(options.data_root)
+    dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
+    state = run_folder.load(folder / f"{checkpoint}.pt")
+    loaders = build_loaders(dataset, vars(options))
+    model = build_model(options, dataset, loaders["test"].dataset.readers)
     model.load_state_dict(state["model"])
-    return opt, dataset, loaders, model.to(opt.device)
+    return options, dataset, loaders, model.to(options.device)

@@ -7,9 +7,9 @@ over seeds, bands and ± one standard deviation. Multimodal loss of --samples tr
 if there are fewer) without augmentation, evaluation mode. Collected from each run's last.pt and
 kept in <run>/landscape.json."""
 
-from __future__ import annotations
-
 import json
+from argparse import Namespace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,16 +17,17 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from analysis import trained
-from analysis.runs import group, read_run
+from analysis.runs import Run, group
 from analysis.statistics import mean_std
 from figures._style import draw_band
+from models.metrics import predict
 from training.messages import main_branch
 from utils.atomic import write_text
 from utils.errors import BadInput
 from utils.seed import generator
 
 
-def add_options(parser):
+def add_options(parser) -> None:
     parser.add_argument("--directions", type=int, default=2, metavar="N", help="random ones")
     parser.add_argument("--reach", type=float, default=0.5, metavar="R", help="longest distance")
     parser.add_argument("--points", type=int, default=7, help="along a direction, odd")
@@ -34,83 +35,65 @@ def add_options(parser):
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
-def direction(model, *where: int) -> list[torch.Tensor]:
+def direction(model, seed: int) -> list[torch.Tensor]:
     """A random direction for every parameter, each filter as long as the parameter's own."""
-    own, found = generator(*where), []
+    random, steps = generator(seed), []
     for p in model.parameters():
-        if p.ndim < 2:
-            found.append(torch.zeros_like(p))
-            continue
-        drawn = torch.randn(p.shape, generator=own).to(p)
-        length = p.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1).clamp(min=1e-12)
-        found.append(drawn * length.view(-1, *[1] * (p.ndim - 1)))
-    return found
+        step = torch.zeros_like(p)
+        if p.ndim > 1:
+            step = torch.randn(p.shape, generator=random).to(p)
+            length = p.flatten(1).norm(dim=1) / step.flatten(1).norm(dim=1).clamp(min=1e-12)
+            step *= length.view(-1, *[1] * (p.ndim - 1))
+        steps.append(step)
+    return steps
 
 
 @torch.no_grad()
-def loss_of(model, batches, branch: str) -> float:
-    """Mean over the samples."""
-    total = sum(
-        cross_entropy(model(inputs)[0][branch], target, reduction="sum").item()
-        for inputs, target in batches
-    )
-    return total / sum(len(target) for _, target in batches)
-
-
-def walk(folder, args) -> np.ndarray:
-    """(directions, points) losses at distances -R to R."""
-    opt, _, loaders, model = trained.load_run(folder, "last", args.device)
-    branch = main_branch(opt.modalities)
-    batches, taken = [], 0
+def walk(folder: Path, options: Namespace) -> np.ndarray:
+    """(directions, points) losses at distances -R to R, means over the samples."""
+    run, _, loaders, model = trained.load_run(folder, "last", options.device)
+    branch, batches, left = main_branch(run.modalities), [], options.samples
     for inputs, target in loaders["train_plain"]:
-        wanted = args.samples - taken
-        batches.append(({m: x[:wanted] for m, x in inputs.items()}, target[:wanted]))
-        taken += len(target)
-        if taken >= args.samples:
+        batches.append(({m: x[:left] for m, x in inputs.items()}, target[:left]))
+        left -= len(target)
+        if left <= 0:
             break
-    model.eval()
-    start = [p.detach().clone() for p in model.parameters()]
-    losses = np.zeros((args.directions, args.points))
-    for row in range(args.directions):
-        way = direction(model, row)
-        for column, distance in enumerate(np.linspace(-args.reach, args.reach, args.points)):
-            with torch.no_grad():
-                for p, origin, d in zip(model.parameters(), start, way):
-                    p.copy_(origin + float(distance) * d)
-            losses[row, column] = loss_of(model, batches, branch)
+    start = [p.clone() for p in model.parameters()]
+    distances = np.linspace(-options.reach, options.reach, options.points)
+    losses = np.zeros((options.directions, options.points))
+    for row in range(options.directions):
+        steps = direction(model, row)
+        for column, distance in enumerate(distances):
+            for p, origin, step in zip(model.parameters(), start, steps):
+                p.copy_(origin + float(distance) * step)
+            logits, _, target = predict(model, batches)
+            losses[row, column] = cross_entropy(logits[branch], target)
     return losses
 
 
-def stored_walk(folder, args) -> np.ndarray:
-    """`walk`, kept in <run>/landscape.json and read from there when asked for the same again."""
+def stored_walk(folder: Path, options: Namespace) -> np.ndarray:
+    """`walk`, kept in <run>/landscape.json and read from there when the settings are the same."""
     file = folder / "landscape.json"
-    asked = {k: vars(args)[k] for k in ("directions", "reach", "points", "samples")}
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    if kept.get("asked") != asked:
-        kept = {"asked": asked, "losses": walk(folder, args).tolist()}
-        write_text(file, json.dumps(kept))
-    return np.array(kept["losses"])
+    settings = {key: vars(options)[key] for key in ("directions", "reach", "points", "samples")}
+    stored = json.loads(file.read_text()) if file.is_file() else {}
+    if stored.get("asked") != settings:
+        stored = {"asked": settings, "losses": walk(folder, options).tolist()}
+        write_text(file, json.dumps(stored))
+    return np.array(stored["losses"])
 
 
-def draw(runs, args):
-    if args.points < 3 or args.points % 2 == 0:
-        raise BadInput(f"--points {args.points}: must be odd and at least 3")
-    if args.directions < 1 or args.samples < 1 or not args.reach > 0:
+def draw(runs: list[Run], options: Namespace) -> plt.Figure:
+    if options.points < 3 or options.points % 2 == 0:
+        raise BadInput(f"--points {options.points}: must be odd and at least 3")
+    if options.directions < 1 or options.samples < 1 or not options.reach > 0:
         raise BadInput("--directions, --samples and --reach: must be positive")
-    groups = group([read_run(folder) for folder in runs])
     figure, axis = plt.subplots(figsize=(6.5, 4.5))
-    distance = np.linspace(-args.reach, args.reach, args.points)
-    for position, (label, own) in enumerate(groups.items()):
-        losses = np.array([stored_walk(one["folder"], args).mean(0) for one in own])
-        rise = losses[:, [0, -1]].mean(1) - losses[:, args.points // 2]
-        name = f"{label} (n = {len(own)}): sharpness {mean_std(rise.tolist())}"
-        draw_band(axis, distance, losses, name, position)
-    axis.set(
-        xlabel="distance along a filter-normalised random direction",
-        ylabel="training loss",
-        title=f"{args.directions} directions, {args.samples} training samples a run",
-    )
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.tight_layout()
+    distances = np.linspace(-options.reach, options.reach, options.points)
+    for arm, runs_of_arm in group(runs).items():
+        losses = np.array([stored_walk(run.folder, options).mean(0) for run in runs_of_arm])
+        rise = losses[:, [0, -1]].mean(1) - losses[:, options.points // 2]
+        draw_band(axis, distances, losses, arm, f": sharpness {mean_std(rise.tolist())}")
+    axis.set(xlabel="distance along a filter-normalised random direction", ylabel="training loss")
+    axis.set_title(f"directions: {options.directions}, training samples: {options.samples}")
+    axis.legend()
     return figure

@@ -1,41 +1,31 @@
 """Multimodal test accuracy against noise on one modality, a panel per modality; lines are means
 over seeds, bands one standard deviation. Of runs with evaluate.py --probe noise."""
 
-from __future__ import annotations
+from argparse import Namespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.runs import group, read_run
-from figures._style import draw_band
+from analysis.runs import Run, group
+from figures._style import draw_band, legend_beside
 from utils.errors import BadInput
 
 
-def draw(runs, args):
-    del args
-    groups = group([read_run(folder) for folder in runs])
-    every = [one for own in groups.values() for one in own]
-    for one in every:
-        if "noise" not in one["probes"]:
-            raise BadInput(f"{one['folder']}: first run evaluate.py on it with --probe noise")
-        if one["probes"]["noise"].keys() != every[0]["probes"]["noise"].keys():
-            raise BadInput(f"{one['folder']}: other --noise_levels than {every[0]['folder']}")
-    levels: dict[str, list[str]] = {}
-    for key in every[0]["probes"]["noise"]:
-        _, modality, level = key.split("/")
-        levels.setdefault(modality, []).append(level)
-    figure, axes = plt.subplots(1, len(levels), figsize=(5 * len(levels), 4), squeeze=False)
-    for axis, (modality, own_levels) in zip(axes[0], levels.items()):
-        for position, (label, own) in enumerate(groups.items()):
-            shares = [
-                [one["probes"]["noise"][f"noise/{modality}/{level}"] for level in own_levels]
-                for one in own
-            ]
-            name = f"{label} (n = {len(own)})"
-            draw_band(axis, [float(v) for v in own_levels], 100 * np.array(shares), name, position)
+def draw(runs: list[Run], options: Namespace) -> plt.Figure:
+    for run in runs:
+        if "noise" not in run.probes:
+            raise BadInput(f"{run.folder}: first run evaluate.py on it with --probe noise")
+        if run.probes["noise"].keys() != runs[0].probes["noise"].keys():
+            raise BadInput(f"{run.folder}: other --noise_levels than {runs[0].folder}")
+    groups, modalities = group(runs), runs[0].modalities
+    figure, axes = plt.subplots(1, len(modalities), figsize=(5 * len(modalities), 4), squeeze=False)
+    for axis, modality in zip(axes[0], modalities):
+        keys = [key for key in runs[0].probes["noise"] if key.startswith(f"noise/{modality}/")]
+        levels = [float(key.split("/")[2]) for key in keys]
+        for arm, runs_of_arm in groups.items():
+            shares = [[run.probes["noise"][key] for key in keys] for run in runs_of_arm]
+            draw_band(axis, levels, 100 * np.array(shares), arm)
         axis.set(ylabel="multimodal test accuracy (%)", title=f"noise on {modality}")
         axis.set_xlabel(f"noise / standard deviation of {modality}")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.tight_layout()
+    legend_beside(figure)
     return figure

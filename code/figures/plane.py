@@ -2,51 +2,45 @@
 Figure 1(c) of the paper. Small signs: runs; large: their mean. Where a method trains no unimodal
 head, its linear probe (evaluate.py --probe linear) stands for it, hollow."""
 
-from __future__ import annotations
+from argparse import Namespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.runs import group, measures_of, read_run
-from figures._style import method_colour, sign_of
+from analysis.runs import ACCURACY, Run, group, trains_heads
+from figures._style import legend_beside, look_of
 from utils.errors import BadInput
 
 
-def add_options(parser):
+def add_options(parser) -> None:
     parser.add_argument(
         "--modality", metavar="NAME", help="of the horizontal axis (default: the last)"
     )
 
 
-def draw(runs, args):
-    groups = group([read_run(folder) for folder in runs])
-    groups = {k: r for k, r in groups.items() if len(r[0]["options"]["modalities"]) > 1}
-    if not groups:
+def draw(runs: list[Run], options: Namespace) -> plt.Figure:
+    runs = [run for run in runs if len(run.modalities) > 1]
+    if not runs:
         raise BadInput("plane: needs runs with several modalities")
-    modalities = next(iter(groups.values()))[0]["options"]["modalities"]
-    modality = args.modality or modalities[-1]
+    modalities = runs[0].modalities
+    modality = options.modality or modalities[-1]
     if modality not in modalities:
         raise BadInput(f"--modality {modality}: choose from {', '.join(modalities)}")
-    figure, axis = plt.subplots(figsize=(6.5, 5))
-    for position, (label, own) in enumerate(groups.items()):
-        found = [measures_of(one) for one in own]
-        points = [
-            (m.get(f"{modality} head", m.get(f"{modality} probe")), m["multimodal"]) for m in found
-        ]
-        if any(x is None for x, _ in points):
+    figure, axis = plt.subplots(figsize=(8.5, 5))
+    for arm, runs_of_arm in group(runs).items():
+        name, style = look_of(arm)
+        has_head = trains_heads(runs_of_arm[0].options)
+        measure = f"accuracy/{modality}" if has_head else f"accuracy/{modality} probe"
+        if any(measure not in run.measures for run in runs_of_arm):
             raise BadInput(
-                f"{label}: trains no {modality} head; run evaluate.py --probe linear on its runs"
+                f"{arm}: trains no {modality} head; run evaluate.py --probe linear on its runs"
             )
-        x, y = np.array(points).T
-        probed = f"{modality} head" not in found[0]
-        colour = method_colour(position)
-        style = dict(marker=sign_of(position), edgecolors=colour)
-        style["facecolors"] = "none" if probed else colour
-        name = f"{label} (n = {len(own)}{', probe' if probed else ''})"
+        x, y = np.array([(r.measures[measure], r.measures[ACCURACY]) for r in runs_of_arm]).T
+        if not has_head:
+            style |= {"facecolors": "none"}
+        label = f"{name} (n = {len(x)}{'' if has_head else ', probe'})"
         axis.scatter(x, y, s=22, alpha=0.6, **style)
-        axis.scatter(x.mean(), y.mean(), s=120, linewidths=1.5, label=name, **style)
+        axis.scatter(x.mean(), y.mean(), s=120, linewidths=1.5, label=label, **style)
     axis.set(xlabel=f"{modality} test accuracy (%)", ylabel="multimodal test accuracy (%)")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, markerscale=0.6)
-    figure.tight_layout()
+    legend_beside(figure)
     return figure

@@ -141,7 +141,7 @@ def test_three_modalities_run_through_sweep_report_and_figures(root, tmp_path, c
     told = capsys.readouterr().out
     assert "| colour head | edge head | grey head |" in told
     one = [f for f in folders if f.endswith("mmpareto-seed0")]
-    for name in ("overview", "plane", "curves"):
+    for name in ("comparison", "plane", "curves"):
         draw.main([name, *folders, "--output", str(tmp_path / name)])
     for name in ("cosine", "weights", "norms"):
         draw.main([name, *one, "--output", str(tmp_path / name)])

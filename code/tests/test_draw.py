@@ -11,8 +11,10 @@ from PIL import Image
 
 import draw
 import evaluate
+import multitask
 import train
 from figures import landscape, norms
+from figures._style import METHODS, look_of
 from utils import registry
 from utils.errors import BadInput
 
@@ -68,8 +70,8 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
 @pytest.mark.parametrize(
     "words, message",
     [
-        ([], "name a figure: cosine, curves,"),
-        (["pie", "mm0"], "draw.py pie: no file figures/pie.py; choose from cosine"),
+        ([], "name a figure: comparison, cosine,"),
+        (["pie", "mm0"], "draw.py pie: no file figures/pie.py; choose from comparison"),
         (["cosine", "mm0", "mm1"], "cosine: one run at a time, got 2"),
         (["cosine", "joint0"], "measured no cosine; MMPareto does, uniform --measure_conflict"),
         (["weights", "uniform0"], "recorded no weights"),
@@ -77,7 +79,7 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
         (["plane", "mm0", "--modality", "smell"], "--modality smell: choose from audio, visual"),
         (["landscape", "mm0", "--points", "4"], "--points 4: must be odd"),
         (["noise", "mm0", "uniform0"], "uniform0: first run evaluate.py on it with --probe noise"),
-        (["overview", "joint0", "uniform0"], "overview: needs a run of --method mmpareto"),
+        (["comparison", "joint0", "uniform0"], "comparison: needs a run of --method mmpareto"),
         (["curves", "nowhere"], "nowhere: no run folder"),
     ],
 )
@@ -131,6 +133,18 @@ def test_landscape_is_kept_and_collected_anew_when_asked_for_otherwise(runs, tmp
     assert near[1] == first[1]  # the trained weights themselves
     assert abs(near[0] - near[1]) < abs(first[0] - first[1])
     stored.unlink()
+
+
+def test_an_arm_has_its_name_and_looks_the_same_in_every_figure():
+    assert look_of("joint")[0] == "One joint loss"
+    assert look_of("uniform --encoder_grad_scale 1.5")[0] == "Uniform, 1.5x encoder gradient"
+    assert look_of("mmpareto --gamma 1.0") == look_of("mmpareto --gamma 1")  # a run, a command
+    assert look_of("mmpareto --rescale none")[0] == "MMPareto, rescale none"
+    assert look_of("random_weights")[0] == "Random weights" and look_of("pcgrad")[0] == "PCGrad"
+    arms = ["mmpareto --gamma 2", "mmpareto --gamma 3", "mmpareto --rescale none", "audio alone"]
+    arms += ["mmpareto --rescale encoder", "mmpareto --gamma 1.0 --rescale encoder", *METHODS]
+    drawn = {*multitask.METHODS.split(","), *registry.names("methods"), *arms}
+    assert len({tuple(look_of(arm)[1].values()) for arm in drawn}) == len(drawn)
 
 
 def test_directions_are_filter_normalised():

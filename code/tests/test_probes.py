@@ -1,6 +1,7 @@
 """Probes: their limits, known answers, and the command that runs them."""
 
 import json
+from argparse import Namespace
 
 import pytest
 import torch
@@ -86,13 +87,13 @@ def test_permuting_reaches_across_batches_and_leaves_the_others_alone(loader):
 
 def test_shapley_values_on_a_model_that_is_known(loader):
     batches, tells = loader
-    found = probes.shapley(Sum(), batches, ["audio", "visual"], "multimodal")
+    shares = probes.probe_shapley(Sum(), batches, "multimodal", Namespace())
     nothing = probes.accuracy(Sum(), probes.permuted(batches, {"audio", "visual"}), "multimodal")
-    assert sum(found.values()) == pytest.approx(1 - nothing)
+    assert sum(shares.values()) == pytest.approx(1 - nothing)
     if tells:
-        assert found["audio"] == pytest.approx(found["visual"], abs=0.05)
+        assert shares["shapley/audio"] == pytest.approx(shares["shapley/visual"], abs=0.05)
     else:
-        assert found["visual"] == 0 and found["audio"] == pytest.approx(1 - nothing)
+        assert shares == {"shapley/audio": pytest.approx(1 - nothing), "shapley/visual": 0}
 
 
 def test_shapley_values_of_a_known_game():

@@ -10,7 +10,7 @@ from scipy.stats import ttest_rel
 
 import report
 import train
-from analysis.reported import reported
+from analysis.tables import reported
 from utils.errors import BadInput
 
 ACCURACY = {  # written into the runs: {method: {seed: accuracy}}

@@ -49,13 +49,21 @@ def main_branch(modalities: list[str]) -> str:
     return MULTIMODAL if len(modalities) > 1 else modalities[0]
 
 
+SELECTIONS = {  # how the epoch that is shown was chosen
+    "last": "last epoch",
+    "best_test": "best on test, as published",
+    "best_val": "best on validation",
+}
+
+
 def selections(records: list[dict], main_branch: str) -> dict[str, dict]:
-    """{how chosen: record} of metrics.jsonl: last epoch, best on test, best on validation."""
-    chosen = {"last epoch": records[-1]}
-    for split, label in (("test", "best on test, as published"), ("val", "best on validation")):
+    """{key of SELECTIONS: record of metrics.jsonl}; best_val only where samples were held out."""
+    chosen = {"last": records[-1]}
+    for split in ("test", "val"):
         key = f"{split}/accuracy/{main_branch}"
         if key in records[-1]:
-            chosen[label] = max(records, key=lambda r: r[key])  # the first of equals, as best.pt
+            best = max(records, key=lambda record: record[key])  # the first of equals, as best.pt
+            chosen[f"best_{split}"] = best
     return chosen
 
 
@@ -64,12 +72,12 @@ def table(folder: Path, main_branch: str, heads_trained: bool = True) -> str:
     records = read_jsonl(folder / "metrics.jsonl")
     branches = [k.split("/")[2] for k in records[-1] if k.startswith("test/accuracy/")]
     rows = [["test split, %", "epoch", *(f"{b} acc (F1)" for b in branches)]]
-    for label, record in selections(records, main_branch).items():
+    for selection, record in selections(records, main_branch).items():
         cells = [
             f"{100 * record[f'test/accuracy/{b}']:.2f} ({100 * record[f'test/macro_f1/{b}']:.2f})"
             for b in branches
         ]
-        rows.append([label, str(record["epoch"]), *cells])
+        rows.append([SELECTIONS[selection], str(record["epoch"]), *cells])
     text = align(rows)
     if not heads_trained and len(branches) > 1:
         text += (

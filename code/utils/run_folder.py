@@ -91,9 +91,9 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def cost_of(folder: Path) -> dict[str, float]:
-    """What the training of a run took, as far as times.jsonl tells it."""
+    """{"minutes", "peak_gb"} that the training of a run took, as far as times.jsonl tells."""
     times = read_jsonl(folder / "times.jsonl")
     found = {"minutes": sum(record["seconds"] for record in times) / 60} if times else {}
     if peaks := [record["peak_mb"] for record in times if "peak_mb" in record]:
-        found["peak memory, GB"] = max(peaks) / 1e3
+        found["peak_gb"] = max(peaks) / 1e3
     return found
