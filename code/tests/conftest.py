@@ -5,9 +5,22 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL_DATA = Path(os.environ.get("MMPARETO_TEST_DATA", BESIDE))  # docs/extending.md says what it is
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz", type=int, default=100, metavar="N", help="random cases of each test that draws"
+    )
+
+
+@pytest.fixture
+def fuzz(request) -> range:
+    """Seeds of the random cases of a test: always 0 to 99, more with --fuzz 2000."""
+    return range(request.config.getoption("--fuzz"))
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +46,12 @@ def demo_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def real_digits():
     """The folder of the real archives; without them the test is skipped, loudly."""
-    if not (SHARED / "mnist").is_dir():
-        pytest.skip(f"REAL DATA MISSING: {SHARED} is not there; this test needs MNIST and FSDD")
-    return SHARED
+    if not (REAL_DATA / "mnist").is_dir():
+        pytest.skip(
+            f"REAL DATA MISSING: {REAL_DATA} has no mnist/; name the folder that has mnist/ and "
+            "fsdd/ in the environment variable MMPARETO_TEST_DATA"
+        )
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")
