@@ -4,11 +4,9 @@ several methods; left the cosines of the first MMPareto run, for the encoder wit
 from argparse import Namespace
 
 import matplotlib.pyplot as plt
-import numpy as np
 
-from analysis.runs import ACCURACY, Run, conflict_rate, group
-from analysis.tables import differences
-from figures._style import draw_cosine, draw_epochs, look_of, measured_encoders
+from analysis.runs import Run, conflict_rate, group
+from figures._style import draw_cosine, draw_epochs, draw_last_accuracies, measured_encoders
 from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
 
@@ -21,17 +19,8 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     steps = groups["mmpareto"][0].steps
     encoder = max(measured_encoders(steps), key=lambda name: conflict_rate(steps, name))
     draw_cosine(left, steps, encoder)
-    labels, compared = [], differences(groups)
-    for row, (arm, runs_of_arm) in enumerate(groups.items()):
+    for arm, runs_of_arm in groups.items():
         draw_epochs(middle, runs_of_arm, MULTIMODAL, arm)
-        name, style = look_of(arm)
-        values = [run.measures[ACCURACY] for run in runs_of_arm]
-        right.scatter(values, np.full(len(values), row - 0.12), s=14, alpha=0.6, **style)
-        std = np.std(values, ddof=1) if len(values) > 1 else 0
-        right.errorbar(np.mean(values), row + 0.12, xerr=std, capsize=3, **style)
-        labels.append(f"{name} (n = {len(values)})\n{compared.get(arm, '')}".strip())
     middle.set_title("while training, signs as on the right")
-    right.set(xlabel="multimodal test accuracy (%)", ylim=(len(labels) - 0.4, -0.6))
-    right.set_yticks(range(len(labels)), labels, fontsize=8)
-    right.set_title("last epoch: seeds, mean ± std; minus uniform [95 %]")
+    draw_last_accuracies(right, groups)
     return figure

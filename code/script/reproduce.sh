@@ -29,6 +29,7 @@ SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmparet
     "$R"-uniform-encoder_grad_scale-*)
 MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
 "$PYTHON" report.py "$R"-joint-modalities-* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-*
+draw poster $SHOWN
 draw comparison $SHOWN
 draw cosine "$MMPARETO"
 draw plane $SHOWN
