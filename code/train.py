@@ -21,12 +21,11 @@ from utils.seed import seed_everything
 
 
 def build_optimizer(options, model) -> torch.optim.Optimizer:
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(
-            model.parameters(), lr=options.learning_rate, momentum=0.9, weight_decay=1e-4
-        )
-    build = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
-    return build(model.parameters(), lr=options.learning_rate)
+    classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    settings = {"momentum": 0.9, "weight_decay": 1e-4} if options.optimizer == "sgd" else {}
+    if options.weight_decay is not None:
+        settings["weight_decay"] = options.weight_decay
+    return classes[options.optimizer](model.parameters(), lr=options.learning_rate, **settings)
 
 
 def split(batch, parts: int) -> list:

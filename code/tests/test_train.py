@@ -336,9 +336,11 @@ def test_validation_chooses_the_best(flags, tmp_path, capsys):
 def test_other_optimizers_rates_and_clipping(optimizer, flags, tmp_path):
     argv = [*flags, "--optimizer", optimizer, "--learning_rate", "1e-3", "--lr_decay_step", "1"]
     argv += ["--epochs", "2", "--clip_grad", "1.0", "--rescale", "encoder", "--run_name", "x"]
+    argv += ["--weight_decay", "0.03"]
     train.main(argv)
     state = torch.load(tmp_path / "x" / "last.pt", weights_only=True)
-    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(1e-5)
+    (group,) = state["optimizer"]["param_groups"]
+    assert group["lr"] == pytest.approx(1e-5) and group["weight_decay"] == 0.03
 
 
 @pytest.mark.parametrize(

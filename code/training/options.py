@@ -137,6 +137,11 @@ def shared_flags(parser: FlagParser) -> None:
         default="sgd",
         help="sgd has momentum 0.9 and weight decay 1e-4; the others have PyTorch's defaults",
     )
+    add(
+        "--weight_decay",
+        type=non_negative,
+        help="of all parameters (default: 1e-4 with sgd, as published; else PyTorch's)",
+    )
     add("--learning_rate", type=positive, default=0.002, help="of the first epoch")
     add(
         "--lr_decay_step",
