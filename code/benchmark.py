@@ -26,7 +26,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from dataset._cache import open_cache
@@ -176,23 +175,16 @@ def compare_steps(arms: list[Arm], options, figures: dict) -> None:
 
     works = {arm.name: lambda arm=arm: next_step(arm) for arm in arms}
     times = interleaved(options, works, options.rounds)
-    peak = matmul_peak(options)
     for arm in arms:
         figures[f"step.{arm.name}"] = float(np.median(times[arm.name]))
     for over, under in (("mmpareto", "joint"), ("published", "mmpareto")):
         if {over, under} <= times.keys():
             ratio = median_ratio(times[over], times[under])
             figures[f"ratio.{over}_over_{under}"] = ratio
-    table = [["step", "ms", "quartiles", "/ joint", "/ floor", "% of matmul peak"]]
+    table = [["step", "ms", "quartiles", "/ joint", "/ floor"]]
     for arm in arms:
-        with FlopCounterMode(display=False) as counter:
-            arm.step(*batches[0])
         ratio = median_ratio(times[arm.name], times["joint"])
-        share = counter.get_total_flops() / figures[f"step.{arm.name}"] / peak
-        figures[f"peak_share.{arm.name}"] = share
-        extra = [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}", f"{100 * share:.0f}"]
-        table.append(row(arm.name, times[arm.name], extra))
-    figures["matmul_flops_per_second"] = peak
+        table.append(row(arm.name, times[arm.name], [f"{ratio:.3f}", f"{ratio / FLOOR:.3f}"]))
     print(f"\n{align(table)}")
 
 
@@ -293,14 +285,6 @@ def measure_integrate(options, figures: dict) -> None:
         figures[f"integrate.{name}"] = float(np.median(spent))
         table.append(row(name, spent, [f"{median_ratio(spent, agreeing):.3f}"]))
     print(f"\n{align(table)}")
-
-
-def matmul_peak(options) -> float:
-    """FLOP per second of a large matrix product in the format of the step."""
-    size = 8192 if options.device == "cuda" else 2048
-    dtype = precision.AMP_DTYPES.get(options.amp, torch.float32)
-    a, b = (torch.randn(size, size, device=options.device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds(options, lambda: a @ b) for _ in range(5))
 
 
 def peak_bytes(options, work: Callable) -> int:

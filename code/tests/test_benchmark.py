@@ -17,7 +17,6 @@ def test_measures_everything(tmp_path, capsys):
     found = json.loads((tmp_path / "found.json").read_text())
     for arm in ("joint", "uniform", "pareto", "mmpareto", "published"):
         assert found[f"step.{arm}"] > 0 and found[f"memory.{arm}"] > 0
-        assert 0 < found[f"peak_share.{arm}"] < 1.5
     for arm in ("published", "cached", "device"):
         assert found[f"loader.{arm}"] > 0
     for key in ("ratio.mmpareto_over_joint", "ratio.published_over_mmpareto"):
