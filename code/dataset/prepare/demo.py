@@ -22,17 +22,17 @@ import soundfile
 
 from dataset.prepare import _preparation as preparation
 from dataset.prepare import cremad
-from utils.atomic import new_folder, sweep
-from utils.errors import BadInput, run
+from utils.command import natural
+from utils.errors import BadInput, run_command
 
 from_raw = cremad.from_raw  # the demo set is prepared as CREMA-D is
-ACTORS, SENTENCES = (
-    12,
-    ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"],
-)
+ACTORS = 12
+SENTENCES = ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"]
 SIZE_PIXELS, FRAMES_PER_SECOND, SECONDS, SAMPLE_RATE_HZ = 64, 10, 1.2, 16000
 MISLEADING_VOICES = 0.3  # share of clips whose voice has another expression's melody
-TEST_FRACTION = 0.25
+TEST_SHARE = 0.25
+# 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
+SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel_bins": 32}
 FLV1_TAG = 2  # how the FLV container names Sorenson H.263
 
 # mouth curvature (+ smiles), mouth opening, slant (+ angry) and height of the brows, eye size
@@ -144,20 +144,21 @@ def generate(folder: Path, seed: int, actors: int = ACTORS) -> None:
                 write_clip(folder, f"{actor}_{sentence}_{code}_XX", seed)
 
 
-def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None = None) -> None:
+def prepare(
+    output: Path, seed: int = 0, actors: int = ACTORS, jobs: int = os.cpu_count() or 1
+) -> None:
     """Generates and prepares the set; `output` appears only when it is complete."""
-    if output.exists():
-        raise BadInput(f"--output {output}: exists already; delete it to generate the set again")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sweep(output.parent, output.name)
-    print(f"generating the demo set: {actors * 72} clips in the raw format of CREMA-D", flush=True)
     try:
-        with new_folder(output) as tree:
+        with preparation.new_tree(output) as tree:
+            print(
+                f"generating the demo set: {actors * 72} clips in CREMA-D's raw format", flush=True
+            )
             raw = tree / ".raw"
             generate(raw, seed, actors)
             clips = cremad.raw_clips(raw)
-            split = cremad.random_split(list(clips), seed, TEST_FRACTION)
-            cremad.prepare(clips, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
+            split = cremad.random_split(clips, seed, TEST_SHARE)
+            raw_set = preparation.RawSet(cremad.CODES, split, clips, SETTINGS)
+            preparation.prepare(raw_set, cremad.from_raw, tree, jobs)
             shutil.rmtree(raw)
     except OSError:
         if not output.exists():
@@ -165,15 +166,12 @@ def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None 
         print(f"{output}: another process was first; its set, the same one, is used")
 
 
-# 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
-SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel_bins": 32}
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = preparation.command_line("demo", __doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    prepare(**preparation.parse(parser))
+    parser.add_argument("--seed", type=natural, default=0)
+    options = preparation.parse(parser, argv)
+    prepare(options.output, options.seed)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -70,7 +70,7 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     sweep(target)
     there = {e.name if e.is_dir() else e.stem for e in target.iterdir()}
     todo = {name: (kind, e, target / name) for e, name in names.items() if name not in there}
-    problems = preparation.convert(derive_sample, todo, jobs, kind)[0] if todo else {}
+    problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
     if problems:
         raise BadInput(f"{len(problems)} of {len(todo)}: {next(iter(problems.values()))}")
     manifest.add(target.parent, target.name)
