@@ -1,4 +1,4 @@
-"""Derived modalities: edges, grey and flow of known pictures; three modalities from files to tables."""
+"""Derived modalities of known pictures; three modalities from files to tables."""
 
 import json
 import shutil
@@ -101,7 +101,7 @@ def test_it_goes_on_and_leaves_what_is_there(root, capsys):
         ("edge", "sound", [], "--source sound: .* has no such folder"),
         ("edge", "colour", ["--name", "a/b"], "--name a/b: must be a folder name of its own"),
         ("edge", "colour", ["--name", "colour"], "--name colour: must be a folder name"),
-        ("edge", "colour", ["--jobs", "0"], "--jobs 0: must be > 0"),
+        ("edge", "colour", ["--jobs", "0"], "--jobs 0: must be at least 1"),
         ("flow", "colour", [], "s0.png: flow needs clips of two frames and more"),
     ],
 )

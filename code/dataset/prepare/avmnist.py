@@ -169,21 +169,22 @@ def prepare(options: argparse.Namespace, tree: Path) -> None:
     (tree / "audio").mkdir()
     (tree / "visual").mkdir()
     rng, split = np.random.default_rng(options.seed), {}
-    weaken = Weaken(mnist("train", options.source, downloads)[0], options.energy_removed)
-    for part, size in sizes_of(options).items():
-        pictures, digits = mnist(part, options.source, downloads)
+    sizes = sizes_of(options)
+    parts = {part: mnist(part, options.source, downloads) for part in sizes}
+    weaken = Weaken(parts["train"][0], options.energy_removed)
+    for part, (pictures, digits) in parts.items():
         in_part = [
             name
             for name in sorted(sounds)
             if is_test_recording(name, options.split) == (part == "test")
         ]
-        pairs = pair(digits, in_part, size, rng)
+        pairs = pair(digits, in_part, sizes[part], rng)
         weakened = weaken(pictures[[index for index, _ in pairs]])
         split[part], origins = {}, []
-        for number, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
-            sample = f"{part}_{number:05d}"
+        for i, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
+            sample = f"{part}_{i:05d}"
             torch.save(bank(name), tree / "audio" / f"{sample}.pt")
-            Image.fromarray(weakened[number]).save(tree / "visual" / f"{sample}.png")
+            Image.fromarray(weakened[i]).save(tree / "visual" / f"{sample}.png")
             split[part][sample] = str(digits[index])
             origins.append(f"{sample},{index},{name}\n")
         write_text(tree / f"{part}_origin.csv", "".join(origins))

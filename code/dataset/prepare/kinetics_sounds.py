@@ -187,8 +187,8 @@ def by_folder(source: Path, name: str, clips: dict[str, Path]) -> dict[str, str]
     """{clip: class} of the clips in <name>/<class>/."""
     labels = {}
     for clip, path in clips.items():
-        *folders, folder, _ = path.relative_to(source).parts
-        if name in folders and (label := class_of(folder)):
+        folder = path.relative_to(source).parent
+        if name in folder.parts[:-1] and (label := class_of(folder.name)):
             labels[clip] = label
     return labels
 
