@@ -1,7 +1,5 @@
 """Downloads that go on where they were interrupted and are checked before anyone sees them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

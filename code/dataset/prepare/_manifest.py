@@ -1,7 +1,5 @@
 """A prepared tree's list of files and checksums, and whether the tree still agrees with it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor

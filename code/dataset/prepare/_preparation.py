@@ -1,7 +1,5 @@
 """What the preparations of dataset/prepare/ share: flags, processes, the report, the check."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -30,6 +28,8 @@ from utils.command import Parser, count
 from utils.errors import BadInput
 
 SHOWN = 20  # of many problems
+COMMON = """Run inside code/. Interrupted or killed, run the same command again. What cannot be
+used is named at the end and in <output>/report.json."""
 
 
 class RawSet(NamedTuple):
@@ -47,7 +47,7 @@ def command_line(name: str, description: str, source: str = "") -> Parser:
 
     source: help of --source, for a set that has raw files.
     """
-    parser = Parser(f"python -m dataset.prepare.{name}", description)
+    parser = Parser(f"python -m dataset.prepare.{name}", f"{description}\n{COMMON}")
     add = parser.add_argument
     add("--output", type=Path, default=Path("../data") / name, help="where the set goes")
     add(
@@ -194,16 +194,6 @@ def single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
-@contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Ctrl-C is ignored inside, also by the processes that are started there, for good."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def convert(work: Callable, jobs: dict[str, tuple], processes: int, title: str) -> dict[str, str]:
     """Calls `work(*job)` for every {id: job}; it raises BadInput where a job's files are unusable.
 
@@ -218,8 +208,12 @@ def convert(work: Callable, jobs: dict[str, tuple], processes: int, title: str) 
         else:
             # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
             pool = ProcessPoolExecutor(processes, get_context("spawn"), single_threaded)
-            with no_interrupt():  # which the workers inherit: Ctrl-C is for the parent
+            # the workers inherit that Ctrl-C is ignored: it is for the parent
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
                 results = pool.map(attempt_job, jobs.values(), chunksize=8)
+            finally:
+                signal.signal(signal.SIGINT, before)
             try:
                 outcomes = list(tqdm(results, **bar))
             finally:  # files are complete or not there, so no worker need end its work

@@ -2,9 +2,8 @@
 
     python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
     python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
-    python -m dataset.prepare.avmnist --check               compares the tree with its checksums
 
-Run inside code/. Splits are disjoint in both sources: training pictures come from MNIST's training
+Splits are disjoint in both sources: training pictures come from MNIST's training
 part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al.
 2018 (CentralNet) the pictures lose their leading principal components, so that neither modality is
 trivial.
@@ -13,8 +12,6 @@ The default holds out the speakers theo and yweweler, so that sound does not gen
 easy variant of the same digits, which every method solves:
     --split index --output ../data/avmnist-easy
 """
-
-from __future__ import annotations
 
 import argparse
 import gzip

@@ -3,15 +3,12 @@
     python -m dataset.prepare.cgmnist                    downloads MNIST (12 MB) and colours it
     python -m dataset.prepare.cgmnist --source DIR       takes MNIST's archives that lie below DIR
     python -m dataset.prepare.cgmnist --npy FILE.npy     takes the coloured MNIST of Kim et al. 2019
-    python -m dataset.prepare.cgmnist --check            compares the tree with its checksums
 
-Run inside code/. Both pictures show the same digit. In training a digit has its class's colour,
+Both pictures show the same digit. In training a digit has its class's colour,
 with Gaussian jitter of the variance `--variance` per channel; in testing the colour of a class
 drawn at random, with the same jitter, so that it tells nothing. Small variances make colour the
 easier way: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050.
 """
-
-from __future__ import annotations
 
 import argparse
 import io

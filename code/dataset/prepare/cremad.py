@@ -1,14 +1,9 @@
 """Raw CREMA-D (VideoFlash/*.flv, AudioWAV/*.wav) -> the tree of dataset/cremad.py.
 
     python -m dataset.prepare.cremad --source DIR
-    python -m dataset.prepare.cremad --check          compares the tree with its checksums
 
-Run inside code/. Skips what is done already, so it can be interrupted and run again. Media that
-cannot be used are named at the end and in <output>/report.json; training then says how many clips
-it found.
+Clips whose media cannot be used are left out; training then says how many clips it found.
 """
-
-from __future__ import annotations
 
 import argparse
 import random

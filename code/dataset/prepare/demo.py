@@ -1,7 +1,6 @@
 """The demo set: generated clips in the raw format of CREMA-D, prepared by its own code.
 
     python -m dataset.prepare.demo            train.py does this by itself where the set is missing
-    python -m dataset.prepare.demo --check    compares the tree with its checksums
 
 A drawn face speaks with one of six expressions. The expression is always in the picture, but small
 and at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody,
@@ -9,8 +8,6 @@ which is learnt in a few steps, but in a share of the clips it is another expres
 ends at that ceiling, and a network that only listens never finds the face. That imbalance is what
 MMPareto is about.
 """
-
-from __future__ import annotations
 
 import os
 import shutil

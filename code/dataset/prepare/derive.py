@@ -8,8 +8,6 @@ Run inside code/. Writes DATA_ROOT/<name>/, a picture or a folder of frames for 
 Interrupted or killed, the same command goes on. What is computed is a file of dataset/derived/.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

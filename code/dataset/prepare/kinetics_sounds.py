@@ -1,11 +1,10 @@
 """Kinetics-400 clips of the 31 sounding classes -> dataset/kinetics_sounds.py.
 
     python -m dataset.prepare.kinetics_sounds --source DIR
-    python -m dataset.prepare.kinetics_sounds --check       compares the tree with its checksums
 
-Run inside code/. DIR holds the clips of a Kinetics-400 download at any depth, named as the usual
-download tools name them, <YouTube id>_<start>_<end>.mp4 or <YouTube id>_<start>.mp4 (other
-containers too). Which clips, and their labels:
+DIR holds the clips of a Kinetics-400 download at any depth, named as the usual download tools name
+them, <YouTube id>_<start>_<end>.mp4 or <YouTube id>_<start>.mp4 (other containers too). Which
+clips, and their labels:
 
     --split published   the lists of OGM-GE, my_train.txt and my_test.txt, 14,799 / 2,597 clips,
                         downloaded, or taken from --split_dir
@@ -13,11 +12,8 @@ containers too). Which clips, and their labels:
                         the annotations train.csv and test.csv of Kinetics in DIR
 
 Sound becomes a mono Kaldi filter bank at its own rate, pictures one frame per second. Clips without
-sound, too short or unreadable are named at the end and in <output>/report.json. It can be
-interrupted, also killed, and run again.
+sound, too short or unreadable are left out.
 """
-
-from __future__ import annotations
 
 import argparse
 import re
@@ -33,39 +29,14 @@ from utils.errors import BadInput, run_command
 
 # The 34 classes of Arandjelovic & Zisserman 2017 under the names they have in Kinetics-400, without
 # typing, fingerpicking and patting, which have no class of that meaning there.
-CLASSES = [
-    "blowing nose",
-    "blowing out candles",
-    "bowling",
-    "chopping wood",
-    "dribbling basketball",
-    "laughing",
-    "mowing lawn",
-    "playing accordion",
-    "playing bagpipes",
-    "playing bass guitar",
-    "playing clarinet",
-    "playing drums",
-    "playing guitar",
-    "playing harmonica",
-    "playing keyboard",
-    "playing organ",
-    "playing piano",
-    "playing saxophone",
-    "playing trombone",
-    "playing trumpet",
-    "playing violin",
-    "playing xylophone",
-    "ripping paper",
-    "shoveling snow",
-    "shuffling cards",
-    "singing",
-    "stomping grapes",
-    "tap dancing",
-    "tapping guitar",
-    "tapping pen",
-    "tickling",
-]
+CLASSES = (
+    "blowing nose, blowing out candles, bowling, chopping wood, dribbling basketball, laughing, "
+    "mowing lawn, playing accordion, playing bagpipes, playing bass guitar, playing clarinet, "
+    "playing drums, playing guitar, playing harmonica, playing keyboard, playing organ, "
+    "playing piano, playing saxophone, playing trombone, playing trumpet, playing violin, "
+    "playing xylophone, ripping paper, shoveling snow, shuffling cards, singing, stomping grapes, "
+    "tap dancing, tapping guitar, tapping pen, tickling"
+).split(", ")
 SETTINGS = ("frames_per_second", "min_frames", "audio_frames", "mel_bins")  # flags
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".flv", ".mov", ".mpg")
 PUBLISHED_COUNTS = {"train": 14799, "test": 2597}

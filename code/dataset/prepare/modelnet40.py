@@ -4,16 +4,11 @@
     python -m dataset.prepare.modelnet40 --source FILE   takes ModelNet40.zip, or
                                                          modelnet40_images_new_12x.tar.gz
     python -m dataset.prepare.modelnet40 --source DIR    takes either, unpacked
-    python -m dataset.prepare.modelnet40 --check         compares the tree with its checksums
 
-Run inside code/. Expects <class>/<train or test>/<object>.off, or the twelve
-<object>.obj.shaded_v001.png to _v012.png of MVCNN, of which views 1 and 7 are taken, 180 degrees
-apart. From meshes the same two views are rendered here: camera 30 degrees up, z upwards, grey on
-white. Broken meshes are named at the end and in <output>/report.json. It can be interrupted, also
-killed, and run again.
+Expects <class>/<train or test>/<object>.off, or the twelve <object>.obj.shaded_v001.png to
+_v012.png of MVCNN, of which views 1 and 7 are taken, 180 degrees apart. From meshes the same two
+views are rendered here: camera 30 degrees up, z upwards, grey on white. Broken meshes are left out.
 """
-
-from __future__ import annotations
 
 import argparse
 import re

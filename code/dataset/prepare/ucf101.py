@@ -1,16 +1,12 @@
 """UCF-101 videos and their public split files -> dataset/ucf101.py.
 
     python -m dataset.prepare.ucf101 --source DIR [--split 1]
-    python -m dataset.prepare.ucf101 --check       compares the tree with its checksums
 
-Run inside code/. DIR holds, at any depth, the videos (v_<Class>_g<group>_c<clip>.avi) and the text
-files classInd.txt, trainlist01.txt, testlist01.txt (02, 03 for the other splits). Of every video
-some frames per second are kept, and with each the optical flow to the very next frame of the video.
-Videos that are missing or unreadable are named at the end and in <output>/report.json. It can be
-interrupted, also killed, and run again.
+DIR holds, at any depth, the videos (v_<Class>_g<group>_c<clip>.avi) and the text files
+classInd.txt, trainlist01.txt, testlist01.txt (02, 03 for the other splits). Of every video some
+frames per second are kept, and with each the optical flow to the very next frame of the video.
+Videos that are missing or unreadable are left out.
 """
-
-from __future__ import annotations
 
 import argparse
 from pathlib import Path
