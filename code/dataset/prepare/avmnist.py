@@ -3,9 +3,9 @@
     python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
     python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
 
-Splits are disjoint in both sources: training pictures come from MNIST's training
-part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al.
-2018 (CentralNet) the pictures lose their leading principal components, so that neither modality is
+Splits are disjoint in both sources: training pictures come from MNIST's training part, test
+pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al. 2018
+(CentralNet) the pictures lose their leading principal components, so that neither modality is
 trivial.
 
 The default holds out the speakers theo and yweweler, so that sound does not generalise easily. The
@@ -185,8 +185,7 @@ def prepare(options: argparse.Namespace, tree: Path) -> None:
             split[part][sample] = str(digits[index])
             origins.append(f"{sample},{index},{name}\n")
         write_text(tree / f"{part}_origin.csv", "".join(origins))
-    flags = ("split", "energy_removed", "seed")
-    settings = {flag: vars(options)[flag] for flag in flags}
+    settings = {flag: vars(options)[flag] for flag in ("split", "energy_removed", "seed")}
     write_text(tree / "settings.json", json.dumps(settings))
     preparation.finish(tree, DIGITS, split)
 

@@ -4,10 +4,10 @@
     python -m dataset.prepare.cgmnist --source DIR       takes MNIST's archives that lie below DIR
     python -m dataset.prepare.cgmnist --npy FILE.npy     takes the coloured MNIST of Kim et al. 2019
 
-Both pictures show the same digit. In training a digit has its class's colour,
-with Gaussian jitter of the variance `--variance` per channel; in testing the colour of a class
-drawn at random, with the same jitter, so that it tells nothing. Small variances make colour the
-easier way: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050.
+Both pictures show the same digit. In training a digit has its class's colour, with Gaussian jitter
+of the variance `--variance` per channel; in testing the colour of a class drawn at random, with the
+same jitter, so that it says nothing about the digit. With a small variance colour is the easier cue
+in training: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050.
 """
 
 import argparse

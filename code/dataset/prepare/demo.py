@@ -59,39 +59,38 @@ def face(expression: str, rng: np.random.Generator) -> list[np.ndarray]:
     centre = size * (0.5 + rng.uniform(-0.12, 0.12, 2))
     radius, tilt = size * rng.uniform(0.27, 0.38), rng.uniform(-0.3, 0.3)
     skin, ink = rng.uniform(90, 230, 3), rng.uniform(0, 60, 3)
-    background = cv2.resize(
-        rng.uniform(0, 255, (5, 5, 3)), (size, size), interpolation=cv2.INTER_CUBIC
-    )
+    patches = rng.uniform(0, 255, (5, 5, 3))
+    background = cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     drift = rng.normal(0, 0.3, 2)
 
-    def place(points, step):
+    # these three draw on the loop's `frame`, where the face is at its `step`
+    def place(points):
         moved = np.asarray(points, float) @ turn.T * radius + centre + drift * step
         return np.round(moved * 16).astype(np.int32)  # cv2 takes 1/16 pixels with shift=4
 
-    def line(frame, points, step, width):
-        cv2.polylines(
-            frame, [place(points, step)], False, ink.tolist(), width, cv2.LINE_AA, shift=4
-        )
+    def line(points, width):
+        points = [place(points)]
+        cv2.polylines(frame, points, False, ink.tolist(), width, cv2.LINE_AA, shift=4)
+
+    def disc(centre, radius, colour):
+        (spot,) = place([centre]).tolist()
+        cv2.circle(frame, spot, int(radius * 16), colour.tolist(), -1, cv2.LINE_AA, shift=4)
 
     frames = []
     for step in range(round(SECONDS * FRAMES_PER_SECOND)):
         frame = background.clip(0, 255).astype(np.uint8)
-        middle = tuple(place([[0, 0]], step)[0].tolist())
-        cv2.circle(frame, middle, int(radius * 16), skin.tolist(), -1, cv2.LINE_AA, shift=4)
+        disc([0, 0], radius, skin)
         for side in (-1, 1):
-            spot = tuple(place([[side * 0.38, -0.2]], step)[0].tolist())
-            cv2.circle(
-                frame, spot, int(radius * 1.6 * max(eye, 0.3)), ink.tolist(), -1, cv2.LINE_AA, 4
-            )
+            disc([side * 0.38, -0.2], radius * 0.1 * max(eye, 0.3), ink)
             inner, outer = -0.48 - 0.15 * lift + 0.14 * slant, -0.48 - 0.15 * lift - 0.14 * slant
-            line(frame, [[side * 0.18, inner], [side * 0.58, outer]], step, 2)
+            line([[side * 0.18, inner], [side * 0.58, outer]], 2)
         speaking = 0.12 * (1 + np.sin(step * 2.1)) / 2
         x = np.linspace(-0.4, 0.4, 9)
         lip = 0.45 + 0.25 * curve * (0.5 - (x / 0.4) ** 2)
         gap = (0.35 * max(opening, 0) + speaking) * (1 - (x / 0.4) ** 2)
-        line(frame, np.stack([x, lip - gap / 2], 1), step, 1)
-        line(frame, np.stack([x, lip + gap / 2], 1), step, 1)
+        line(np.stack([x, lip - gap / 2], 1), 1)
+        line(np.stack([x, lip + gap / 2], 1), 1)
         frames.append(np.clip(frame + rng.normal(0, 12, frame.shape), 0, 255).astype(np.uint8))
     return frames
 
@@ -101,9 +100,8 @@ def voice(expression: str, rng: np.random.Generator) -> np.ndarray:
     start, end, depth, tremor_hz, overtones = VOICES[expression]
     time = np.arange(round(SECONDS * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     speaker = rng.uniform(0.9, 1.1)
-    pitch_hz = (
-        speaker * np.linspace(start, end, len(time)) * (1 + 0.02 * np.sin(2 * np.pi * 5 * time))
-    )
+    vibrato = 1 + 0.02 * np.sin(2 * np.pi * 5 * time)
+    pitch_hz = speaker * np.linspace(start, end, len(time)) * vibrato
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = sum(overtones ** (k - 1) * np.sin(k * phase) / k for k in range(1, 7))
     tremor = 1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * tremor_hz * time + rng.uniform(0, 6)))
@@ -115,8 +113,7 @@ def voice(expression: str, rng: np.random.Generator) -> np.ndarray:
 def write_clip(folder: Path, clip: str, seed: int) -> None:
     """The raw files VideoFlash/<clip>.flv and AudioWAV/<clip>.wav."""
     rng = np.random.default_rng([seed, *clip.encode()])
-    expression = clip.split("_")[2]
-    heard = expression
+    expression = heard = cremad.code_of(clip)
     if rng.random() < MISLEADING_VOICES:
         heard = rng.choice([code for code in cremad.CODES if code != expression])
     path = folder / "VideoFlash" / f"{clip}.flv"
@@ -147,9 +144,7 @@ def prepare(
     """Generates and prepares the set; `output` appears only when it is complete."""
     try:
         with preparation.new_tree(output) as tree:
-            print(
-                f"generating the demo set: {actors * 72} clips in CREMA-D's raw format", flush=True
-            )
+            print(f"generating {actors * 72} clips in the raw format of CREMA-D", flush=True)
             raw = tree / ".raw"
             generate(raw, seed, actors)
             clips = cremad.raw_clips(raw)
