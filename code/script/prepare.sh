@@ -1,5 +1,6 @@
 #!/bin/sh
-# A data set: sh script/prepare.sh NAME [flags of dataset/prepare/NAME.py, such as --source DIR]
+# A data set: sh script/prepare.sh NAME [flags of dataset/prepare/NAME.py, such as --source DIR];
+# a further modality of one: sh script/prepare.sh derive edge|flow|grey --data_root DIR --source MODALITY
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
 NAME=${1:-}

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from media import problems_of
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
@@ -60,7 +61,8 @@ def avmnist_root(tmp_path_factory, real_digits):
     from dataset.prepare import avmnist
 
     root = tmp_path_factory.mktemp("data") / "avmnist"
-    avmnist.prepare(real_digits, root, train_size=60, test_size=30)
+    sizes = ["--train_size", "60", "--test_size", "30"]
+    avmnist.main(["--source", str(real_digits), "--output", str(root), *sizes])
     return root
 
 
@@ -70,7 +72,8 @@ def cgmnist_root(tmp_path_factory, real_digits):
     from dataset.prepare import cgmnist
 
     root = tmp_path_factory.mktemp("data") / "cgmnist"
-    cgmnist.prepare(real_digits, root, train_size=400, test_size=200)
+    sizes = ["--train_size", "400", "--test_size", "200"]
+    cgmnist.main(["--source", str(real_digits), "--output", str(root), *sizes])
     return root
 
 
@@ -97,13 +100,9 @@ def kinetics_sounds_root(tmp_path_factory, raw_kinetics):
     from dataset.prepare import kinetics_sounds
 
     root = tmp_path_factory.mktemp("data") / "kinetics_sounds"
-    clips = kinetics_sounds.raw_clips(raw_kinetics)
-    split = kinetics_sounds.kinetics_split(raw_kinetics, clips)
-    settings = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=32)
-    problems = kinetics_sounds.prepare(
-        clips, root, split, kinetics_sounds.CLASSES, settings, jobs=1
-    )
-    assert not problems
+    flags = ["--split", "kinetics", "--audio_frames", "64", "--mel_bins", "32", "--jobs", "1"]
+    kinetics_sounds.main(["--source", str(raw_kinetics), "--output", str(root), *flags])
+    assert not problems_of(root)
     return root
 
 
@@ -137,8 +136,9 @@ def ucf101_root(tmp_path_factory, raw_ucf):
     from dataset.prepare import ucf101
 
     root = tmp_path_factory.mktemp("data") / "ucf101"
-    settings = dict(frames_per_second=5, video_rate=10)
-    assert not ucf101.prepare(raw_ucf, root, 1, settings, jobs=1)
+    flags = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
+    ucf101.main(["--source", str(raw_ucf), "--output", str(root), *flags])
+    assert not problems_of(root)
     return root
 
 
@@ -164,7 +164,9 @@ def modelnet40_root(tmp_path_factory, raw_modelnet):
     from dataset.prepare import modelnet40
 
     root = tmp_path_factory.mktemp("data") / "modelnet40"
-    assert not modelnet40.prepare(raw_modelnet, root, size=32, jobs=1)
+    flags = ["--size", "32", "--jobs", "1"]
+    modelnet40.main(["--source", str(raw_modelnet), "--output", str(root), *flags])
+    assert not problems_of(root)
     return root
 
 

@@ -1,5 +1,6 @@
-"""Real media files for tests, of any container and codec."""
+"""Real media files for tests, of any container and codec; what a preparation reports."""
 
+import json
 import struct
 from fractions import Fraction
 
@@ -57,6 +58,11 @@ def write_media(
             packets += stream.encode(None)
         container.mux(sorted(packets, key=lambda packet: packet.dts * packet.time_base))
     return path
+
+
+def problems_of(root):
+    """{id: what is wrong with it} of a prepared tree."""
+    return json.loads((root / "report.json").read_text())["problems"]
 
 
 def turn(path, degrees):

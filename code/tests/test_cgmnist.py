@@ -119,24 +119,26 @@ def test_other_files_are_refused(tmp_path):
 
 def test_a_file_in_another_order_than_mnist_is_refused(real_digits, tmp_path):
     path = published_file(tmp_path / "x.npy")
+    command = ["--source", str(real_digits), "--output", str(tmp_path / "out")]
+    command += ["--train_size", "30", "--test_size", "20"]
     with pytest.raises(BadInput, match="train_label differs from MNIST's"):
-        cgmnist.prepare(real_digits, tmp_path / "out", npy=path, train_size=30, test_size=20)
+        cgmnist.main([*command, "--npy", str(path)])
     assert not (tmp_path / "out").exists()
     digits = {p: cgmnist.mnist(p, real_digits, tmp_path)[1] for p in ("train", "test")}
     labels = {"train_label": digits["train"][:30], "test_label": digits["test"][:20]}
     path = published_file(tmp_path / "y.npy", **labels)
-    cgmnist.prepare(real_digits, tmp_path / "out", npy=path, train_size=30, test_size=20)
+    cgmnist.main([*command, "--npy", str(path)])
     assert len(list((tmp_path / "out" / "colour").iterdir())) == 50
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "flag, message",
     [
-        (dict(variance=-1), "--variance -1: must be between 0 and 1"),
-        (dict(train_size=5), "--train_size 5: must be between 10 and 60000"),
-        (dict(test_size=10001), "--test_size 10001: must be between 10 and 10000"),
+        ("--variance=-1", "--variance -1.0: must be between 0 and 1"),
+        ("--train_size=5", "--train_size 5: must be between 10 and 60000"),
+        ("--test_size=10001", "--test_size 10001: must be between 10 and 10000"),
     ],
 )
-def test_bad_flags(changes, message, tmp_path):
+def test_bad_flags(flag, message, tmp_path):
     with pytest.raises(BadInput, match=message):
-        cgmnist.prepare(tmp_path, tmp_path / "out", **changes)
+        cgmnist.main(["--source", str(tmp_path), "--output", str(tmp_path / "out"), flag])

@@ -1,4 +1,4 @@
-"""derive.py: edges, grey and flow of known pictures; three modalities from files to tables."""
+"""Derived modalities of known pictures; three modalities from files to tables."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
-import derive
 import draw
 import report
 import sweep
 from dataset.derived import edge, flow, grey
 from dataset.prepare import _manifest as manifest
+from dataset.prepare import derive
 from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
@@ -97,11 +97,11 @@ def test_it_goes_on_and_leaves_what_is_there(root, capsys):
 @pytest.mark.parametrize(
     "kind, source, argv, message",
     [
-        ("depth", "colour", [], "derive.py depth: no file dataset/derived/depth.py; choose from"),
+        ("depth", "colour", [], "derive depth: no file dataset/derived/depth.py; choose from"),
         ("edge", "sound", [], "--source sound: .* has no such folder"),
         ("edge", "colour", ["--name", "a/b"], "--name a/b: must be a folder name of its own"),
         ("edge", "colour", ["--name", "colour"], "--name colour: must be a folder name"),
-        ("edge", "colour", ["--jobs", "0"], "--jobs 0: must be > 0"),
+        ("edge", "colour", ["--jobs", "0"], "--jobs 0: must be at least 1"),
         ("flow", "colour", [], "s0.png: flow needs clips of two frames and more"),
     ],
 )
@@ -151,7 +151,7 @@ def test_three_modalities_run_through_sweep_report_and_figures(root, tmp_path, c
 def test_every_kind_keeps_the_number_and_size_of_the_pictures():
     frames = [np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8) for i in range(4)]
     for name in registry.names("dataset/derived"):
-        module = registry.load("dataset/derived", name, "derive.py")
+        module = registry.load("dataset/derived", name, "derive")
         found = module.derive(frames)
         assert len(found) == 4 and all(x.shape[:2] == (40, 50) for x in found)
         assert all(x.dtype == np.uint8 for x in found) and module.__doc__

@@ -7,16 +7,23 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from media import RATE_HZ, turn, write_media
+from media import RATE_HZ, problems_of, turn, write_media
 
 from dataset.media.audio import read_sound_track
 from dataset.media.video import read_frames
 from dataset.prepare import _preparation as preparation
 from dataset.prepare import kinetics_sounds
-from dataset.prepare.kinetics_sounds import CLASSES, Key, key_of
+from dataset.prepare.kinetics_sounds import CLASSES, clip_of
 from utils.errors import BadInput
 
 SETTINGS = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=32)
+
+
+def prepare(files, output, split, settings=SETTINGS):
+    """The tree of such clips; what is reported as unusable."""
+    raw = preparation.RawSet(CLASSES, split, files, settings)
+    preparation.prepare(raw, kinetics_sounds.from_raw, output, 1)
+    return problems_of(output)
 
 
 @pytest.mark.parametrize(
@@ -87,25 +94,25 @@ def damaged(folder):
 
 def test_unusable_clips_are_named_and_counted(tmp_path, capsys):
     faulty = damaged(tmp_path)
-    keys = {fault: Key("x" * 11, number) for number, fault in enumerate(faulty)}
-    clips = {keys[fault]: path for fault, path in faulty.items()}
-    good, absent = Key("g" * 11, 0), Key("m" * 11, 0)
-    clips[good] = tmp_path / "good.mp4"
+    ids = {fault: f"xxxxxxxxxxx_{number}" for number, fault in enumerate(faulty)}
+    files = {ids[fault]: [path] for fault, path in faulty.items()}
+    good, absent = "ggggggggggg_0", "mmmmmmmmmmm_0"
+    files |= {good: [tmp_path / "good.mp4"], absent: []}
     split = {
-        "train": {key: "singing" for key in keys.values()} | {good: "singing"},
+        "train": dict.fromkeys([*ids.values(), good], "singing"),
         "test": {absent: "bowling"},
     }
-    problems = kinetics_sounds.prepare(clips, tmp_path / "out", split, CLASSES, SETTINGS, jobs=1)
-    for fault, key in keys.items():
-        assert fault in problems[str(key)] and clips[key].name in problems[str(key)]
-    assert problems[str(absent)] == f"{absent}: not in the source"
+    problems = prepare(files, tmp_path / "out", split)
+    for fault, clip in ids.items():
+        assert fault in problems[clip] and faulty[fault].name in problems[clip]
+    assert problems[absent] == f"{absent}: not in the source"
     assert len(problems) == 9
     printed = capsys.readouterr().out
     assert "1 of 9 train, 0 of 1 test samples usable" in printed
     assert all(problem in printed for problem in problems.values())
     assert "MB read" in printed and "samples per second and process" in printed
-    assert [p.name for p in (tmp_path / "out" / "visual").iterdir()] == [str(good)]
-    assert [p.stem for p in (tmp_path / "out" / "audio").iterdir()] == [str(good)]
+    assert [p.name for p in (tmp_path / "out" / "visual").iterdir()] == [good]
+    assert [p.stem for p in (tmp_path / "out" / "audio").iterdir()] == [good]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["problems"] == problems and report["expected"] == {"train": 9, "test": 1}
     with pytest.raises(BadInput, match="1 of 9 train samples, 0 of 1 test samples; mend"):
@@ -115,23 +122,23 @@ def test_unusable_clips_are_named_and_counted(tmp_path, capsys):
 def test_real_talking_faces(real_digits, tmp_path):
     """GRID: MPEG with sound, 25 frames per second, 3 s, 44.1 kHz."""
     files = sorted((real_digits / "grid").glob("*.mpg"))
-    clips = {Key(path.stem.rjust(11, "_"), 0): path for path in files}
-    split = {part: dict.fromkeys(own, "singing") for part, own in halves(clips).items()}
+    clips = {path.stem: [path] for path in files}
+    split = {part: dict.fromkeys(ids, "singing") for part, ids in halves(clips).items()}
     settings = SETTINGS | dict(audio_frames=1024, mel_bins=128)
-    assert not kinetics_sounds.prepare(clips, tmp_path / "out", split, CLASSES, settings, jobs=1)
-    for key in clips:
-        bank = torch.load(tmp_path / "out" / "audio" / f"{key}.pt", weights_only=True)
+    assert not prepare(clips, tmp_path / "out", split, settings)
+    for clip in clips:
+        bank = torch.load(tmp_path / "out" / "audio" / f"{clip}.pt", weights_only=True)
         assert bank.shape == (1024, 128)
         assert (bank[295] - bank[-1]).abs().max() > 0.05  # 2.978 s of sound, then zeros
         assert (bank[296:] == bank[-1]).all()
-        frames = sorted((tmp_path / "out" / "visual" / str(key)).iterdir())
+        frames = sorted((tmp_path / "out" / "visual" / clip).iterdir())
         assert [frame.name for frame in frames] == [f"frame_{i:05d}.jpg" for i in (1, 2, 3)]
         assert cv2.imread(str(frames[0])).shape == (288, 360, 3)
 
 
 def halves(clips):
-    keys = list(clips)
-    return {"train": keys[: len(keys) // 2], "test": keys[len(keys) // 2 :]}
+    ids = list(clips)
+    return {"train": ids[: len(ids) // 2], "test": ids[len(ids) // 2 :]}
 
 
 def test_there_are_31_classes():
@@ -139,10 +146,10 @@ def test_there_are_31_classes():
 
 
 def test_names_of_clips():
-    assert key_of("-3Mwkq-7TV4_000002_000012") == Key("-3Mwkq-7TV4", 2) == key_of("-3Mwkq-7TV4_2")
-    assert str(Key("4ot6CQO00l4", 1245)) == "4ot6CQO00l4_1245"
+    assert clip_of("-3Mwkq-7TV4_000002_000012") == "-3Mwkq-7TV4_2" == clip_of("-3Mwkq-7TV4_2")
+    assert clip_of("4ot6CQO00l4_1245_1255") == "4ot6CQO00l4_1245"
     for name in ("video", "-3Mwkq-7TV4", "short_2", "-3Mwkq-7TV4_2_3_4"):
-        assert key_of(name) is None
+        assert clip_of(name) is None
 
 
 def published_lists(folder, monkeypatch, train, test):
@@ -157,19 +164,19 @@ def published_lists(folder, monkeypatch, train, test):
 def test_the_published_lists_get_their_names_from_the_folders(raw_kinetics, tmp_path, monkeypatch):
     clips = kinetics_sounds.raw_clips(raw_kinetics)
     rows = {"train": [], "test": []}
-    for key, path in clips.items():
+    for clip, path in clips.items():
         number = {"playing drums": 11, "singing": 25}[path.parent.name]
-        rows[path.parents[1].name].append(f"{key},10,{number}")
+        rows[path.parents[1].name].append(f"{clip},10,{number}")
     rows["test"].append("abcdefghijk_5,10,30")
     published_lists(tmp_path, monkeypatch, **rows)
-    split = kinetics_sounds.published_split(tmp_path, tmp_path)
-    names = kinetics_sounds.name_classes(split, clips)
+    lists = kinetics_sounds.published_lists(tmp_path, tmp_path)
+    names = kinetics_sounds.name_classes(lists, clips)
     assert names[11] == "playing drums" and names[25] == "singing" and names[30] == "30"
     assert len(set(names)) == 31
-    one = next(key for key in split["train"] if split["train"][key] == 11)
-    split["train"][one] = 25
+    drums = next(clip for clip in lists["train"] if lists["train"][clip] == 11)
+    lists["train"][drums] = 25
     with pytest.raises(BadInput, match="class 25 of the list, as clips in"):
-        kinetics_sounds.name_classes(split, clips)
+        kinetics_sounds.name_classes(lists, clips)
 
 
 @pytest.mark.parametrize(
@@ -178,14 +185,20 @@ def test_the_published_lists_get_their_names_from_the_folders(raw_kinetics, tmp_
         (["-3Mwkq-7TV4_2,10,31"], ["abcdefghijk_5,10,1"], "line 1: expected .*class 0 to 30"),
         (["-3Mwkq-7TV4,10,3"], ["abcdefghijk_5,10,1"], "line 1: expected <YouTube id>_<start>"),
         (["../../k_____2,10,3"], ["abcdefghijk_5,10,1"], "line 1: expected <YouTube id>_<start>"),
-        (["-3Mwkq-7TV4_2,10,3"], ["-3Mwkq-7TV4_2,10,3"], "share 1 clips, such as"),
         (["-3Mwkq-7TV4_2,10,3"] * 2, ["abcdefghijk_5,10,1"], "1 clips, the published list has 2"),
     ],
 )
 def test_other_lists_are_refused(train, test, message, tmp_path, monkeypatch):
     published_lists(tmp_path, monkeypatch, train, test)
     with pytest.raises(BadInput, match=message):
-        kinetics_sounds.published_split(tmp_path, tmp_path)
+        kinetics_sounds.published_lists(tmp_path, tmp_path)
+
+
+def test_a_clip_in_both_lists_is_refused(tmp_path):
+    split = {"train": {"a": "singing"}, "test": {"a": "singing"}}
+    with pytest.raises(BadInput, match="a is both a training and a test sample"):
+        prepare({"a": []}, tmp_path / "out", split)
+    assert not (tmp_path / "out").exists()
 
 
 def test_labels_by_folders_and_by_annotations(raw_kinetics, tmp_path):
@@ -199,7 +212,7 @@ def test_labels_by_folders_and_by_annotations(raw_kinetics, tmp_path):
     with pytest.raises(BadInput, match="no train clips, neither in train/<class>/ nor by train"):
         kinetics_sounds.kinetics_split(flat, kinetics_sounds.raw_clips(flat))
     for name, own in by_folder.items():
-        rows = [f"{label},{key.youtube_id},{key.start_seconds},x" for key, label in own.items()]
+        rows = [f"{label},{clip[:11]},{clip[12:]},x" for clip, label in own.items()]
         rows.append("juggling balls,abcdefghijk,5,x")  # not of the 31
         text = "label,youtube_id,time_start,split\n" + "\n".join(rows)
         (flat / f"{name}.csv").write_text(text)
@@ -210,14 +223,14 @@ def test_labels_by_folders_and_by_annotations(raw_kinetics, tmp_path):
 
 
 def test_wrong_sources(tmp_path):
-    with pytest.raises(BadInput, match="no such folder"):
-        kinetics_sounds.raw_clips(tmp_path / "nowhere")
+    command = ["--output", str(tmp_path / "out"), "--source"]
+    with pytest.raises(BadInput, match="--source .*nowhere: no such file or folder"):
+        kinetics_sounds.main([*command, str(tmp_path / "nowhere")])
     (tmp_path / "holiday.mp4").touch()
     with pytest.raises(BadInput, match="holds no clip named <YouTube id>_<start>"):
         kinetics_sounds.raw_clips(tmp_path)
     with pytest.raises(BadInput, match="--split_dir .*: has no my_train.txt"):
-        kinetics_sounds.published_split(tmp_path, tmp_path)
-    with pytest.raises(BadInput, match="--min_frames 0: must be > 0"):
-        settings = SETTINGS | dict(min_frames=0)
-        kinetics_sounds.prepare({}, tmp_path / "out", {}, CLASSES, settings, jobs=1)
+        kinetics_sounds.published_lists(tmp_path, tmp_path)
+    with pytest.raises(BadInput, match="--min_frames 0: must be at least 1"):
+        kinetics_sounds.main([*command, str(tmp_path), "--min_frames", "0"])
     assert not (tmp_path / "out").exists()

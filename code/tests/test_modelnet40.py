@@ -8,6 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import trimesh
+from media import problems_of
 from PIL import Image
 
 from dataset.media.render import BACKGROUND, read_mesh, render
@@ -15,6 +16,14 @@ from dataset.prepare import _preparation as preparation
 from dataset.prepare import modelnet40
 from dataset.prepare._archive import unpack
 from utils.errors import BadInput
+
+
+def prepare(source, output, size=8, jobs=1):
+    """The command; what it reports as unusable."""
+    flags = ["--source", str(source), "--output", str(output)]
+    modelnet40.main([*flags, "--size", str(size), "--jobs", str(jobs)])
+    return problems_of(output)
+
 
 TRIANGLE = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 0 1\n3 0 1 2\n"
 
@@ -106,7 +115,7 @@ def test_damaged_meshes_are_named_and_the_rest_is_rendered(raw_modelnet, tmp_pat
     shutil.copytree(raw_modelnet, source)
     for name, content in DAMAGED.items():
         (source / "lamp" / "train" / f"{name}.off").write_text(content)
-    problems = modelnet40.prepare(source, tmp_path / "out", size=16, jobs=1)
+    problems = prepare(source, tmp_path / "out", size=16)
     assert set(problems) == set(DAMAGED)
     assert all(f"{name}.off: " in problems[name] for name in DAMAGED)
     for name, word in dict(point="one point", line="no area", no_face="no face").items():
@@ -131,29 +140,28 @@ def pictures_of(source, views=range(1, 13)):
 
 def test_views_1_and_7_of_mvcnn_are_taken_as_they_are(tmp_path):
     source = pictures_of(tmp_path / "raw")
-    assert not modelnet40.prepare(source, tmp_path / "out", size=99, jobs=1)
+    assert not prepare(source, tmp_path / "out", size=99)
     for modality, view in (("front", 1), ("rear", 7)):
         original = source / "sofa" / "test" / f"sofa_test.obj.shaded_v{view:03d}.png"
         assert (tmp_path / "out" / modality / "sofa_test.png").read_bytes() == original.read_bytes()
     (source / "sofa" / "test" / "sofa_test.obj.shaded_v007.png").unlink()
     (source / "sofa" / "train" / "sofa_train.obj.shaded_v001.png").write_bytes(b"")
     with pytest.raises(BadInput, match="nothing is usable; the first: .*v001.png: unreadable"):
-        modelnet40.prepare(source, tmp_path / "other", size=99, jobs=1)
-    problems = modelnet40.prepare(source, tmp_path / "out", size=99, jobs=1)
-    assert not problems  # both had been done before
+        prepare(source, tmp_path / "other", size=99)
+    assert not prepare(source, tmp_path / "out", size=99)  # both had been done before
 
 
 def test_archives_are_taken_whole(raw_modelnet, tmp_path):
     archive = shutil.make_archive(
         str(tmp_path / "ModelNet40"), "zip", raw_modelnet.parent, raw_modelnet.name
     )
-    assert not modelnet40.prepare(tmp_path / "ModelNet40.zip", tmp_path / "out", size=8, jobs=1)
+    assert not prepare(tmp_path / "ModelNet40.zip", tmp_path / "out")
     assert (tmp_path / ".download" / "ModelNet40" / "ModelNet40").is_dir()
     content = bytearray((tmp_path / "ModelNet40.zip").read_bytes())
     content[200:260] = bytes(60)
     (tmp_path / "Damaged.zip").write_bytes(content)
     with pytest.raises(BadInput, match="Damaged.zip: cannot be unpacked"):
-        modelnet40.prepare(tmp_path / "Damaged.zip", tmp_path / "other", size=8, jobs=1)
+        prepare(tmp_path / "Damaged.zip", tmp_path / "other")
     assert archive and not (tmp_path / ".download" / "Damaged").exists()
 
 
@@ -188,24 +196,22 @@ def test_tar_files_cannot_write_or_point_elsewhere(name, kind, target, tmp_path)
 
 
 def test_wrong_sources(raw_modelnet, tmp_path):
-    def prepare(source, **changes):
-        return modelnet40.prepare(source, tmp_path / "out", **{"size": 8, "jobs": 1} | changes)
-
+    output = tmp_path / "out"
     with pytest.raises(BadInput, match="no such file or folder"):
-        prepare(tmp_path / "nowhere")
+        prepare(tmp_path / "nowhere", output)
     (tmp_path / "raw").mkdir()
     with pytest.raises(BadInput, match="holds neither <class>/<train or test>/<object>.off and"):
-        prepare(tmp_path / "raw")
+        prepare(tmp_path / "raw", output)
     shutil.copytree(raw_modelnet, tmp_path / "both")
     pictures_of(tmp_path / "both")
     with pytest.raises(BadInput, match="holds both"):
-        prepare(tmp_path / "both")
-    with pytest.raises(BadInput, match="--size 0: must be > 0"):
-        prepare(raw_modelnet, size=0)
-    with pytest.raises(BadInput, match="--jobs 0: must be > 0"):
-        prepare(raw_modelnet, jobs=0)
+        prepare(tmp_path / "both", output)
+    with pytest.raises(BadInput, match="--size 0: must be at least 1"):
+        prepare(raw_modelnet, output, size=0)
+    with pytest.raises(BadInput, match="--jobs 0: must be at least 1"):
+        prepare(raw_modelnet, output, jobs=0)
     twice = tmp_path / "twice"
     shutil.copytree(raw_modelnet, twice)
     shutil.copy(twice / "lamp" / "test" / "lamp_1000.off", twice / "lamp" / "train")
-    with pytest.raises(BadInput, match="lamp_1000 is in train and in test"):
-        prepare(twice)
+    with pytest.raises(BadInput, match="lamp_1000 is both a training and a test sample"):
+        prepare(twice, output)

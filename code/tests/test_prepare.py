@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from media import problems_of
 from PIL import Image
 
 from dataset._samples import read_split
 from dataset.media import audio, video
 from dataset.modalities import frames
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import avmnist, cremad, demo
 from dataset.prepare._download import check_sha256, fetch
 from utils.errors import BadInput
@@ -31,6 +33,13 @@ SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel
 POINTER = (
     b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 300000\n"
 )
+
+
+def prepare(source, output, split, settings=SETTINGS):
+    """The tree of a raw CREMA-D; what is reported as unusable."""
+    raw = preparation.RawSet(cremad.CODES, split, cremad.raw_clips(source), settings)
+    preparation.prepare(raw, cremad.from_raw, output, 1)
+    return problems_of(output)
 
 
 def some_clips(raw, folder, count=8):
@@ -82,9 +91,7 @@ def test_damaged_media_are_named_and_skipped(raw_demo, tmp_path, capsys):
     flv[6].write_bytes(b"")
     wav[7].unlink()
     split = cremad.random_split(clips, 0, 0.5)
-    problems = cremad.prepare(
-        cremad.raw_clips(tmp_path / "raw"), tmp_path / "out", split, SETTINGS, jobs=1
-    )
+    problems = prepare(tmp_path / "raw", tmp_path / "out", split)
 
     assert set(problems) == set(clips[:8])
     expected = ["pointer", "pointer", "truncated", "truncated|unreadable", "silent", "single frame"]
@@ -114,8 +121,7 @@ def test_preparation_continues_and_repairs(raw_demo, tmp_path, capsys):
     broken.write_bytes(POINTER)
 
     def run(settings):
-        found = cremad.raw_clips(tmp_path / "raw")
-        return cremad.prepare(found, tmp_path / "out", split, settings, jobs=1)
+        return prepare(tmp_path / "raw", tmp_path / "out", split, settings)
 
     assert list(run(SETTINGS)) == [clips[0]]
     kept = tmp_path / "out" / "audio" / f"{clips[1]}.pt"
@@ -140,16 +146,16 @@ def test_only_pointers_end_at_once_with_the_mending_command(raw_demo, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "flag, message",
     [
-        (dict(frames_per_second=0), "--frames_per_second 0: must be > 0"),
-        (dict(mel_bins=0), "--mel_bins 0: must be > 0"),
-        (dict(audio_frames=-1), "--audio_frames -1"),
+        ("--frames_per_second=0", "--frames_per_second 0.0: must be a positive number"),
+        ("--mel_bins=0", "--mel_bins 0: must be at least 1"),
+        ("--audio_frames=-1", "--audio_frames -1: must be at least 1"),
     ],
 )
-def test_bad_settings(raw_demo, tmp_path, change, message):
+def test_bad_settings(raw_demo, tmp_path, flag, message):
     with pytest.raises(BadInput, match=message):
-        cremad.prepare(cremad.raw_clips(raw_demo), tmp_path / "out", {}, SETTINGS | change, jobs=1)
+        cremad.main(["--source", str(raw_demo), "--output", str(tmp_path / "out"), flag])
     assert not (tmp_path / "out").exists()
 
 
@@ -174,10 +180,10 @@ def test_splits():
         assert split == make(clips[::-1], 3) != make(clips, 4)
         train, test = (set(split[name]) for name in ("train", "test"))
         assert not train & test and len(train | test) == len(clips)
-    actors = [{line.split("_")[0] for line in split[name]} for name in ("train", "test")]
+    actors = [{clip.split("_")[0] for clip in split[name]} for name in ("train", "test")]
     assert not actors[0] & actors[1] and len(actors[1]) == 1
-    test = cremad.random_split(clips, 3)["test"]
-    assert [sum(line.endswith(code) for line in test) for code in cremad.CODES] == [12] * 6
+    test = list(cremad.random_split(clips, 3)["test"].values())
+    assert [test.count(code) for code in cremad.CODES] == [12] * 6
 
 
 def published_like(folder, train_counts, test_counts):
@@ -198,7 +204,7 @@ def test_published_split_is_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
     published_like(tmp_path, counts["train"], counts["test"])
     split = cremad.published_split(["1001_DFA_ANG_XX"], tmp_path, tmp_path)
-    assert [len(lines) for lines in split.values()] == [6698, 744]
+    assert [len(labels) for labels in split.values()] == [6698, 744]
     with pytest.raises(BadInput, match="1 clips are in neither train.csv nor test.csv, such as x"):
         cremad.published_split(["x"], tmp_path, tmp_path)
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {"test": "0" * 64})
@@ -330,28 +336,29 @@ def test_recordings_take_turns():
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    "flag, message",
     [
-        (dict(energy_removed=1.0), "--energy_removed 1.0: must be at least 0 and below 1"),
-        (dict(train_size=70000), "--train_size 70000: must be between 10 and 60000"),
-        (dict(source=Path("nowhere")), "--source nowhere: no such folder"),
+        ("--energy_removed=1.0", "--energy_removed 1.0: must be at least 0 and below 1"),
+        ("--train_size=70000", "--train_size 70000: must be between 10 and 60000"),
+        ("--source=nowhere", "--source nowhere: no such file or folder"),
     ],
 )
-def test_avmnist_bad_input(tmp_path, change, message):
+def test_avmnist_bad_input(tmp_path, flag, message):
     with pytest.raises(BadInput, match=message):
-        avmnist.prepare(**{"source": tmp_path, "output": tmp_path / "out", **change})
+        avmnist.main(["--output", str(tmp_path / "out"), flag])
     assert not (tmp_path / "out").exists()
 
 
 def test_damaged_archives_are_refused(tmp_path, real_digits):
     source = tmp_path / "source"
     source.mkdir()
+    command = ["--source", str(source), "--output", str(tmp_path / "out")]
     with pytest.raises(BadInput, match="has no recordings.tar.gz"):
-        avmnist.prepare(source, tmp_path / "out")
+        avmnist.main(command)
     archive = real_digits / "fsdd" / "recordings.tar.gz"
     (source / "recordings.tar.gz").write_bytes(archive.read_bytes()[:100000])
     with pytest.raises(BadInput, match="recordings.tar.gz: (unreadable|SHA-256)"):
-        avmnist.prepare(source, tmp_path / "out")
+        avmnist.main(command)
     name = "t10k-labels-idx1-ubyte"
     (source / f"{name}.gz").write_bytes(gzip.compress(b"other content"))
     (source / "t10k-images-idx3-ubyte.gz").write_bytes(b"no gzip")
@@ -399,7 +406,7 @@ def test_published_split_is_downloaded_from_either_home(server, tmp_path, monkey
     monkeypatch.setattr(cremad, "SPLIT_HOMES", (f"{server}CREMAD/", server))
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
     split = cremad.published_split([], None, tmp_path / "out")
-    assert [len(lines) for lines in split.values()] == [6698, 744]
+    assert [len(labels) for labels in split.values()] == [6698, 744]
 
 
 def test_avmnist_downloads_from_its_homes(server, tmp_path, real_digits, monkeypatch):
@@ -408,8 +415,9 @@ def test_avmnist_downloads_from_its_homes(server, tmp_path, real_digits, monkeyp
     shutil.copy(real_digits / "fsdd" / "recordings.tar.gz", tmp_path / "served")
     monkeypatch.setattr(avmnist, "MNIST_HOMES", (f"{server}gone/", server))
     monkeypatch.setattr(avmnist, "FSDD_HOMES", (f"{server}recordings.tar.gz",))
-    avmnist.prepare(None, tmp_path / "data" / "avmnist", train_size=20, test_size=10)
-    assert len(read_split(tmp_path / "data" / "avmnist" / "train.csv", avmnist.DIGITS)) == 20
+    root = tmp_path / "data" / "avmnist"
+    avmnist.main(["--output", str(root), "--train_size", "20", "--test_size", "10"])
+    assert len(read_split(root / "train.csv", avmnist.DIGITS)) == 20
 
 
 def test_the_script_names_the_choices_and_passes_flags_on(tmp_path):

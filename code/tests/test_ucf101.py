@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from media import problems_of
 
 import train
 from dataset.derived.flow import flow_picture
@@ -14,7 +15,10 @@ from dataset.prepare import ucf101
 from dataset.ucf101 import Dataset
 from utils.errors import BadInput
 
-SETTINGS = dict(frames_per_second=5, video_rate=10)
+
+def prepare(source, output, *flags):
+    rates = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
+    ucf101.main(["--source", str(source), "--output", str(output), *rates, *flags])
 
 
 def test_frames_are_kept_at_the_rate_and_the_flow_is_to_the_next_of_the_video(ucf101_root, raw_ucf):
@@ -53,9 +57,9 @@ def test_missing_and_damaged_videos_are_named(raw_ucf, tmp_path, capsys):
     (source / "UCF-101" / "Archery" / "v_Archery_g01_c01.avi").unlink()
     damaged = source / "UCF-101" / "Archery" / "v_Archery_g05_c01.avi"
     damaged.write_bytes(damaged.read_bytes()[:300])
-    problems = ucf101.prepare(source, tmp_path / "out", 1, SETTINGS, jobs=1)
-    assert set(problems) == {"v_Archery_g01_c01", "v_Archery_g05_c01"}
-    assert "7 of 8 train, 3 of 4 test samples usable" in capsys.readouterr().out
+    prepare(source, tmp_path / "out")
+    assert set(problems_of(tmp_path / "out")) == {"v_Archery_g01_c01", "v_Archery_g05_c01"}
+    assert "7 of 9537 train, 3 of 3783 test samples usable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,7 @@ def test_missing_and_damaged_videos_are_named(raw_ucf, tmp_path, capsys):
         ),
         ("trainlist01.txt", "Chess/a.avi 1\n", "trainlist01.txt line 1: expected"),
         ("testlist01.txt", "Chess/a.avi\n", "testlist01.txt line 1: expected"),
-        ("testlist01.txt", "Archery/v_Archery_g05_c01.avi\n", "both a training and a test video"),
+        ("testlist01.txt", "Archery/v_Archery_g05_c01.avi\n", "both a training and a test sample"),
         ("trainlist01.txt", None, "has no trainlist01.txt in it or below it"),
     ],
 )
@@ -80,16 +84,14 @@ def test_split_files_that_do_not_fit_are_named(file, content, message, raw_ucf, 
     if content is not None:
         (source / "splits" / file).write_text(content)
     with pytest.raises(BadInput, match=message):
-        ucf101.prepare(source, tmp_path / "out", 1, SETTINGS, jobs=1)
+        prepare(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_arguments(raw_ucf, tmp_path):
-    for settings, message in (
-        (SETTINGS | {"video_rate": 0}, "--video_rate 0: must be > 0"),
-        (SETTINGS | {"frames_per_second": -1}, "--frames_per_second -1: must be > 0"),
-    ):
-        with pytest.raises(BadInput, match=message):
-            ucf101.prepare(raw_ucf, tmp_path / "out", 1, settings, jobs=1)
-    with pytest.raises(BadInput, match="no such folder"):
-        ucf101.prepare(tmp_path / "nowhere", tmp_path / "out", 1, SETTINGS, jobs=1)
+    for flag in ("--video_rate", "--frames_per_second"):
+        for value in ("0", "-1"):
+            with pytest.raises(BadInput, match=f"{flag} {value}.*: must be a positive number"):
+                prepare(raw_ucf, tmp_path / "out", f"{flag}={value}")
+    with pytest.raises(BadInput, match="no such file or folder"):
+        prepare(tmp_path / "nowhere", tmp_path / "out")

@@ -1,5 +1,7 @@
 """How the picture moves: dense optical flow from each frame of a clip to the next."""
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
@@ -32,5 +34,5 @@ def derive(pictures: list[np.ndarray]) -> list[np.ndarray]:
     """
     if len(pictures) < 2:
         raise BadInput("flow needs clips of two frames and more")
-    found = [flow_picture(*pair) for pair in zip(pictures, pictures[1:])]
-    return [*found, found[-1]]
+    flow = [flow_picture(before, after) for before, after in pairwise(pictures)]
+    return [*flow, flow[-1]]

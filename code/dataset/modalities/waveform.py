@@ -6,6 +6,7 @@ from torch import Tensor
 
 from dataset import modalities
 from dataset.modalities import check_at_least
+from utils.command import count
 
 
 class Modality(modalities.Modality):
@@ -18,8 +19,10 @@ class Modality(modalities.Modality):
     @staticmethod
     def add_options(parser):
         add = parser.add_argument
-        add("--audio_frames", type=int, default=1024, metavar="T", help="filter bank of T x 10 ms")
-        add("--mel_bins", type=int, default=128, metavar="F", help="filter bank of F mel bands")
+        add(
+            "--audio_frames", type=count, default=1024, metavar="T", help="filter bank of T x 10 ms"
+        )
+        add("--mel_bins", type=count, default=128, metavar="F", help="filter bank of F mel bands")
 
     def __init__(self, folder: Path, train: bool, audio_frames=1024, mel_bins=128):
         super().__init__(folder, train)

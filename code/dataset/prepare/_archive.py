@@ -1,7 +1,5 @@
 """Archives to folders, whatever is in the archive."""
 
-from __future__ import annotations
-
 import tarfile
 import zipfile
 import zlib

@@ -1,7 +1,5 @@
 """Downloads that go on where they were interrupted and are checked before anyone sees them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -16,7 +14,7 @@ from utils.atomic import locked
 from utils.errors import BadInput
 
 
-def fetch(urls: tuple[str, ...], path: Path) -> Path:
+def fetch(urls: list[str], path: Path) -> Path:
     """Downloads the first of `urls` that answers to `path`, unless `path` is there already.
 
     An interrupted download leaves a hidden .part file, and the next call goes on with it where the

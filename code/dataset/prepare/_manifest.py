@@ -1,7 +1,5 @@
 """A prepared tree's list of files and checksums, and whether the tree still agrees with it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +16,12 @@ LEFT_OUT = ("cache", ".download")  # folders that may come and go
 
 def files_of(root: Path) -> list[str]:
     """The files of a tree in order, relative to it; neither hidden ones nor the manifest."""
-    found = []
+    names = []
     for folder, subfolders, files in os.walk(root):
-        subfolders[:] = sorted(s for s in subfolders if s not in LEFT_OUT and s[0] != ".")
+        subfolders[:] = [s for s in subfolders if s not in LEFT_OUT and s[0] != "."]
         relative = Path(folder).relative_to(root)
-        found += [str(relative / name) for name in files if name[0] != "." and name != NAME]
-    return sorted(found)
+        names += [str(relative / name) for name in files if name[0] != "." and name != NAME]
+    return sorted(names)
 
 
 def checksum(path: Path) -> str:
@@ -34,18 +32,28 @@ def checksum(path: Path) -> str:
         return "unreadable"
 
 
-def checksums(root: Path, names: list[str], title: str) -> list[str]:
+def checksums(root: Path, names: list[str], title: str) -> dict[str, str]:
+    """{name: SHA-256} of files of `root`."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         work = pool.map(lambda name: checksum(root / name), names)
-        return list(tqdm(work, total=len(names), desc=title, leave=False, disable=None))
+        return dict(zip(names, tqdm(work, total=len(names), desc=title, leave=False, disable=None)))
+
+
+def read(root: Path) -> dict[str, str]:
+    """{name: SHA-256} of `root`/manifest.sha256."""
+    lines = (root / NAME).read_text(encoding="utf-8").splitlines()
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+
+
+def write_digests(root: Path, digests: dict[str, str]) -> None:
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+    write_text(root / NAME, "".join(lines))
 
 
 def write(root: Path) -> int:
     """Lists every file of `root` in `root`/manifest.sha256. Returns their bytes."""
     names = files_of(root)
-    sums = checksums(root, names, "checksums")
-    text = "".join(f"{found}  {name}\n" for found, name in zip(sums, names))
-    write_text(root / NAME, text)
+    write_digests(root, checksums(root, names, "checksums"))
     return sum((root / name).stat().st_size for name in names)
 
 
@@ -53,26 +61,21 @@ def add(root: Path, folder: str) -> None:
     """Lists the files of `root`/`folder` too, where `root` has a manifest."""
     if not (root / NAME).is_file():
         return
-    lines = (root / NAME).read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if Path(line.split("  ", 1)[1]).parts[0] != folder]
+    kept = {name: digest for name, digest in read(root).items() if Path(name).parts[0] != folder}
     names = [name for name in files_of(root) if Path(name).parts[0] == folder]
-    new = [f"{found}  {name}" for found, name in zip(checksums(root, names, "checksums"), names)]
-    in_order = sorted([*kept, *new], key=lambda line: line.split("  ", 1)[1])
-    write_text(root / NAME, "".join(f"{line}\n" for line in in_order))
+    write_digests(root, kept | checksums(root, names, "checksums"))
 
 
 def check(root: Path) -> None:
     """Compares a tree with its manifest, and says so. Raises BadInput naming what differs."""
     if not (root / NAME).is_file():
         raise BadInput(f"{root}: has no {NAME}; it was not prepared to its end, prepare it again")
-    lines = (root / NAME).read_text(encoding="utf-8").splitlines()
-    expected = {name: found for found, name in (line.split("  ", 1) for line in lines)}
-    present = set(files_of(root))
+    expected, present = read(root), set(files_of(root))
     problems = [f"{name}: missing" for name in expected if name not in present]
     problems += [f"{name}: not of this set" for name in sorted(present - expected.keys())]
     names = [name for name in expected if name in present]
-    for name, found in zip(names, checksums(root, names, "checking")):
-        if found != expected[name]:
+    for name, digest in checksums(root, names, "checking").items():
+        if digest != expected[name]:
             problems.append(f"{name}: changed since it was prepared")
     if problems:
         shown = "".join(f"\n  {problem}" for problem in problems[:20])

@@ -1,7 +1,5 @@
 """What the preparations of dataset/prepare/ share: flags, processes, the report, the check."""
 
-from __future__ import annotations
-
 import argparse
 import io
 import json
@@ -16,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -23,46 +22,142 @@ from tqdm import tqdm
 
 from dataset._samples import read_csv
 from dataset.prepare import _manifest as manifest
-from utils.atomic import final_name, replacing, sweep, write_text
-from utils.command import parser_of
+from dataset.prepare._download import fetch
+from utils.atomic import final_name, new_folder, replacing, sweep, write_text
+from utils.command import Parser, count
 from utils.errors import BadInput
 
 SHOWN = 20  # of many problems
+COMMON = """Run inside code/. Interrupted or killed, run the same command again. What cannot be
+used is named at the end and in <output>/report.json."""
 
 
-def command_line(name: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags of every preparation: --output, --check."""
-    parser = parser_of(f"python -m dataset.prepare.{name}", description)
-    parser.add_argument(
-        "--output", type=Path, default=Path("../data") / name, help="where the set goes"
-    )
-    parser.add_argument(
+class RawSet(NamedTuple):
+    """What a preparation has found, for a set whose samples are prepared one by one."""
+
+    classes: list[str]
+    split: dict[str, dict[str, str]]  # {"train" | "test": {sample: class}}
+    files: dict[str, list[Path]]  # {sample: its raw files, none where they are missing}
+    settings: dict  # what the prepared files depend on besides the raw ones
+    expected: dict[str, int] | None = None  # samples the set has, by default those of `split`
+
+
+def command_line(name: str, description: str, source: str = "") -> Parser:
+    """A parser with the flags of every preparation: --output, --check.
+
+    source: help of --source, for a set that has raw files.
+    """
+    parser = Parser(f"python -m dataset.prepare.{name}", f"{description}\n{COMMON}")
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("../data") / name, help="where the set goes")
+    add(
         "--check",
         action="store_true",
         help="only compare --output with its checksums and the expected number of samples",
     )
+    if source:
+        add("--source", type=existing, help=source)
     return parser
 
 
+def existing(text: str) -> Path:
+    """The type of a flag that names a file or folder."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
+    return Path(text)
+
+
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="processes")
+    parser.add_argument("--jobs", type=count, default=os.cpu_count(), metavar="N", help="processes")
 
 
-def parse(parser: argparse.ArgumentParser) -> dict:
-    """The flags; with --check it is done and the command ends."""
-    options = vars(parser.parse_args())
-    if options.pop("check"):
-        check(options["output"])
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """The options; with --check it is done and the command ends."""
+    options = parser.parse_args(argv)
+    if options.check:
+        check(options.output)
         sys.exit(0)
     return options
 
 
-def find(source: Path, name: str) -> Path:
-    """The one file of that name below `source`."""
-    found = sorted(source.rglob(name))
-    if not found:
-        raise BadInput(f"--source {source}: has no {name} in it or below it")
-    return found[0]
+def find(folder: Path, name: str, flag: str = "--source") -> Path:
+    """The file of that name in `folder`, which `flag` named, or below it; the least deep one."""
+    paths = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+    if not paths:
+        raise BadInput(f"{flag} {folder}: has no {name} in it or below it")
+    return paths[0]
+
+
+def find_or_fetch(
+    name: str, urls: list[str], downloads: Path, folder: Path | None, flag: str = "--source"
+) -> Path:
+    """The file of that name below `folder`, if `flag` named one, else downloaded."""
+    return find(folder, name, flag) if folder else fetch(urls, downloads / name)
+
+
+@contextmanager
+def new_tree(output: Path) -> Iterator[Path]:
+    """A folder to prepare a whole set in; `output` appears only when it is complete."""
+    if output.exists():
+        raise BadInput(f"--output {output}: exists already; delete it, or name another")
+    sweep(output.parent, output.name)
+    with new_folder(output) as tree:
+        yield tree
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    find_raw: Callable[[argparse.Namespace], RawSet],
+    from_raw: Callable[[list[Path], str, Path, dict], None],
+    how_to_get: str = "",
+    argv: list[str] | None = None,
+) -> None:
+    """The command of a set whose samples are prepared one by one.
+
+    how_to_get: the error where no --source is given, for a set that is not downloaded. The others:
+    see `prepare`.
+    """
+    add_jobs(parser)
+    options = parse(parser, argv)
+    if how_to_get and options.source is None:
+        raise BadInput(how_to_get)
+    prepare(find_raw(options), from_raw, options.output, options.jobs)
+
+
+def prepare(
+    raw: RawSet,
+    from_raw: Callable[[list[Path], str, Path, dict], None],
+    output: Path,
+    processes: int,
+) -> None:
+    """Writes a whole tree.
+
+    from_raw(files, sample, output, settings) writes the files of one sample, unless they are there,
+    and raises BadInput where the raw ones are unusable. predict.py calls it too.
+    """
+    if both := raw.split["train"].keys() & raw.split["test"].keys():
+        raise BadInput(f"{min(both)} is both a training and a test sample, of {len(both)} that are")
+    begin(output, raw.settings)
+    jobs = {
+        sample: (from_raw, files, sample, output, raw.settings)
+        for sample, files in raw.files.items()
+    }
+    started = time.monotonic()
+    problems = convert(prepare_sample, jobs, processes, "samples")
+    seconds = time.monotonic() - started
+    samples = [files for files in raw.files.values() if files]
+    size = sum(file.stat().st_size for files in samples for file in files if file.is_file())
+    rate = len(samples) / seconds / processes
+    speed = f"{size / 1e6:.1f} MB read, {seconds:.0f} s, {rate:.2f} samples per second and process"
+    finish(output, raw.classes, raw.split, problems, raw.expected, f", {speed}")
+
+
+def prepare_sample(
+    from_raw: Callable, files: list[Path], sample: str, output: Path, settings: dict
+) -> None:
+    if not files:
+        raise BadInput(f"{sample}: not in the source")
+    from_raw(files, sample, output, settings)
 
 
 def begin(output: Path, settings: dict) -> None:
@@ -99,36 +194,26 @@ def single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
-@contextmanager
-def no_interrupt() -> Iterator[None]:
-    """Ctrl-C is ignored inside, also by the processes that are started there, for good."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def convert(
-    work: Callable, jobs: dict[str, tuple], processes: int, title: str
-) -> tuple[dict[str, str], float]:
+def convert(work: Callable, jobs: dict[str, tuple], processes: int, title: str) -> dict[str, str]:
     """Calls `work(*job)` for every {id: job}; it raises BadInput where a job's files are unusable.
 
-    Returns {id: what is wrong}, in the order of `jobs`, and the seconds it took. Raises BadInput
-    where nothing can be written, or a process dies: what is done stays done.
+    Returns {id: what is wrong}, in the order of `jobs`. Raises BadInput where nothing can be
+    written, or a process dies: what is done stays done.
     """
-    if processes < 1:
-        raise BadInput(f"--jobs {processes}: must be > 0")
-    started, work_on = time.monotonic(), partial(attempt, work)
+    attempt_job = partial(attempt, work)
     bar = {"total": len(jobs), "desc": title, "disable": None}
     try:
         if processes == 1:
-            outcomes = list(tqdm(map(work_on, jobs.values()), **bar))
+            outcomes = list(tqdm(map(attempt_job, jobs.values()), **bar))
         else:
             # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
             pool = ProcessPoolExecutor(processes, get_context("spawn"), single_threaded)
-            with no_interrupt():  # which the workers inherit: Ctrl-C is for the parent
-                results = pool.map(work_on, jobs.values(), chunksize=8)
+            # the workers inherit that Ctrl-C is ignored: it is for the parent
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                results = pool.map(attempt_job, jobs.values(), chunksize=8)
+            finally:
+                signal.signal(signal.SIGINT, before)
             try:
                 outcomes = list(tqdm(results, **bar))
             finally:  # files are complete or not there, so no worker need end its work
@@ -144,7 +229,7 @@ def convert(
     problems = {key: problem for key, problem in zip(jobs, outcomes) if problem}
     if problems and len(problems) == len(jobs):
         raise BadInput(f"nothing is usable; the first: {next(iter(problems.values()))}")
-    return problems, time.monotonic() - started
+    return problems
 
 
 def save_tensor(tensor: torch.Tensor, path: Path) -> None:
@@ -158,25 +243,25 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
 def finish(
     output: Path,
     classes: list[str],
-    split: dict[str, list[str]],
+    split: dict[str, dict[str, str]],
     problems: dict[str, str] | None = None,
     expected: dict[str, int] | None = None,
     speed: str = "",
 ) -> None:
     """Writes what makes the tree complete: split files, stat.csv, report.json, checksums.
 
-    split: {"train" | "test": lines `id,class`}; problems: {id: what is wrong}, listed ids without
-    usable files; expected: samples per split that the set has, by default the lines.
+    split, expected: as in `RawSet`; problems: {id: what is wrong} of listed samples without usable
+    files.
     """
     clear(output)  # again: a process may take a while to die
-    problems, expected = problems or {}, expected or {n: len(own) for n, own in split.items()}
-    for name, lines in split.items():
-        write_text(output / f"{name}.csv", "".join(f"{line}\n" for line in lines))
+    problems = problems or {}
+    expected = expected or {part: len(labels) for part, labels in split.items()}
+    for part, labels in split.items():
+        lines = [f"{sample},{label}\n" for sample, label in labels.items()]
+        write_text(output / f"{part}.csv", "".join(lines))
     # with a byte-order mark, as in the published file
     write_text(output / "stat.csv", "\ufeff" + "".join(f"{name}\n" for name in classes))
-    usable = {
-        name: sum(line.split(",")[0] not in problems for line in own) for name, own in split.items()
-    }
+    usable = {part: len(labels.keys() - problems.keys()) for part, labels in split.items()}
     report = {"usable": usable, "expected": expected, "problems": problems}
     write_text(output / "report.json", json.dumps(report, indent=1))
     written = manifest.write(output)
@@ -184,15 +269,8 @@ def finish(
         print(f"skipped  {problem}")
     if len(problems) > SHOWN:
         print(f"skipped  {len(problems) - SHOWN} more, named in {output / 'report.json'}")
-    counts = ", ".join(f"{usable[name]} of {expected[name]} {name}" for name in split)
+    counts = ", ".join(f"{usable[part]} of {expected[part]} {part}" for part in split)
     print(f"{final_name(output)}: {counts} samples usable; {written / 1e6:.1f} MB written{speed}")
-
-
-def speed_of(files: list[Path], samples: int, seconds: float, processes: int) -> str:
-    """How fast a conversion was, as text for `finish`. files: what was read."""
-    read = sum(file.stat().st_size for file in files if file.is_file())
-    rate = samples / seconds / processes
-    return f", {read / 1e6:.1f} MB read, {seconds:.0f} s, {rate:.2f} samples per second and process"
 
 
 def check(root: Path) -> None:
@@ -204,12 +282,12 @@ def check(root: Path) -> None:
     manifest.check(root)
     report = json.loads((root / "report.json").read_text(encoding="utf-8"))
     lacking = []
-    for name, expected in report["expected"].items():
-        listed = [row[0] for row in read_csv(root / f"{name}.csv")]
-        usable = sum(sample not in report["problems"] for sample in listed)
-        print(f"{root}: {usable} of {expected} {name} samples")
+    for part, expected in report["expected"].items():
+        samples = [row[0] for row in read_csv(root / f"{part}.csv")]
+        usable = sum(sample not in report["problems"] for sample in samples)
+        print(f"{root}: {usable} of {expected} {part} samples")
         if usable != expected:
-            lacking.append(f"{usable} of {expected} {name} samples")
+            lacking.append(f"{usable} of {expected} {part} samples")
     if lacking:
-        named = "".join(f"\n  {problem}" for problem in list(report["problems"].values())[:SHOWN])
-        raise BadInput(f"{root}: {', '.join(lacking)}; mend the raw files and prepare again{named}")
+        shown = "".join(f"\n  {problem}" for problem in list(report["problems"].values())[:SHOWN])
+        raise BadInput(f"{root}: {', '.join(lacking)}; mend the raw files and prepare again{shown}")

@@ -2,11 +2,10 @@
 
     python -m dataset.prepare.avmnist                       downloads both (about 27 MB)
     python -m dataset.prepare.avmnist --source DIR          takes the archives that lie below DIR
-    python -m dataset.prepare.avmnist --check               compares the tree with its checksums
 
-Run inside code/. Splits are disjoint in both sources: training pictures come from MNIST's training
-part, test pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al.
-2018 (CentralNet) the pictures lose their leading principal components, so that neither modality is
+Splits are disjoint in both sources: training pictures come from MNIST's training part, test
+pictures from its test part; recordings are split by `--split`. As in Vielzeuf et al. 2018
+(CentralNet) the pictures lose their leading principal components, so that neither modality is
 trivial.
 
 The default holds out the speakers theo and yweweler, so that sound does not generalise easily. The
@@ -14,8 +13,7 @@ easy variant of the same digits, which every method solves:
     --split index --output ../data/avmnist-easy
 """
 
-from __future__ import annotations
-
+import argparse
 import gzip
 import io
 import json
@@ -33,9 +31,10 @@ from tqdm import tqdm
 
 from dataset.media.audio import filter_bank
 from dataset.prepare import _preparation as preparation
-from dataset.prepare._download import check_sha256, fetch
-from utils.atomic import new_folder, sweep, write_text
-from utils.errors import BadInput, run
+from dataset.prepare._download import check_sha256
+from utils.atomic import write_text
+from utils.command import natural, number, share
+from utils.errors import BadInput, run_command
 
 MNIST_HOMES = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -47,9 +46,9 @@ MNIST_SHA256 = {  # of the decompressed files
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-FSDD_HOMES = (
+FSDD_HOMES = [
     "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz",
-)
+]
 FSDD_SHA256 = "45a9b976ba3397a2fd5c70a9f2e43c34f442a3a6be47392ecfc41174b678f37e"  # see recordings()
 HELD_OUT_SPEAKERS = ("theo", "yweweler")
 MNIST_SIZES = {"train": 60000, "test": 10000}
@@ -58,17 +57,16 @@ AUDIO_FRAMES, MEL_BINS = 48, 32  # 0.48 s: half of the recordings are shorter, t
 
 
 def mnist(split: str, source: Path | None, downloads: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures (N, 28, 28) uint8 and digits (N,) of "train" or "test"; content checked."""
+    """Pictures (N, 28, 28) uint8 and digits (N,) of "train" or "test"; content checked.
+
+    source: folder with MNIST's four archives, None to download them.
+    """
     part = {"train": "train", "test": "t10k"}[split]
     arrays = []
     for kind, header_bytes in (("images-idx3", 16), ("labels-idx1", 8)):
         name = f"{part}-{kind}-ubyte"
-        urls = tuple(f"{home}{name}.gz" for home in MNIST_HOMES)
-        path = (
-            preparation.find(source, f"{name}.gz")
-            if source
-            else fetch(urls, downloads / f"{name}.gz")
-        )
+        urls = [f"{home}{name}.gz" for home in MNIST_HOMES]
+        path = preparation.find_or_fetch(f"{name}.gz", urls, downloads, source)
         try:
             content = gzip.decompress(path.read_bytes())
         except (OSError, EOFError, zlib.error) as error:
@@ -81,8 +79,7 @@ def mnist(split: str, source: Path | None, downloads: Path) -> tuple[np.ndarray,
 
 def recordings(source: Path | None, downloads: Path) -> dict[str, bytes]:
     """{"3_theo_17": WAV file}, 3,000 of them; SHA-256 over sorted names and contents checked."""
-    archive = "recordings.tar.gz"
-    path = preparation.find(source, archive) if source else fetch(FSDD_HOMES, downloads / archive)
+    path = preparation.find_or_fetch("recordings.tar.gz", FSDD_HOMES, downloads, source)
     try:
         with tarfile.open(path) as tar:  # read in memory: nothing is unpacked, no path can escape
             files = {
@@ -125,105 +122,92 @@ class Weaken:
         return (127.5 + 127.5 * remainder).round().byte().numpy().reshape(pictures.shape)
 
 
-def pair(digits: np.ndarray, names: list[str], size: int, rng) -> list[tuple[int, str]]:
+def pair(
+    digits: np.ndarray, recordings: list[str], size: int, rng: np.random.Generator
+) -> list[tuple[int, str]]:
     """`size` pairs (index of the picture, name of the recording) of the same digit.
 
     Pictures are drawn without repetition; the recordings of a digit take turns in random order.
     """
-    chosen = rng.permutation(len(digits))[:size]
-    turns: dict[int, list[str]] = {digit: [] for digit in range(10)}
+    waiting: dict[int, list[str]] = {digit: [] for digit in range(10)}
     pairs = []
-    for index in chosen:
+    for index in rng.permutation(len(digits))[:size]:
         digit = int(digits[index])
-        if not turns[digit]:
-            own = [name for name in names if name.startswith(f"{digit}_")]
-            turns[digit] = [own[i] for i in rng.permutation(len(own))]
-        pairs.append((int(index), turns[digit].pop()))
+        if not waiting[digit]:
+            of_digit = [name for name in recordings if name.startswith(f"{digit}_")]
+            waiting[digit] = [of_digit[i] for i in rng.permutation(len(of_digit))]
+        pairs.append((int(index), waiting[digit].pop()))
     return pairs
 
 
-def check_request(source: Path | None, output: Path, sizes: dict[str, int]) -> None:
-    """Raises BadInput for folders or numbers of samples that cannot be, before any work.
-
-    Clears away what a killed preparation of `output` left.
-    """
-    if output.exists():
-        raise BadInput(f"--output {output}: exists already; delete it, or name another")
-    if source is not None and not source.is_dir():
-        raise BadInput(f"--source {source}: no such folder")
-    for part, size in sizes.items():
-        if not 10 <= size <= MNIST_SIZES[part]:
-            raise BadInput(f"--{part}_size {size}: must be between 10 and {MNIST_SIZES[part]}")
-    sweep(output.parent, output.name)
+def add_sizes(parser: argparse.ArgumentParser, train: int, test: int) -> None:
+    """--train_size and --test_size, of a set made of MNIST, with these defaults."""
+    for part, default in (("train", train), ("test", test)):
+        most = MNIST_SIZES[part]
+        size = number(int, f"between 10 and {most}", lambda n, most=most: 10 <= n <= most)
+        text = f"samples, at most {most}"
+        parser.add_argument(f"--{part}_size", type=size, default=default, metavar="N", help=text)
 
 
-def prepare(
-    source: Path | None,
-    output: Path,
-    split: str = "speaker",
-    energy_removed: float = 0.92,
-    train_size: int = 2000,
-    test_size: int = 2000,
-    seed: int = 0,
-) -> None:
-    """Writes the tree; `output` appears only when it is complete."""
-    sizes = {"train": train_size, "test": test_size}
-    check_request(source, output, sizes)
-    if not 0 <= energy_removed < 1:
-        raise BadInput(f"--energy_removed {energy_removed}: must be at least 0 and below 1")
-    downloads = output.parent / ".download"
-    sounds = recordings(source, downloads)
+def sizes_of(options: argparse.Namespace) -> dict[str, int]:
+    return {"train": options.train_size, "test": options.test_size}
+
+
+def prepare(options: argparse.Namespace, tree: Path) -> None:
+    """Fills the folder `tree`."""
+    downloads = options.output.parent / ".download"
+    sounds = recordings(options.source, downloads)
 
     @cache
     def bank(name: str) -> torch.Tensor:
         waveform, sample_rate_hz = soundfile.read(io.BytesIO(sounds[name]), dtype="float32")
         return filter_bank(waveform, sample_rate_hz, MEL_BINS, AUDIO_FRAMES)
 
-    rng, split_lines = np.random.default_rng(seed), {}
-    with new_folder(output) as scratch:
-        (scratch / "audio").mkdir()
-        (scratch / "visual").mkdir()
-        for part, size in sizes.items():
-            pictures, digits = mnist(part, source, downloads)
-            if part == "train":
-                weaken = Weaken(pictures, energy_removed)
-            names = [n for n in sorted(sounds) if is_test_recording(n, split) == (part == "test")]
-            lines = []
-            pairs = pair(digits, names, size, rng)
-            weakened = weaken(pictures[[index for index, _ in pairs]])
-            for number, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
-                sample = f"{part}_{number:05d}"
-                torch.save(bank(name), scratch / "audio" / f"{sample}.pt")
-                Image.fromarray(weakened[number]).save(scratch / "visual" / f"{sample}.png")
-                lines.append((sample, digits[index], index, name))
-            split_lines[part] = [f"{sample},{digit}" for sample, digit, _, _ in lines]
-            origins = [f"{sample},{index},{name}" for sample, _, index, name in lines]
-            write_text(scratch / f"{part}_origin.csv", "\n".join(origins) + "\n")
-        settings = dict(split=split, energy_removed=energy_removed, seed=seed)
-        write_text(scratch / "settings.json", json.dumps(settings))
-        preparation.finish(scratch, DIGITS, split_lines)
+    (tree / "audio").mkdir()
+    (tree / "visual").mkdir()
+    rng, split = np.random.default_rng(options.seed), {}
+    sizes = sizes_of(options)
+    parts = {part: mnist(part, options.source, downloads) for part in sizes}
+    weaken = Weaken(parts["train"][0], options.energy_removed)
+    for part, (pictures, digits) in parts.items():
+        in_part = [
+            name
+            for name in sorted(sounds)
+            if is_test_recording(name, options.split) == (part == "test")
+        ]
+        pairs = pair(digits, in_part, sizes[part], rng)
+        weakened = weaken(pictures[[index for index, _ in pairs]])
+        split[part], origins = {}, []
+        for i, (index, name) in enumerate(tqdm(pairs, desc=part, disable=None)):
+            sample = f"{part}_{i:05d}"
+            torch.save(bank(name), tree / "audio" / f"{sample}.pt")
+            Image.fromarray(weakened[i]).save(tree / "visual" / f"{sample}.png")
+            split[part][sample] = str(digits[index])
+            origins.append(f"{sample},{index},{name}\n")
+        write_text(tree / f"{part}_origin.csv", "".join(origins))
+    settings = {flag: vars(options)[flag] for flag in ("split", "energy_removed", "seed")}
+    write_text(tree / "settings.json", json.dumps(settings))
+    preparation.finish(tree, DIGITS, split)
 
 
-def main() -> None:
-    parser = preparation.command_line("avmnist", __doc__)
-    parser.add_argument(
-        "--source", type=Path, help="folder with the archives, instead of a download"
-    )
-    parser.add_argument(
-        "--split", choices=("speaker", "index"), default="speaker", help="how recordings are split"
-    )
-    parser.add_argument(
+def main(argv: list[str] | None = None) -> None:
+    source = "folder with the archives, instead of a download"
+    parser = preparation.command_line("avmnist", __doc__, source)
+    add = parser.add_argument
+    add("--split", choices=("speaker", "index"), default="speaker", help="of the recordings")
+    add(
         "--energy_removed",
-        type=float,
+        type=share,
         default=0.92,
         metavar="SHARE",
         help="share of the pictures' variance removed, leading components first; 0 to below 1",
     )
-    parser.add_argument("--train_size", type=int, default=2000, metavar="N", help="at most 60000")
-    parser.add_argument("--test_size", type=int, default=2000, metavar="N", help="at most 10000")
-    parser.add_argument("--seed", type=int, default=0, help="of the pairing")
-    prepare(**preparation.parse(parser))
+    add_sizes(parser, 2000, 2000)
+    add("--seed", type=natural, default=0, help="of the pairing")
+    options = preparation.parse(parser, argv)
+    with preparation.new_tree(options.output) as tree:
+        prepare(options, tree)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -3,16 +3,14 @@
     python -m dataset.prepare.cgmnist                    downloads MNIST (12 MB) and colours it
     python -m dataset.prepare.cgmnist --source DIR       takes MNIST's archives that lie below DIR
     python -m dataset.prepare.cgmnist --npy FILE.npy     takes the coloured MNIST of Kim et al. 2019
-    python -m dataset.prepare.cgmnist --check            compares the tree with its checksums
 
-Run inside code/. Both pictures show the same digit. In training a digit has its class's colour,
-with Gaussian jitter of the variance `--variance` per channel; in testing the colour of a class
-drawn at random, with the same jitter, so that it tells nothing. Small variances make colour the
-easier way: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050.
+Both pictures show the same digit. In training a digit has its class's colour, with Gaussian jitter
+of the variance `--variance` per channel; in testing the colour of a class drawn at random, with the
+same jitter, so that it says nothing about the digit. With a small variance colour is the easier cue
+in training: 0.030 is what PMR uses, in the middle of Kim et al.'s 0.020 to 0.050.
 """
 
-from __future__ import annotations
-
+import argparse
 import io
 import json
 import pickle
@@ -23,9 +21,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.prepare import _preparation as preparation
-from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, check_request, mnist
-from utils.atomic import new_folder, write_text
-from utils.errors import BadInput, run
+from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, add_sizes, mnist, sizes_of
+from utils.atomic import write_text
+from utils.command import natural, number
+from utils.errors import BadInput, run_command
 
 # Mean colour of digits 0 to 9, red-green-blue: ten that are easily told apart (crimson, teal,
 # lemon, blue, orange, violet, cyan, pink, lime, maroon). Kim et al.'s are in their files only.
@@ -89,8 +88,7 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     keys, shapes or values.
     """
     try:
-        content = path.read_bytes()
-        file = io.BytesIO(content)
+        file = io.BytesIO(path.read_bytes())
         version = np.lib.format.read_magic(file)
         read_header = {
             (1, 0): np.lib.format.read_array_header_1_0,
@@ -99,101 +97,74 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         shape, _, dtype = read_header(file)
         if shape != () or not dtype.hasobject:
             raise BadInput(f"--npy {path}: an array {shape} of {dtype}, not a dictionary of arrays")
-        found = ArraysOnly(file, encoding="latin1").load()
-        found = found.item() if isinstance(found, np.ndarray) else found
-        found = {str(key): np.asarray(value) for key, value in dict(found).items()}
+        content = ArraysOnly(file, encoding="latin1").load()
+        content = content.item() if isinstance(content, np.ndarray) else content
+        arrays = {str(key): np.asarray(value) for key, value in dict(content).items()}
+    except BadInput:
+        raise
     except (OSError, KeyError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        if isinstance(error, BadInput):
-            raise
         raise BadInput(f"--npy {path}: unreadable ({error})") from error
     parts = {}
     for part in MNIST_SIZES:
-        keys = f"{part}_image", f"{part}_label"
-        if missing := [key for key in keys if key not in found]:
-            raise BadInput(f"--npy {path}: has no {', '.join(missing)}, but {sorted(found)}")
-        pictures, digits = (found[key] for key in keys)
+        image, label = f"{part}_image", f"{part}_label"
+        if missing := [key for key in (image, label) if key not in arrays]:
+            raise BadInput(f"--npy {path}: has no {', '.join(missing)}, but {sorted(arrays)}")
+        pictures, digits = arrays[image], arrays[label]
         if pictures.ndim != 4 or pictures.shape[1:] != (28, 28, 3):
-            raise BadInput(f"--npy {path}: {keys[0]} is {pictures.shape}, not (N, 28, 28, 3)")
+            raise BadInput(f"--npy {path}: {image} is {pictures.shape}, not (N, 28, 28, 3)")
         if digits.shape != pictures.shape[:1] or not np.isin(digits, range(10)).all():
-            raise BadInput(f"--npy {path}: {keys[1]} must hold a digit for each of {keys[0]}")
+            raise BadInput(f"--npy {path}: {label} must hold a digit for each of {image}")
         if pictures.min() < 0 or pictures.max() > 255:
-            raise BadInput(f"--npy {path}: {keys[0]} must lie in 0 to 255")
+            raise BadInput(f"--npy {path}: {image} must lie in 0 to 255")
         parts[part] = pictures.astype(np.uint8), digits.astype(int)
     return parts
 
 
-def build(
-    source: Path | None,
-    downloads: Path,
-    npy: Path | None,
-    variance: float,
-    seed: int,
-    sizes: dict[str, int],
-) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """{part: (grey, coloured, digits)}, the first pictures of MNIST's parts in its order.
+def prepare(options: argparse.Namespace, tree: Path) -> None:
+    """Fills the folder `tree` with the first pictures of MNIST's parts, in its order.
 
-    npy: coloured pictures of the same index from here, if their digits agree; else coloured anew.
+    With --npy the coloured picture of the same index is taken from there, if the digits agree.
     """
-    rng, parts = np.random.default_rng(seed), {}
-    published = read_npy(npy) if npy else {}
-    for part, size in sizes.items():
-        grey, digits = (array[:size] for array in mnist(part, source, downloads))
-        if npy:
-            coloured, theirs = (array[:size] for array in published[part])
-            if len(theirs) < size or (theirs != digits).any():
+    downloads = options.output.parent / ".download"
+    for modality in ("grey", "colour"):
+        (tree / modality).mkdir()
+    rng, split = np.random.default_rng(options.seed), {}
+    published = read_npy(options.npy) if options.npy else {}
+    for part, size in sizes_of(options).items():
+        grey, digits = (array[:size] for array in mnist(part, options.source, downloads))
+        if options.npy:
+            coloured, labels = (array[:size] for array in published[part])
+            if len(labels) < size or (labels != digits).any():
                 raise BadInput(
-                    f"--npy {npy}: {part}_label differs from MNIST's, so grey and coloured "
+                    f"--npy {options.npy}: {part}_label differs from MNIST's, so grey and coloured "
                     "pictures of one index would show different digits"
                 )
         else:
-            coloured = colour_pictures(grey, digits, variance, part == "train", rng)
-        parts[part] = grey, coloured, digits
-    return parts
+            coloured = colour_pictures(grey, digits, options.variance, part == "train", rng)
+        split[part] = {f"{part}_{i:05d}": str(digit) for i, digit in enumerate(digits)}
+        for i, sample in enumerate(tqdm(split[part], desc=part, disable=None)):
+            Image.fromarray(grey[i]).save(tree / "grey" / f"{sample}.png")
+            Image.fromarray(coloured[i]).save(tree / "colour" / f"{sample}.png")
+    settings = {"npy": None, "variance": options.variance, "seed": options.seed}
+    if options.npy:
+        settings |= {"npy": options.npy.name, "variance": None}
+    write_text(tree / "settings.json", json.dumps(settings))
+    preparation.finish(tree, DIGITS, split)
 
 
-def prepare(
-    source: Path | None,
-    output: Path,
-    npy: Path | None = None,
-    variance: float = 0.03,
-    train_size: int = MNIST_SIZES["train"],
-    test_size: int = MNIST_SIZES["test"],
-    seed: int = 0,
-) -> None:
-    """Writes the tree; `output` appears only when it is complete."""
-    sizes = {"train": train_size, "test": test_size}
-    check_request(source, output, sizes)
-    if not 0 <= variance <= 1:
-        raise BadInput(f"--variance {variance}: must be between 0 and 1")
-    downloads = output.parent / ".download"
-    split, parts = {}, build(source, downloads, npy, variance, seed, sizes)
-
-    with new_folder(output) as scratch:
-        for modality in ("grey", "colour"):
-            (scratch / modality).mkdir()
-        for part, (grey, coloured, digits) in parts.items():
-            names = [f"{part}_{number:05d}" for number in range(len(digits))]
-            for i, name in enumerate(tqdm(names, desc=part, disable=None)):
-                Image.fromarray(grey[i]).save(scratch / "grey" / f"{name}.png")
-                Image.fromarray(coloured[i]).save(scratch / "colour" / f"{name}.png")
-            split[part] = [f"{name},{digit}" for name, digit in zip(names, digits)]
-        settings = dict(npy=npy and npy.name, variance=None if npy else variance, seed=seed)
-        write_text(scratch / "settings.json", json.dumps(settings))
-        preparation.finish(scratch, DIGITS, split)
-
-
-def main() -> None:
-    parser = preparation.command_line("cgmnist", __doc__)
-    parser.add_argument("--source", type=Path, help="folder with MNIST's four archives")
-    parser.add_argument("--npy", type=Path, help="mnist_10color_jitter_var_0.030.npy or the like")
-    parser.add_argument(
-        "--variance", type=float, default=0.03, help="of the jitter of each channel, 0 to 1"
-    )
-    parser.add_argument("--train_size", type=int, default=60000, metavar="N", help="the first N")
-    parser.add_argument("--test_size", type=int, default=10000, metavar="N", help="the first N")
-    parser.add_argument("--seed", type=int, default=0, help="of the colours")
-    prepare(**preparation.parse(parser))
+def main(argv: list[str] | None = None) -> None:
+    parser = preparation.command_line("cgmnist", __doc__, "folder with MNIST's four archives")
+    add = parser.add_argument
+    add("--npy", type=Path, help="mnist_10color_jitter_var_0.030.npy or the like")
+    variance = number(float, "between 0 and 1", lambda x: 0 <= x <= 1)
+    help_text = "of the jitter of each channel, 0 to 1"
+    add("--variance", type=variance, default=0.03, help=help_text)
+    add_sizes(parser, MNIST_SIZES["train"], MNIST_SIZES["test"])
+    add("--seed", type=natural, default=0, help="of the colours")
+    options = preparation.parse(parser, argv)
+    with preparation.new_tree(options.output) as tree:
+        prepare(options, tree)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -1,7 +1,6 @@
 """The demo set: generated clips in the raw format of CREMA-D, prepared by its own code.
 
     python -m dataset.prepare.demo            train.py does this by itself where the set is missing
-    python -m dataset.prepare.demo --check    compares the tree with its checksums
 
 A drawn face speaks with one of six expressions. The expression is always in the picture, but small
 and at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody,
@@ -9,8 +8,6 @@ which is learnt in a few steps, but in a share of the clips it is another expres
 ends at that ceiling, and a network that only listens never finds the face. That imbalance is what
 MMPareto is about.
 """
-
-from __future__ import annotations
 
 import os
 import shutil
@@ -22,17 +19,17 @@ import soundfile
 
 from dataset.prepare import _preparation as preparation
 from dataset.prepare import cremad
-from utils.atomic import new_folder, sweep
-from utils.errors import BadInput, run
+from utils.command import natural
+from utils.errors import BadInput, run_command
 
 from_raw = cremad.from_raw  # the demo set is prepared as CREMA-D is
-ACTORS, SENTENCES = (
-    12,
-    ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"],
-)
+ACTORS = 12
+SENTENCES = ["DFA", "IEO", "IOM", "ITH", "ITS", "IWL", "IWW", "MTI", "TAI", "TIE", "TSI", "WSI"]
 SIZE_PIXELS, FRAMES_PER_SECOND, SECONDS, SAMPLE_RATE_HZ = 64, 10, 1.2, 16000
 MISLEADING_VOICES = 0.3  # share of clips whose voice has another expression's melody
-TEST_FRACTION = 0.25
+TEST_SHARE = 0.25
+# 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
+SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel_bins": 32}
 FLV1_TAG = 2  # how the FLV container names Sorenson H.263
 
 # mouth curvature (+ smiles), mouth opening, slant (+ angry) and height of the brows, eye size
@@ -62,39 +59,38 @@ def face(expression: str, rng: np.random.Generator) -> list[np.ndarray]:
     centre = size * (0.5 + rng.uniform(-0.12, 0.12, 2))
     radius, tilt = size * rng.uniform(0.27, 0.38), rng.uniform(-0.3, 0.3)
     skin, ink = rng.uniform(90, 230, 3), rng.uniform(0, 60, 3)
-    background = cv2.resize(
-        rng.uniform(0, 255, (5, 5, 3)), (size, size), interpolation=cv2.INTER_CUBIC
-    )
+    patches = rng.uniform(0, 255, (5, 5, 3))
+    background = cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)
     turn = np.array([[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]])
     drift = rng.normal(0, 0.3, 2)
 
-    def place(points, step):
+    # these three draw on the loop's `frame`, where the face is at its `step`
+    def place(points):
         moved = np.asarray(points, float) @ turn.T * radius + centre + drift * step
         return np.round(moved * 16).astype(np.int32)  # cv2 takes 1/16 pixels with shift=4
 
-    def line(frame, points, step, width):
-        cv2.polylines(
-            frame, [place(points, step)], False, ink.tolist(), width, cv2.LINE_AA, shift=4
-        )
+    def line(points, width):
+        points = [place(points)]
+        cv2.polylines(frame, points, False, ink.tolist(), width, cv2.LINE_AA, shift=4)
+
+    def disc(centre, radius, colour):
+        (spot,) = place([centre]).tolist()
+        cv2.circle(frame, spot, int(radius * 16), colour.tolist(), -1, cv2.LINE_AA, shift=4)
 
     frames = []
     for step in range(round(SECONDS * FRAMES_PER_SECOND)):
         frame = background.clip(0, 255).astype(np.uint8)
-        middle = tuple(place([[0, 0]], step)[0].tolist())
-        cv2.circle(frame, middle, int(radius * 16), skin.tolist(), -1, cv2.LINE_AA, shift=4)
+        disc([0, 0], radius, skin)
         for side in (-1, 1):
-            spot = tuple(place([[side * 0.38, -0.2]], step)[0].tolist())
-            cv2.circle(
-                frame, spot, int(radius * 1.6 * max(eye, 0.3)), ink.tolist(), -1, cv2.LINE_AA, 4
-            )
+            disc([side * 0.38, -0.2], radius * 0.1 * max(eye, 0.3), ink)
             inner, outer = -0.48 - 0.15 * lift + 0.14 * slant, -0.48 - 0.15 * lift - 0.14 * slant
-            line(frame, [[side * 0.18, inner], [side * 0.58, outer]], step, 2)
+            line([[side * 0.18, inner], [side * 0.58, outer]], 2)
         speaking = 0.12 * (1 + np.sin(step * 2.1)) / 2
         x = np.linspace(-0.4, 0.4, 9)
         lip = 0.45 + 0.25 * curve * (0.5 - (x / 0.4) ** 2)
         gap = (0.35 * max(opening, 0) + speaking) * (1 - (x / 0.4) ** 2)
-        line(frame, np.stack([x, lip - gap / 2], 1), step, 1)
-        line(frame, np.stack([x, lip + gap / 2], 1), step, 1)
+        line(np.stack([x, lip - gap / 2], 1), 1)
+        line(np.stack([x, lip + gap / 2], 1), 1)
         frames.append(np.clip(frame + rng.normal(0, 12, frame.shape), 0, 255).astype(np.uint8))
     return frames
 
@@ -104,9 +100,8 @@ def voice(expression: str, rng: np.random.Generator) -> np.ndarray:
     start, end, depth, tremor_hz, overtones = VOICES[expression]
     time = np.arange(round(SECONDS * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     speaker = rng.uniform(0.9, 1.1)
-    pitch_hz = (
-        speaker * np.linspace(start, end, len(time)) * (1 + 0.02 * np.sin(2 * np.pi * 5 * time))
-    )
+    vibrato = 1 + 0.02 * np.sin(2 * np.pi * 5 * time)
+    pitch_hz = speaker * np.linspace(start, end, len(time)) * vibrato
     phase = 2 * np.pi * np.cumsum(pitch_hz) / SAMPLE_RATE_HZ
     tone = sum(overtones ** (k - 1) * np.sin(k * phase) / k for k in range(1, 7))
     tremor = 1 - depth * (0.5 + 0.5 * np.sin(2 * np.pi * tremor_hz * time + rng.uniform(0, 6)))
@@ -118,8 +113,7 @@ def voice(expression: str, rng: np.random.Generator) -> np.ndarray:
 def write_clip(folder: Path, clip: str, seed: int) -> None:
     """The raw files VideoFlash/<clip>.flv and AudioWAV/<clip>.wav."""
     rng = np.random.default_rng([seed, *clip.encode()])
-    expression = clip.split("_")[2]
-    heard = expression
+    expression = heard = cremad.code_of(clip)
     if rng.random() < MISLEADING_VOICES:
         heard = rng.choice([code for code in cremad.CODES if code != expression])
     path = folder / "VideoFlash" / f"{clip}.flv"
@@ -144,20 +138,19 @@ def generate(folder: Path, seed: int, actors: int = ACTORS) -> None:
                 write_clip(folder, f"{actor}_{sentence}_{code}_XX", seed)
 
 
-def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None = None) -> None:
+def prepare(
+    output: Path, seed: int = 0, actors: int = ACTORS, jobs: int = os.cpu_count() or 1
+) -> None:
     """Generates and prepares the set; `output` appears only when it is complete."""
-    if output.exists():
-        raise BadInput(f"--output {output}: exists already; delete it to generate the set again")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    sweep(output.parent, output.name)
-    print(f"generating the demo set: {actors * 72} clips in the raw format of CREMA-D", flush=True)
     try:
-        with new_folder(output) as tree:
+        with preparation.new_tree(output) as tree:
+            print(f"generating {actors * 72} clips in the raw format of CREMA-D", flush=True)
             raw = tree / ".raw"
             generate(raw, seed, actors)
             clips = cremad.raw_clips(raw)
-            split = cremad.random_split(list(clips), seed, TEST_FRACTION)
-            cremad.prepare(clips, tree, split, dict(SETTINGS), jobs or os.cpu_count() or 1)
+            split = cremad.random_split(clips, seed, TEST_SHARE)
+            raw_set = preparation.RawSet(cremad.CODES, split, clips, SETTINGS)
+            preparation.prepare(raw_set, cremad.from_raw, tree, jobs)
             shutil.rmtree(raw)
     except OSError:
         if not output.exists():
@@ -165,15 +158,12 @@ def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None 
         print(f"{output}: another process was first; its set, the same one, is used")
 
 
-# 96 x 32 in place of the 1024 x 128 of CREMA-D, so that a CPU trains on it in minutes
-SETTINGS = {"frames_per_second": 3.0, "audio": "fbank", "audio_frames": 96, "mel_bins": 32}
-
-
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = preparation.command_line("demo", __doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    prepare(**preparation.parse(parser))
+    parser.add_argument("--seed", type=natural, default=0)
+    options = preparation.parse(parser, argv)
+    prepare(options.output, options.seed)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

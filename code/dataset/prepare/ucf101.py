@@ -1,16 +1,12 @@
 """UCF-101 videos and their public split files -> dataset/ucf101.py.
 
     python -m dataset.prepare.ucf101 --source DIR [--split 1]
-    python -m dataset.prepare.ucf101 --check       compares the tree with its checksums
 
-Run inside code/. DIR holds, at any depth, the videos (v_<Class>_g<group>_c<clip>.avi) and the text
-files classInd.txt, trainlist01.txt, testlist01.txt (02, 03 for the other splits). Of every video
-some frames per second are kept, and with each the optical flow to the very next frame of the video.
-Videos that are missing or unreadable are named at the end and in <output>/report.json. It can be
-interrupted, also killed, and run again.
+DIR holds, at any depth, the videos (v_<Class>_g<group>_c<clip>.avi) and the text files
+classInd.txt, trainlist01.txt, testlist01.txt (02, 03 for the other splits). Of every video some
+frames per second are kept, and with each the optical flow to the very next frame of the video.
+Videos that are missing or unreadable are left out.
 """
-
-from __future__ import annotations
 
 import argparse
 from pathlib import Path
@@ -18,9 +14,14 @@ from pathlib import Path
 from dataset.derived.flow import flow_picture
 from dataset.media.video import read_frames, write_frames
 from dataset.prepare import _preparation as preparation
-from utils.errors import BadInput, run
+from utils.command import positive
+from utils.errors import BadInput, run_command
 
-PUBLISHED_COUNTS = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}  # training, test
+PUBLISHED_COUNTS = {  # of each public split
+    1: {"train": 9537, "test": 3783},
+    2: {"train": 9586, "test": 3734},
+    3: {"train": 9624, "test": 3696},
+}
 HOW_TO_GET = (
     "--source: name the folder with the videos of UCF-101 and its split files. This project does "
     "not download them: UCF101.rar (7 GB) and UCF101TrainTestSplits-RecognitionTask.zip are at "
@@ -28,7 +29,8 @@ HOW_TO_GET = (
 )
 
 
-def lines_of(path: Path) -> list[list[str]]:
+def rows_of(path: Path) -> list[list[str]]:
+    """The words of each line that is not empty."""
     text = path.read_text(encoding="utf-8", errors="replace")
     return [line.split() for line in text.splitlines() if line.strip()]
 
@@ -36,7 +38,7 @@ def lines_of(path: Path) -> list[list[str]]:
 def read_classes(source: Path) -> list[str]:
     """The names of classInd.txt in the order of their numbers, from 1 on."""
     path = preparation.find(source, "classInd.txt")
-    rows = lines_of(path)
+    rows = rows_of(path)
     for number, row in enumerate(rows, start=1):
         if len(row) != 2 or row[0] != str(number):
             raise BadInput(f"{path} line {number}: expected '{number} <class>', got {row}")
@@ -45,104 +47,62 @@ def read_classes(source: Path) -> list[str]:
 
 def read_split(source: Path, number: int, classes: list[str]) -> dict[str, dict[str, str]]:
     """{"train" | "test": {video without suffix: class}}; the class is the folder in the list."""
-    split: dict[str, dict[str, str]] = {}
+    split: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     number_of = {name: str(i) for i, name in enumerate(classes, start=1)}
-    for part in ("train", "test"):
+    for part, labels in split.items():
         path = preparation.find(source, f"{part}list{number:02d}.txt")
-        split[part] = {}
-        for line, row in enumerate(lines_of(path), start=1):
-            where = Path(row[0])
-            label, name = where.parent.name, where.stem
+        for line, row in enumerate(rows_of(path), start=1):
+            video = Path(row[0])
+            label = video.parent.name
             if label not in number_of or row[1:] not in ([], [number_of[label]]):
                 raise BadInput(f"{path} line {line}: expected '<class>/<video> [its number]'")
-            split[part][name] = label
-    if both := split["train"].keys() & split["test"].keys():
-        raise BadInput(f"--source {source}: {min(both)} is both a training and a test video")
+            labels[video.stem] = label
     return split
 
 
-def prepare_clip(path: Path | None, name: str, output: Path, settings: dict) -> None:
-    """Frames and flow of one video, unless they are there. Raises BadInput for unusable media."""
-    if path is None:
-        raise BadInput(f"{name}: not in the source")
-    folders = [output / modality / name for modality in ("visual", "flow")]
-    if all(folder.is_dir() for folder in folders):
-        return
-    every = read_frames(path, settings["video_rate"], 2)
-    step = max(1, round(settings["video_rate"] / settings["frames_per_second"]))
-    kept = range(0, len(every) - 1, step)  # the last frame has none after it
-    pictures = [every[i] for i in kept], [flow_picture(every[i], every[i + 1]) for i in kept]
-    for folder, own in zip(folders, pictures):
-        if not folder.is_dir():
-            write_frames(own, folder)
+def find_raw(options: argparse.Namespace) -> preparation.RawSet:
+    classes = read_classes(options.source)
+    split = read_split(options.source, options.split, classes)
+    videos = {path.stem: [path] for path in sorted(options.source.rglob("*.avi"))}
+    if not videos:
+        raise BadInput(f"--source {options.source}: has no video, *.avi, in it or below it")
+    files = {name: videos.get(name, []) for part in split.values() for name in part}
+    settings = dict(frames_per_second=options.frames_per_second, video_rate=options.video_rate)
+    expected = PUBLISHED_COUNTS[options.split]
+    return preparation.RawSet(sorted(classes), split, files, settings, expected)
 
 
 def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None:
-    """For predict.py: a clip of one video."""
+    """Frames and flow of a clip of one video."""
     if len(files) > 1:
         raise BadInput(f"{files[0]}: one video, not {len(files)} files")
-    prepare_clip(files[0], name, output, settings)
+    folders = [output / modality / name for modality in ("visual", "flow")]
+    if all(folder.is_dir() for folder in folders):
+        return
+    frames = read_frames(files[0], settings["video_rate"], 2)
+    step = max(1, round(settings["video_rate"] / settings["frames_per_second"]))
+    kept = range(0, len(frames) - 1, step)  # the last frame has none after it
+    flow = [flow_picture(frames[i], frames[i + 1]) for i in kept]
+    for folder, pictures in zip(folders, ([frames[i] for i in kept], flow)):
+        if not folder.is_dir():
+            write_frames(pictures, folder)
 
 
-def prepare(
-    source: Path,
-    output: Path,
-    split_number: int,
-    settings: dict,
-    jobs: int,
-    expected: dict[str, int] | None = None,
-) -> dict[str, str]:
-    """Writes the whole tree. Returns {video: what is wrong with it}.
-
-    settings: {flag: value} of frames_per_second and video_rate, per second.
-    """
-    if not source.is_dir():
-        raise BadInput(f"--source {source}: no such folder")
-    for flag, value in settings.items():
-        if not value > 0:
-            raise BadInput(f"--{flag} {value}: must be > 0")
-    classes = read_classes(source)
-    split = read_split(source, split_number, classes)
-    videos = {path.stem: path for path in sorted(source.rglob("*.avi"))}
-    if not videos:
-        raise BadInput(f"--source {source}: has no video, *.avi, in it or below it")
-    preparation.begin(output, settings)
-    listed = [name for part in split.values() for name in part]
-    work = {name: (videos.get(name), name, output, settings) for name in listed}
-    problems, seconds = preparation.convert(prepare_clip, work, jobs, "videos")
-    files = [videos[name] for name in listed if name in videos]
-    speed = preparation.speed_of(files, len(files), seconds, jobs)
-    lines = {
-        part: [f"{name},{label}" for name, label in own.items()] for part, own in split.items()
-    }
-    preparation.finish(output, sorted(classes), lines, problems, expected, speed)
-    return problems
-
-
-def main() -> None:
-    parser = preparation.command_line("ucf101", __doc__)
-    parser.add_argument("--source", type=Path, help="folder of the videos and the split files")
-    parser.add_argument(
-        "--split", type=int, choices=(1, 2, 3), default=1, help="of the public ones"
-    )
-    parser.add_argument(
-        "--frames_per_second", type=float, default=1, metavar="RATE", help="kept of a video"
-    )
-    parser.add_argument(
+def main(argv: list[str] | None = None) -> None:
+    source = "folder of the videos and the split files"
+    parser = preparation.command_line("ucf101", __doc__, source)
+    add = parser.add_argument
+    add("--split", type=int, choices=(1, 2, 3), default=1, help="of the public ones")
+    add("--frames_per_second", type=positive, default=1, metavar="RATE", help="kept of a video")
+    add(
         "--video_rate",
-        type=float,
+        type=positive,
         default=25,
         metavar="RATE",
         help="frames per second of the videos: the flow is over 1 / RATE seconds",
     )
-    preparation.add_jobs(parser)
-    options = argparse.Namespace(**preparation.parse(parser))
-    if options.source is None:
-        raise BadInput(HOW_TO_GET)
-    settings = {flag: vars(options)[flag] for flag in ("frames_per_second", "video_rate")}
-    counts = dict(zip(("train", "test"), PUBLISHED_COUNTS[options.split]))
-    prepare(options.source, options.output, options.split, settings, options.jobs, counts)
+    preparation.run(parser, find_raw, from_raw, HOW_TO_GET, argv)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

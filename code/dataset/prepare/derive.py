@@ -1,14 +1,12 @@
 """A further modality of a prepared set, computed from the pictures or frames of another.
 
-python derive.py edge --data_root ../data/cgmnist --source colour
-python derive.py flow --data_root ../data/demo --source visual --jobs 4
-python train.py --dataset folder --data_root ../data/cgmnist --modalities grey,colour,edge
+    python -m dataset.prepare.derive edge --data_root ../data/cgmnist --source colour
+    python -m dataset.prepare.derive flow --data_root ../data/demo --source visual --jobs 4
+    python train.py --dataset folder --data_root ../data/cgmnist --modalities grey,colour,edge
 
-Writes DATA_ROOT/<name>/, one picture or folder of frames for each of the source. Interrupted or
-killed, the same command goes on. What is computed is a file of dataset/derived/.
+Run inside code/. Writes DATA_ROOT/<name>/, a picture or a folder of frames for each of the source.
+Interrupted or killed, the same command goes on. What is computed is a file of dataset/derived/.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 
@@ -21,8 +19,8 @@ from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
 from utils.atomic import new_folder, replacing, sweep
-from utils.command import parser_of
-from utils.errors import BadInput, run
+from utils.command import Parser
+from utils.errors import BadInput, run_command
 
 
 def read(path: Path) -> np.ndarray:
@@ -40,7 +38,7 @@ def write(path: Path, picture: np.ndarray) -> None:
 
 def derive_sample(kind: str, source: Path, target: Path) -> None:
     """One picture, or the folder of a clip's frames. Raises BadInput naming what is wrong."""
-    compute = registry.load("dataset/derived", kind, "derive.py").derive
+    compute = registry.load("dataset/derived", kind, "derive").derive
     is_clip = source.is_dir()
     files = sorted(source.iterdir(), key=lambda f: natural(f.name)) if is_clip else [source]
     try:
@@ -70,7 +68,7 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     sweep(target)
     there = {e.name if e.is_dir() else e.stem for e in target.iterdir()}
     todo = {name: (kind, e, target / name) for e, name in names.items() if name not in there}
-    problems = preparation.convert(derive_sample, todo, jobs, kind)[0] if todo else {}
+    problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
     if problems:
         raise BadInput(f"{len(problems)} of {len(todo)}: {next(iter(problems.values()))}")
     manifest.add(target.parent, target.name)
@@ -78,23 +76,23 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
 
 
 def main(argv=None) -> None:
-    parser = parser_of("derive.py", __doc__)
+    parser = Parser("python -m dataset.prepare.derive", __doc__)
     add = parser.add_argument
     add("kind", help="a file of dataset/derived/: " + ", ".join(registry.names("dataset/derived")))
     add("--data_root", type=Path, required=True, metavar="DIR", help="the prepared set")
     add("--source", required=True, metavar="MODALITY", help="whose pictures or frames are used")
     add("--name", metavar="NAME", help="of the new modality (default: the kind)")
     preparation.add_jobs(parser)
-    args = parser.parse_args(argv)
-    registry.load("dataset/derived", args.kind, "derive.py")
-    source, name = args.data_root / args.source, args.name or args.kind
+    options = parser.parse_args(argv)
+    registry.load("dataset/derived", options.kind, "derive")
+    source, name = options.data_root / options.source, options.name or options.kind
     if not source.is_dir():
-        raise BadInput(f"--source {args.source}: {args.data_root} has no such folder")
-    if Path(name).name != name or name in ("cache", args.source):
+        raise BadInput(f"--source {options.source}: {options.data_root} has no such folder")
+    if Path(name).name != name or name in ("cache", options.source):
         raise BadInput(f"--name {name}: must be a folder name of its own")
-    done = derive(args.kind, source, args.data_root / name, args.jobs)
-    print(f"{args.data_root / name}: {done} samples derived from {args.source}")
+    done = derive(options.kind, source, options.data_root / name, options.jobs)
+    print(f"{options.data_root / name}: {done} samples derived from {options.source}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)
