@@ -18,7 +18,7 @@ from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from dataset.prepare._download import fetch
 from utils import registry
-from utils.atomic import new_folder, replacing, sweep
+from utils.atomic import new_folder, remove_leftovers, replacing
 from utils.errors import BadInput
 
 CODE = Path(__file__).resolve().parents[1]
@@ -168,7 +168,7 @@ def test_sweep_leaves_the_living_alone(tmp_path):
     (tmp_path / ".c.tmp").touch()  # not of ours
     with new_folder(tmp_path / "d") as own, replacing(tmp_path / "e") as file:
         file.write_text("")
-        sweep(tmp_path)
+        remove_leftovers(tmp_path)
         assert own.is_dir() and file.is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".c.tmp", "d", "e"]
 

@@ -52,7 +52,7 @@ def final_name(path: Path) -> str:
     return path.name
 
 
-def sweep(folder: Path, name: str = "*") -> None:
+def remove_leftovers(folder: Path, name: str = "*") -> None:
     """Removes what killed processes left in `folder` of `replacing` and `new_folder`.
 
     name: of the file or folder that was to appear. What a living process writes is left alone.

@@ -54,6 +54,3 @@ def listed(kind: type) -> Callable[[str], list]:
 def whole(text: str) -> str:
     """The type of a flag whose value may hold commas: a sweep does not split it."""
     return text
-
-
-parser_of = Parser

@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from utils.atomic import new_folder, sweep
+from utils.atomic import new_folder, remove_leftovers
 from utils.errors import BadInput
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -25,7 +25,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, folder.name)
+    remove_leftovers(folder.parent, folder.name)
     print(f"unpacking {archive} to {folder}", flush=True)
     damaged = (EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, OSError)
     try:

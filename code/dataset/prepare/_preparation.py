@@ -23,7 +23,7 @@ from tqdm import tqdm
 from dataset._samples import read_csv
 from dataset.prepare import _manifest as manifest
 from dataset.prepare._download import fetch
-from utils.atomic import final_name, new_folder, replacing, sweep, write_text
+from utils.atomic import final_name, new_folder, remove_leftovers, replacing, write_text
 from utils.command import Parser, count
 from utils.errors import BadInput
 
@@ -100,7 +100,7 @@ def new_tree(output: Path) -> Iterator[Path]:
     """A folder to prepare a whole set in; `output` appears only when it is complete."""
     if output.exists():
         raise BadInput(f"--output {output}: exists already; delete it, or name another")
-    sweep(output.parent, output.name)
+    remove_leftovers(output.parent, output.name)
     with new_folder(output) as tree:
         yield tree
 
@@ -177,7 +177,7 @@ def begin(output: Path, settings: dict) -> None:
 def clear(output: Path) -> None:
     """Removes what killed processes left half-written in a tree."""
     for folder in (output, *(f for f in output.iterdir() if f.is_dir())):
-        sweep(folder)
+        remove_leftovers(folder)
 
 
 def attempt(work: Callable, job: tuple) -> str | None:

@@ -18,7 +18,7 @@ from dataset.modalities.image import Modality
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
-from utils.atomic import new_folder, replacing, sweep
+from utils.atomic import new_folder, remove_leftovers, replacing
 from utils.command import Parser
 from utils.errors import BadInput, run_command
 
@@ -65,7 +65,7 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     if other or not entries:
         raise BadInput(f"{other[0] if other else source}: no picture and no folder of frames")
     target.mkdir(exist_ok=True)
-    sweep(target)
+    remove_leftovers(target)
     there = {e.name if e.is_dir() else e.stem for e in target.iterdir()}
     todo = {name: (kind, e, target / name) for e, name in names.items() if name not in there}
     problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
