@@ -85,7 +85,9 @@ def test_held_gates_are_the_mean_of_all_steps_and_cut_the_other_modality_off():
     gates_of_steps = []
     for seed in range(2):
         step(method, model, seed)
-        gates_of_steps.append([{m: g.mean(0) for m, g in x.items()} for x in model.fusion.last_gates])
+        gates_of_steps.append(
+            [{m: g.mean(0) for m, g in x.items()} for x in model.fusion.last_gates]
+        )
     (held,) = is_held(model)
     (other,) = set(MODALITIES) - {held}
     for held_gates, first, second in zip(model.fusion.held_gates, *gates_of_steps, strict=True):

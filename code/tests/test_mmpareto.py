@@ -458,7 +458,9 @@ def test_encoders_get_the_integrated_gradient_and_heads_the_sums(modalities):
     for parameter, gradient in zip(heads, plain):
         torch.testing.assert_close(parameter.grad, gradient)
     m = modalities[0]
-    per_loss = [f"{key}/{m}/{n}" for key in ("weight", "norm", "descent") for n in ("multimodal", m)]
+    per_loss = [
+        f"{key}/{m}/{n}" for key in ("weight", "norm", "descent") for n in ("multimodal", m)
+    ]
     assert list(diagnostics)[:8] == [f"cosine/{m}", f"scale/{m}", *per_loss]
     assert all(value.ndim == 0 for value in diagnostics.values())
 
