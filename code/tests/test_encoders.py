@@ -138,32 +138,19 @@ def test_vit_tiny_cuts_its_input_into_patches(patch, tokens):
         encoder_class("vit_tiny")((1, 48, 32), vit_tiny_patch=5)
 
 
-def test_an_encoder_for_each_modality():
-    chosen = encoder_classes("visual=resnet34,audio=cnn", ["audio", "visual"])
-    assert [c.__module__ for c in chosen.values()] == [
-        "models.encoders.cnn",
-        "models.encoders.resnet34",
-    ]
-    model = MultimodalModel(
-        {"audio": (1, 48, 32), "visual": (2, 3, 32, 32)}, 4, "visual=mobilenet_v3,audio=cnn"
-    )
+def test_each_modality_may_have_an_encoder_of_its_own():
+    shapes = {"audio": (1, 48, 32), "visual": (2, 3, 32, 32)}
+    model = MultimodalModel(shapes, 4, "visual=mobilenet_v3,audio=cnn")
     inputs = {"audio": torch.randn(2, 1, 48, 32), "visual": torch.randn(2, 2, 3, 32, 32)}
     logits, features = model(inputs)
     assert {m: f.shape[1] for m, f in features.items()} == {"audio": 256, "visual": 576}
     assert logits["multimodal"].shape == (2, 4)
 
 
-@pytest.mark.parametrize(
-    "text", ["audio=cnn", "audio=cnn,cnn", "audio=cnn,audio=cnn", "audio=cnn,flow=cnn"]
-)
+@pytest.mark.parametrize("text", ["audio=cnn,cnn", "audio=cnn,audio=cnn", "audio=cnn,flow=cnn"])
 def test_what_is_not_one_encoder_for_each_is_refused(text):
     with pytest.raises(BadInput, match="give one name, or audio=NAME,visual=NAME"):
         encoder_classes(text, ["audio", "visual"])
-
-
-def test_an_unknown_encoder_is_answered_with_the_choices():
-    with pytest.raises(BadInput, match="--encoder resnet19: no file .*choose from cnn, "):
-        encoder_classes("audio=cnn,visual=resnet19", ["audio", "visual"])
 
 
 # Attention over frames
@@ -206,9 +193,7 @@ def test_attention_after_the_stages_gives_what_the_forward_pass_gives():
     assert gated(inputs)[0]["multimodal"].shape == (2, 3)
 
 
-def test_of_a_run_with_attention_only_the_modality_of_clips_has_it_and_it_is_trained(
-    demo_root, tmp_path
-):
+def test_of_a_run_with_attention_the_clips_have_it_and_it_is_trained(demo_root, tmp_path):
     argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
     argv += ["--image_size", "32", "--encoder", "cnn", "--epochs", "1", "--num_workers", "0"]
     train.main([*argv, "--frame_pooling", "attention", "--run_name", "x", "--no-tensorboard"])

@@ -185,7 +185,7 @@ def test_the_result_is_in_the_memory_of_the_first_gradient(dtype):
 # The weights of least norm
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 40])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 20])
 def test_least_norm_weights_are_optimal(n, fuzz):
     """Optimality of a convex problem: <h, g_i> >= |h|^2, with equality where alpha_i > 0.
 
@@ -204,15 +204,6 @@ def test_least_norm_weights_are_optimal(n, fuzz):
         slack = g @ h - h @ h
         assert (slack >= -1e-13 * largest).all()
         assert (slack[weights > 1e-9].abs() <= 1e-13 * largest).all()
-
-
-def test_the_formula_for_two_weights_agrees_with_the_general_solver(fuzz):
-    for seed in fuzz:
-        g = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        g[2] = 0
-        with_zero, two = least_norm_weights(gram_of(g)), least_norm_weights(gram_of(g[:2]))
-        torch.testing.assert_close(with_zero[:2], two, rtol=1e-9, atol=1e-12)
-        assert with_zero[2] == 0
 
 
 @pytest.mark.parametrize(
@@ -299,23 +290,16 @@ def test_at_a_pareto_stationary_point_nothing_is_left(n, rescale, dtype, fuzz):
         check_nothing_is_left([[g.to(dtype) for g in gs] for gs in gradients], rescale)
 
 
-def test_a_tensor_that_is_zero_within_a_step_stays_zero():
-    left, right = conflicting(2, 1)
-    left[1], right[1] = torch.zeros_like(left[1]), torch.zeros_like(right[1])
-    result, _ = integrated([left, right])
-    assert (result[1] == 0).all() and torch.isfinite(flat(result)).all()
-
-
 @DTYPES
-def test_a_tensor_on_which_the_sum_cancels_stays_finite(dtype, fuzz):
+def test_a_tensor_that_is_zero_or_on_which_the_sum_cancels_stays_finite(dtype, fuzz):
     """|sum_i g_i|^2 from inner products may round below zero there."""
     for seed in fuzz:
         generator = torch.Generator().manual_seed(seed)
         a, shift = torch.rand(2, generator=generator, dtype=torch.float64) + 0.1
-        first = [a[None], double([1.0, 0.0])]
-        second = [-a[None] * (1 + 1e-9 * shift), double([0.0, 9.0])]
+        first = [a[None], double([1.0, 0.0]), double([0.0])]
+        second = [-a[None] * (1 + 1e-9 * shift), double([0.0, 9.0]), double([0.0])]
         result, diagnostics = integrated([[g.to(dtype) for g in gs] for gs in (first, second)])
-        assert torch.isfinite(flat(result)).all()
+        assert torch.isfinite(flat(result)).all() and result[2] == 0
         assert all(torch.isfinite(v).all() for v in diagnostics.values())
 
 
