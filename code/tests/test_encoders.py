@@ -1,4 +1,4 @@
-"""Encoders: pretrained weights from files the test writes, one for each modality, in stages."""
+"""Encoders: pretrained weights from files the test writes, stages, attention over frames."""
 
 import pytest
 import torch
@@ -15,10 +15,13 @@ from torchvision.models import (
     vit_b_16,
 )
 
+import train
 from models.encoders import Encoder
 from models.encoders._pretrained import channel_mean
+from models.encoders.cnn import Encoder as SmallEncoder
+from models.frames import AttentionOverFrames
 from models.multimodal import MultimodalModel, encoder_classes
-from utils import registry
+from utils import registry, run_folder
 from utils.errors import BadInput
 
 PRETRAINED = {
@@ -49,16 +52,14 @@ def weights_folder(tmp_path, monkeypatch):
 
 
 def test_every_encoder_with_the_flag_is_tested_here():
-    have = [
-        n
-        for n in registry.names("models/encoders")
-        if "pretrained" in registry.defaults(encoder_class(n))
-    ]
-    assert have == sorted(PRETRAINED)
+    names = registry.names("models/encoders")
+    with_flag = [n for n in names if "pretrained" in registry.defaults(encoder_class(n))]
+    assert with_flag == sorted(PRETRAINED)
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize(
+    "name, channels", [("resnet18", 1), ("resnet18", 3), *((name, 2) for name in PRETRAINED)]
+)
 def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder):
     build, weights, first = PRETRAINED[name]
     torch.manual_seed(1)
@@ -137,29 +138,66 @@ def test_vit_tiny_cuts_its_input_into_patches(patch, tokens):
         encoder_class("vit_tiny")((1, 48, 32), vit_tiny_patch=5)
 
 
-def test_an_encoder_for_each_modality():
-    chosen = encoder_classes("visual=resnet34,audio=cnn", ["audio", "visual"])
-    assert [c.__module__ for c in chosen.values()] == [
-        "models.encoders.cnn",
-        "models.encoders.resnet34",
-    ]
-    model = MultimodalModel(
-        {"audio": (1, 48, 32), "visual": (2, 3, 32, 32)}, 4, "visual=mobilenet_v3,audio=cnn"
-    )
+def test_each_modality_may_have_an_encoder_of_its_own():
+    shapes = {"audio": (1, 48, 32), "visual": (2, 3, 32, 32)}
+    model = MultimodalModel(shapes, 4, "visual=mobilenet_v3,audio=cnn")
     inputs = {"audio": torch.randn(2, 1, 48, 32), "visual": torch.randn(2, 2, 3, 32, 32)}
     logits, features = model(inputs)
     assert {m: f.shape[1] for m, f in features.items()} == {"audio": 256, "visual": 576}
     assert logits["multimodal"].shape == (2, 4)
 
 
-@pytest.mark.parametrize(
-    "text", ["audio=cnn", "audio=cnn,cnn", "audio=cnn,audio=cnn", "audio=cnn,flow=cnn"]
-)
+@pytest.mark.parametrize("text", ["audio=cnn,cnn", "audio=cnn,audio=cnn", "audio=cnn,flow=cnn"])
 def test_what_is_not_one_encoder_for_each_is_refused(text):
     with pytest.raises(BadInput, match="give one name, or audio=NAME,visual=NAME"):
         encoder_classes(text, ["audio", "visual"])
 
 
-def test_an_unknown_encoder_is_answered_with_the_choices():
-    with pytest.raises(BadInput, match="--encoder resnet19: no file .*choose from cnn, "):
-        encoder_classes("audio=cnn,visual=resnet19", ["audio", "visual"])
+# Attention over frames
+
+
+def attention():
+    torch.manual_seed(0)
+    return AttentionOverFrames(SmallEncoder((3, 2, 32, 32))).eval()
+
+
+def test_attention_over_frames_starts_with_the_average():
+    model, clips = attention(), torch.randn(3, 4, 2, 32, 32)
+    torch.testing.assert_close(model(clips), model.encoder(clips), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model(clips[:, 0]), model.encoder(clips[:, 0]))  # one frame
+
+
+def test_attention_over_frames_follows_its_formula():
+    model, clips = attention(), torch.randn(2, 3, 2, 32, 32)
+    torch.nn.init.normal_(model.score[2].weight)
+    for clip, feature in zip(clips, model(clips)):
+        frames = model.encoder(clip)
+        v, c, w = model.score[0].weight, model.score[0].bias, model.score[2].weight[0]
+        scores = torch.stack([w @ torch.tanh(v @ f + c) for f in frames])
+        expected = sum(a * f for a, f in zip(scores.softmax(0), frames))
+        torch.testing.assert_close(feature, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attention_after_the_stages_gives_what_the_forward_pass_gives():
+    model, clips = attention(), torch.randn(2, 3, 2, 32, 32)
+    torch.nn.init.normal_(model.score[2].weight)
+    x = model.begin(clips)
+    for stage in model.stages:
+        x = stage(x)
+    torch.testing.assert_close(model.pool(x, 2), model(clips), rtol=1e-4, atol=1e-5)
+    shapes = {"audio": (1, 32, 32), "visual": (3, 3, 32, 32)}
+    gated = MultimodalModel(shapes, 3, "cnn", "mmtm", dict(frame_pooling="attention"))
+    assert isinstance(gated.encoders["visual"], AttentionOverFrames)
+    assert not isinstance(gated.encoders["audio"], AttentionOverFrames)
+    inputs = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 3, 32, 32)}
+    assert gated(inputs)[0]["multimodal"].shape == (2, 3)
+
+
+def test_of_a_run_with_attention_the_clips_have_it_and_it_is_trained(demo_root, tmp_path):
+    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
+    argv += ["--image_size", "32", "--encoder", "cnn", "--epochs", "1", "--num_workers", "0"]
+    train.main([*argv, "--frame_pooling", "attention", "--run_name", "x", "--no-tensorboard"])
+    weights = run_folder.load(tmp_path / "x" / "last.pt")["model"]
+    assert {k.split(".")[1] for k in weights if ".score." in k} == {"visual"}
+    moved = weights["encoders.visual.score.2.weight"]
+    assert moved.any() and moved.isfinite().all()  # it is trained

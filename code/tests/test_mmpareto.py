@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from toy import Toy
 
 from mmpareto import LossGradients, cosines, integrate, least_norm_weights, mmpareto_backward
 
 GOLDEN = json.loads((Path(__file__).parent / "mmpareto_cases.json").read_text())["cases"]
 SHAPES = [(4, 3, 3), (4,), (5, 4), ()]
 RESCALES = pytest.mark.parametrize("rescale", ["tensor", "encoder", "none"])
+MODALITIES = pytest.mark.parametrize("modalities", [("audio", "visual"), ("a", "b", "c")])
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 NOTHING_LEFT = {torch.float32: 1e-6, torch.float64: 1e-13}  # of sum_i |c_i g_i|
 
@@ -54,33 +56,37 @@ def gram_of(rows):
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=range(len(GOLDEN)))
-def test_equals_the_published_logic(case):
+def test_the_result_is_that_of_the_published_logic(case):
     gradients = [[double(t) for t in case[name]] for name in ("multimodal", "unimodal")]
-    result, found = integrated(gradients, case["gamma"])
+    result, diagnostics = integrated(gradients, case["gamma"])
     close = dict(rtol=1e-12, atol=1e-14)
-    for ours, theirs in zip(result, case["combined"]):
+    for ours, theirs in zip(result, case["combined"], strict=True):
         torch.testing.assert_close(ours, double(theirs), **close)
-    torch.testing.assert_close(found["cosine"], double(case["cosine"]), **close)
-    torch.testing.assert_close(found["weight"], double(case["alpha"]), **close)
-    torch.testing.assert_close(found["scale"], double(case["scale_before_gamma"]), **close)
+    torch.testing.assert_close(diagnostics["cosine"], double(case["cosine"]), **close)
+    torch.testing.assert_close(diagnostics["weight"], double(case["alpha"]), **close)
+    torch.testing.assert_close(diagnostics["scale"], double(case["scale_before_gamma"]), **close)
 
 
-def test_golden_cases_hold_both_kinds():
+def test_the_published_cases_are_with_and_without_conflict():
     assert {case["cosine"] > 0 for case in GOLDEN} == {True, False}
 
 
 @pytest.mark.parametrize("tilt", [-0.7, 0.7])
-@pytest.mark.parametrize("seed", range(10))
-def test_rescaled_over_the_encoder_it_is_the_papers_algorithm_1(seed, tilt):
-    g_m, g_u = (flat(g) for g in random_gradients(2, seed))
-    g_u = g_u + tilt * g_m
-    alpha = ((g_u - g_m) @ g_u / (g_m - g_u).square().sum()).clamp(0, 1) if g_m @ g_u < 0 else 0.5
-    h = 2 * alpha * g_m + 2 * (1 - alpha) * g_u
-    expected = h / h.norm() * 1.5 * (g_m + g_u).norm()
-    parts = [list(g.split([36, 4, 20, 1])) for g in (g_m, g_u)]
-    result, found = integrated(parts, 1.5, "encoder")
-    torch.testing.assert_close(flat(result), expected, rtol=1e-12, atol=1e-14)
-    assert (found["cosine"] <= 0) == (g_m @ g_u <= 0)
+def test_rescaled_over_the_encoder_it_is_the_papers_algorithm_1(tilt, fuzz):
+    conflicts = 0
+    for seed in fuzz:
+        g_m, g_u = (flat(g) for g in random_gradients(2, seed))
+        g_u = g_u + tilt * g_m
+        in_conflict = bool(g_m @ g_u <= 0)
+        alpha = ((g_u - g_m) @ g_u / (g_m - g_u).square().sum()).clamp(0, 1) if in_conflict else 0.5
+        h = 2 * alpha * g_m + 2 * (1 - alpha) * g_u
+        expected = h / h.norm() * 1.5 * (g_m + g_u).norm()
+        parts = [list(g.split([36, 4, 20, 1])) for g in (g_m, g_u)]
+        result, diagnostics = integrated(parts, 1.5, "encoder")
+        torch.testing.assert_close(flat(result), expected, rtol=1e-12, atol=1e-14)
+        assert (diagnostics["cosine"] <= 0) == in_conflict
+        conflicts += in_conflict
+    assert conflicts > 0.9 * len(fuzz) if tilt < 0 else conflicts < 0.1 * len(fuzz)
 
 
 # Properties
@@ -90,174 +96,159 @@ def test_rescaled_over_the_encoder_it_is_the_papers_algorithm_1(seed, tilt):
 def test_without_conflict_it_is_gamma_times_the_sum(rescale):
     first, second = random_gradients(2, 0)
     second = [b + 2 * a for a, b in zip(first, second)]
-    result, found = integrated([first, second], 1.5, rescale)
-    assert found["cosine"] > 0
-    assert torch.equal(found["scale"], torch.ones(len(SHAPES), dtype=torch.float64))
+    result, diagnostics = integrated([first, second], 1.5, rescale)
+    assert diagnostics["cosine"] > 0
+    assert torch.equal(diagnostics["scale"], torch.ones(len(SHAPES), dtype=torch.float64))
     for h, a, b in zip(result, first, second):
         torch.testing.assert_close(h, 1.5 * (a + b), rtol=1e-15, atol=1e-15)
 
 
 @pytest.mark.parametrize("lean, in_conflict", [(-1e-9, True), (0.0, True), (1e-9, False)])
 def test_orthogonal_gradients_are_in_conflict_as_in_the_published_code(lean, in_conflict):
-    _, found = integrated([[double([1.0, 0.0])], [double([2 * lean, 2.0])]])
+    _, diagnostics = integrated([[double([1.0, 0.0])], [double([2 * lean, 2.0])]])
     expected = double([0.8, 0.2] if in_conflict else [0.5, 0.5])
-    torch.testing.assert_close(found["weight"], expected, rtol=1e-8, atol=0)
+    torch.testing.assert_close(diagnostics["weight"], expected, rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
-@pytest.mark.parametrize("seed", range(20))
-def test_in_conflict_the_encoder_step_descends_every_loss(n, seed):
-    gradients = conflicting(n, seed)
-    result, found = integrated(gradients, 1.5, "encoder")
-    assert found["cosine"] <= 0
-    h = flat(result)
-    for i, g in enumerate(gradients):
-        cosine = h @ flat(g) / (h.norm() * flat(g).norm())
-        assert cosine > 0
-        torch.testing.assert_close(found["descent"][i], cosine, rtol=1e-9, atol=1e-12)
+def test_in_conflict_the_encoder_step_descends_every_loss(n, fuzz):
+    for seed in fuzz:
+        gradients = conflicting(n, seed)
+        result, diagnostics = integrated(gradients, 1.5, "encoder")
+        assert diagnostics["cosine"] <= 0
+        assert all(flat(result) @ flat(g) > 0 for g in gradients)
 
 
 @RESCALES
-def test_descent_is_the_cosine_of_the_result_with_each_gradient(rescale):
-    for gradients in (conflicting(3, 2), random_gradients(2, 3)):
-        result, found = integrated(gradients, 2.0, rescale)
-        for i, g in enumerate(gradients):
-            expected = torch.cosine_similarity(flat(result), flat(g), dim=0)
-            torch.testing.assert_close(found["descent"][i], expected, rtol=1e-9, atol=1e-12)
+def test_descent_is_the_cosine_of_the_result_with_each_gradient(rescale, fuzz):
+    for seed in fuzz:
+        for gradients in (conflicting(3, seed), random_gradients(2, seed)):
+            result, diagnostics = integrated(gradients, 2.0, rescale)
+            for g, descent in zip(gradients, diagnostics["descent"], strict=True):
+                expected = torch.cosine_similarity(flat(result), flat(g), dim=0)
+                torch.testing.assert_close(descent, expected, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_between_two_the_interior_optimum_descends_both_alike(seed):
-    first, second = conflicting(2, seed)
-    h = flat(integrated([first, second], 1.0, "none")[0])
-    torch.testing.assert_close(h @ flat(first), h @ flat(second), rtol=1e-9, atol=0)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_magnitude_is_never_below_that_of_the_sum(seed):
-    gradients = conflicting(2, seed)
-    total = [a + b for a, b in zip(*gradients)]
-    whole, _ = integrated(gradients, 1.0, "encoder")
-    torch.testing.assert_close(flat(whole).norm(), flat(total).norm(), rtol=1e-12, atol=0)
-    each, found = integrated(gradients, 1.0, "tensor")
-    for h, s in zip(each, total):
-        assert h.norm() >= s.norm() * (1 - 1e-12)
-    assert (found["scale"] >= 1).all()
+def test_magnitude_is_never_below_that_of_the_sum(fuzz):
+    for seed in fuzz:
+        gradients = conflicting(2, seed)
+        total = [a + b for a, b in zip(*gradients)]
+        whole, _ = integrated(gradients, 1.0, "encoder")
+        torch.testing.assert_close(flat(whole).norm(), flat(total).norm(), rtol=1e-12, atol=0)
+        each, diagnostics = integrated(gradients, 1.0, "tensor")
+        for h, s, scale, a, b in zip(each, total, diagnostics["scale"], *gradients):
+            # |h|^2 is known to some eps of (sum_i |c_i g_i|)^2, and scale is |s| / |h|
+            rounding = 1e-15 * (scale * (a.norm() + b.norm())) ** 2 / s.norm()
+            assert h.norm() >= s.norm() - rounding
+        assert (diagnostics["scale"] >= 1).all()
 
 
 @DTYPES
 @pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_power_of_two_in_all_gradients_comes_through_to_the_last_digit(seed, rescale, dtype):
-    gradients = conflicting(3, seed, dtype)
-    result, _ = integrated(gradients, 1.5, rescale)
-    scaled, _ = integrated([[g * 2.0**16 for g in gs] for gs in gradients], 1.5, rescale)
-    assert all(torch.equal(a * 2.0**16, b) for a, b in zip(result, scaled))
+def test_a_power_of_two_in_all_gradients_comes_through_to_the_last_digit(rescale, dtype, fuzz):
+    for seed in fuzz[::5]:
+        gradients = conflicting(3, seed, dtype)
+        result, _ = integrated(gradients, 1.5, rescale)
+        for factor in (2.0**24, 2.0**-20):
+            scaled, _ = integrated([[g * factor for g in gs] for gs in gradients], 1.5, rescale)
+            assert all(torch.equal(a * factor, b) for a, b in zip(result, scaled))
 
 
-@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_gamma_is_a_factor_and_neither_order_of_tensors_nor_of_losses_matters(seed, rescale):
-    gradients = conflicting(3, seed)
-    result, found = integrated(gradients, 1.5, rescale)
-    doubled, _ = integrated(gradients, 3.0, rescale)
-    for a, b in zip(result, doubled):
-        torch.testing.assert_close(2 * a, b, rtol=1e-15, atol=0)
-    backwards, _ = integrated([gs[::-1] for gs in gradients], 1.5, rescale)
-    swapped, other = integrated([gradients[i] for i in (2, 0, 1)], 1.5, rescale)
-    for a, b, c in zip(result, backwards[::-1], swapped):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
-        torch.testing.assert_close(a, c, rtol=1e-10, atol=1e-14)
-    torch.testing.assert_close(other["weight"], found["weight"][[2, 0, 1]], rtol=1e-9, atol=1e-12)
+def test_gamma_is_a_factor_and_neither_order_of_tensors_nor_of_losses_matters(rescale, fuzz):
+    for seed in fuzz[::5]:
+        gradients = conflicting(3, seed)
+        result, diagnostics = integrated(gradients, 1.5, rescale)
+        doubled, _ = integrated(gradients, 3.0, rescale)
+        for a, b in zip(result, doubled):
+            torch.testing.assert_close(2 * a, b, rtol=1e-15, atol=0)
+        backwards, _ = integrated([gs[::-1] for gs in gradients], 1.5, rescale)
+        permuted, of_permuted = integrated([gradients[i] for i in (2, 0, 1)], 1.5, rescale)
+        for a, b, c in zip(result, backwards[::-1], permuted):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+            torch.testing.assert_close(a, c, rtol=1e-10, atol=1e-14)
+        expected = diagnostics["weight"][[2, 0, 1]]
+        torch.testing.assert_close(of_permuted["weight"], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_result_is_in_the_memory_of_the_first_gradient():
-    for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        gradients = conflicting(3, 0, dtype)
-        before = [[g.clone() for g in gs] for gs in gradients]
-        pointers = [g.data_ptr() for g in gradients[0]]
-        integrate(gradients)
-        assert [g.data_ptr() for g in gradients[0]] == pointers
-        assert not torch.equal(gradients[0][0], before[0][0])
-        for given, kept in zip(gradients[1:], before[1:]):
-            assert all(torch.equal(a, b) for a, b in zip(given, kept))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_result_is_in_the_memory_of_the_first_gradient(dtype):
+    gradients = conflicting(3, 0, dtype)
+    before = [[g.clone() for g in gs] for gs in gradients]
+    pointers = [g.data_ptr() for g in gradients[0]]
+    integrate(gradients)
+    assert [g.data_ptr() for g in gradients[0]] == pointers
+    assert not torch.equal(gradients[0][0], before[0][0])
+    for given, kept in zip(gradients[1:], before[1:]):
+        assert all(torch.equal(a, b) for a, b in zip(given, kept))
 
 
 # The weights of least norm
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 20, 40])
-@pytest.mark.parametrize("seed", range(10))
-def test_least_norm_weights_are_optimal(n, seed):
-    """Optimality of a convex problem: <h, g_i> >= |h|^2, with equality where alpha_i > 0."""
-    generator = torch.Generator().manual_seed(seed)
-    g = torch.randn(n, 6 if seed % 2 else 60, generator=generator, dtype=torch.float64)
-    g += 0.3 * (seed % 3)  # more or less in conflict
-    g *= 10 ** torch.randn(n, 1, generator=generator, dtype=torch.float64)
-    weights = least_norm_weights(gram_of(g))
-    assert (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(), double(1.0))
-    h, largest = weights @ g, g.norm(dim=1).max() ** 2
-    slack = g @ h - h @ h
-    assert (slack >= -1e-13 * largest).all()
-    assert (slack[weights > 1e-9].abs() <= 1e-13 * largest).all()
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 20])
+def test_least_norm_weights_are_optimal(n, fuzz):
+    """Optimality of a convex problem: <h, g_i> >= |h|^2, with equality where alpha_i > 0.
+
+    More or less in conflict, of lengths decades apart, dependent and independent.
+    """
+    for seed in fuzz:
+        generator = torch.Generator().manual_seed(seed)
+        rank = (60, 6, 2, 1)[seed % 4]
+        g = torch.randn(n, rank, generator=generator, dtype=torch.float64)
+        g += 0.3 * (seed % 3)
+        g *= 10 ** torch.randn(n, 1, generator=generator, dtype=torch.float64)
+        weights = least_norm_weights(gram_of(g))
+        assert (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(), double(1.0))
+        h, largest = weights @ g, g.norm(dim=1).max() ** 2
+        slack = g @ h - h @ h
+        assert (slack >= -1e-13 * largest).all()
+        assert (slack[weights > 1e-9].abs() <= 1e-13 * largest).all()
 
 
-def test_two_weights_agree_with_the_general_solver():
-    for seed in range(20):
-        g = torch.randn(3, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        g[2] = 0
-        with_zero, two = least_norm_weights(gram_of(g)), least_norm_weights(gram_of(g[:2]))
-        torch.testing.assert_close(with_zero[:2], two, rtol=1e-9, atol=1e-12)
-        assert with_zero[2] == 0
-
-
-def test_of_copies_and_multiples_of_one_gradient_the_shortest_point_is_found():
-    g = double([1.0, 2.0])
-    for rows, shortest in (
-        ([g, g, g], g.norm()),
-        ([g, 2 * g, 3 * g], g.norm()),
-        ([g, g, -g], double(0.0)),
-        ([3 * g, g, -2 * g], double(0.0)),
-    ):
-        h = least_norm_weights(gram_of(torch.stack(rows))) @ torch.stack(rows)
-        torch.testing.assert_close(h.norm(), shortest, atol=1e-14, rtol=1e-14)
+@pytest.mark.parametrize(
+    "multiples, shortest",
+    [([1, 1, 1], 1.0), ([1, 2, 3], 1.0), ([1, 1, -1], 0.0), ([3, 1, -2], 0.0)],
+)
+def test_of_multiples_of_one_gradient_the_shortest_point_is_found(multiples, shortest):
+    rows = double(multiples).outer(double([0.6, 0.8]))
+    h = least_norm_weights(gram_of(rows)) @ rows
+    torch.testing.assert_close(h.norm(), double(shortest), atol=1e-14, rtol=1e-14)
 
 
 @DTYPES
-def test_no_ascent_at_any_ratio_of_the_norms(dtype):
-    generator = torch.Generator().manual_seed(1)
+def test_no_ascent_at_any_ratio_of_the_norms(dtype, fuzz):
     decades, conflicts = 12 if dtype == torch.float32 else 30, 0
-    for _ in range(1500):
+    for seed in fuzz:
+        generator = torch.Generator().manual_seed(seed)
         g = torch.randn(2, 8, generator=generator, dtype=torch.float64)
         g *= 10 ** ((torch.rand(2, 1, generator=generator, dtype=torch.float64) - 0.5) * decades)
         g = g.to(dtype)
-        result, found = integrated([[g[0]], [g[1]]], 1.0, "encoder")
+        result, diagnostics = integrated([[g[0]], [g[1]]], 1.0, "encoder")
         assert torch.isfinite(result[0]).all()
-        if found["cosine"] < -1e-3:
+        if diagnostics["cosine"] < -1e-3:
             conflicts += 1
-            unit = result[0].double() / result[0].double().norm()
             # the rounding of h itself is all that may stand against a loss
-            worst = min(unit @ (x.double() / x.double().norm()) for x in g)
-            assert worst > -4 * torch.finfo(dtype).eps
-    assert conflicts > 500
+            descents = torch.cosine_similarity(result[0].double(), g.double(), dim=1)
+            assert descents.min() > -4 * torch.finfo(dtype).eps
+    assert conflicts > len(fuzz) / 3
 
 
 # Zero gradients, and zero in the hull of the gradients
 
 
 @RESCALES
-def test_zero_gradients(rescale):
+def test_a_zero_gradient_changes_nothing_between_the_others(rescale):
     (some, _), zero = random_gradients(2, 0), [torch.zeros(s, dtype=torch.float64) for s in SHAPES]
     for pair in ([some, zero], [zero, some]):
-        result, found = integrated(pair, 1.5, rescale)
+        result, diagnostics = integrated(pair, 1.5, rescale)
         for h, g in zip(result, some):
             torch.testing.assert_close(h, 1.5 * g)
-        assert found["cosine"] == 1
-    result, found = integrated([zero, zero], 1.5, rescale)
+        assert diagnostics["cosine"] == 1
+    result, diagnostics = integrated([zero, zero], 1.5, rescale)
     assert all((h == 0).all() for h in result)
-    assert all(torch.isfinite(v).all() for v in found.values())
-    # a third loss that does not move the encoder changes nothing between the other two
+    assert all(torch.isfinite(v).all() for v in diagnostics.values())
     pair = conflicting(2, 0)
     with_third, _ = integrated([*pair, zero], 1.5, rescale)
     for a, b in zip(with_third, integrated(pair, 1.5, rescale)[0]):
@@ -266,41 +257,33 @@ def test_zero_gradients(rescale):
 
 def check_nothing_is_left(gradients, rescale):
     dtype, norms = gradients[0][0].dtype, torch.stack([flat(g).norm() for g in gradients])
-    result, found = integrated(gradients, 1.5, rescale)
-    counted = (norms > 0).sum() * found["weight"] @ norms  # sum_i |c_i g_i|
+    result, diagnostics = integrated(gradients, 1.5, rescale)
+    counted = (norms > 0).sum() * diagnostics["weight"] @ norms  # sum_i |c_i g_i|
     assert flat(result).norm() <= NOTHING_LEFT[dtype] * counted
-    assert torch.equal(found["scale"], torch.ones_like(found["scale"]))
-    assert all(torch.isfinite(v).all() for v in found.values())
+    assert torch.equal(diagnostics["scale"], torch.ones_like(diagnostics["scale"]))
+    assert all(torch.isfinite(v).all() for v in diagnostics.values())
 
 
 @DTYPES
 @RESCALES
-@pytest.mark.parametrize("factor", [0.1, 1 / 3, 1, 3, 7, 10])
-def test_exactly_opposed_gradients_leave_nothing(factor, rescale, dtype):
-    for seed, shapes in enumerate([SHAPES, [()], [(1,)], [(300, 200)], [(7,), (0,)]]):
-        (some,) = random_gradients(1, seed, dtype, shapes)
+@pytest.mark.parametrize("shapes", [SHAPES, [()], [(1,)], [(7,), (0,)], [(3000, 1000)]])
+def test_exactly_opposed_gradients_leave_nothing(shapes, rescale, dtype):
+    """Of the largest in float32 the inner products would have four correct digits."""
+    (some,) = random_gradients(1, 0, dtype, shapes)
+    for factor in (0.1, 1 / 3, 1, 7):
         check_nothing_is_left([some, [-factor * g for g in some]], rescale)
-
-
-@DTYPES
-@pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_of_millions_of_numbers_nothing_is_left_either(rescale, dtype):
-    """In float32 the inner products of so many would have four correct digits."""
-    (some,) = random_gradients(1, 0, dtype, [(3000, 1000)])
-    check_nothing_is_left([some, [-3 * g for g in some]], rescale)
 
 
 @DTYPES
 @pytest.mark.parametrize("n", [3, 4, 8, 20])
 @pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_at_a_pareto_stationary_point_nothing_is_left(n, rescale, dtype):
+def test_at_a_pareto_stationary_point_nothing_is_left(n, rescale, dtype, fuzz):
     """Zero in the hull of n gradients, whether all of them are needed for it or some."""
-    for seed in range(25):
+    for seed in fuzz[::5]:
         gradients = random_gradients(n, seed)
         needed = n if seed % 2 else max(2, n // 2)
-        shares = (
-            torch.rand(needed - 1, generator=torch.Generator().manual_seed(seed)).double() + 0.1
-        )
+        generator = torch.Generator().manual_seed(seed)
+        shares = torch.rand(needed - 1, generator=generator).double() + 0.1
         gradients[needed - 1] = [
             -sum(share * g for share, g in zip(shares, column))
             for column in zip(*gradients[: needed - 1])
@@ -308,120 +291,47 @@ def test_at_a_pareto_stationary_point_nothing_is_left(n, rescale, dtype):
         check_nothing_is_left([[g.to(dtype) for g in gs] for gs in gradients], rescale)
 
 
-def test_a_tensor_that_is_zero_within_a_step_stays_zero():
-    left, right = conflicting(2, 1)
-    left[1], right[1] = torch.zeros_like(left[1]), torch.zeros_like(right[1])
-    result, _ = integrated([left, right])
-    assert (result[1] == 0).all() and torch.isfinite(flat(result)).all()
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_tensor_on_which_the_sum_cancels_stays_finite(dtype):
+@DTYPES
+def test_a_tensor_that_is_zero_or_on_which_the_sum_cancels_stays_finite(dtype, fuzz):
     """|sum_i g_i|^2 from inner products may round below zero there."""
-    for seed in range(300):
+    for seed in fuzz:
         generator = torch.Generator().manual_seed(seed)
         a, shift = torch.rand(2, generator=generator, dtype=torch.float64) + 0.1
-        first = [a[None], double([1.0, 0.0])]
-        second = [-a[None] * (1 + 1e-9 * shift), double([0.0, 9.0])]
-        pair = [[g.to(dtype) for g in gs] for gs in (first, second)]
-        result, found = integrated(pair)
-        assert torch.isfinite(flat(result)).all()
-        assert all(torch.isfinite(v).all() for v in found.values())
+        first = [a[None], double([1.0, 0.0]), double([0.0])]
+        second = [-a[None] * (1 + 1e-9 * shift), double([0.0, 9.0]), double([0.0])]
+        result, diagnostics = integrated([[g.to(dtype) for g in gs] for gs in (first, second)])
+        assert torch.isfinite(flat(result)).all() and result[2] == 0
+        assert all(torch.isfinite(v).all() for v in diagnostics.values())
 
 
-def test_opposed_bfloat16_gradients_are_not_raised_from_their_rounding():
-    for seed in range(20):
+def test_opposed_bfloat16_gradients_are_not_raised_from_their_rounding(fuzz):
+    for seed in fuzz:
         first = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
-        _, found = integrated([[first.bfloat16()], [(-0.7 * first).bfloat16()]])
-        assert found["scale"] == 1
-
-
-def test_a_parameter_in_two_groups_or_twice_in_one_is_refused():
-    model = TwoEncoders()
-    weights = list(model.encoders["audio"].parameters())
-    for groups in ({"audio": weights * 2}, {"audio": weights, "visual": weights[:1]}):
-        with pytest.raises(ValueError, match="groups: one parameter is in audio and, again, in"):
-            mmpareto_backward(model.losses(), groups)
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_lists_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="zip"):
-        integrate([[torch.ones(2), torch.ones(3)], [torch.ones(2)]])
-
-
-def test_the_result_is_added_to_the_gradient_that_is_there_in_place():
-    model = TwoEncoders()
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    held = [p.grad for p in model.parameters()]
-    mmpareto_backward(model.losses(), model.encoder_parameters())
-    assert all(p.grad is kept and kept.any() for p, kept in zip(model.parameters(), held))
+        _, diagnostics = integrated([[first.bfloat16()], [(-0.7 * first).bfloat16()]])
+        assert diagnostics["scale"] == 1
 
 
 @pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-3), (torch.float64, 1e-7)])
 def test_what_is_shorter_than_the_documented_limit_is_not_raised(dtype, limit):
     first = double([1.0, 0.0])
-    for rest, raised in ((1.5 * limit, True), (0.7 * limit, False)):
+    for rest, is_raised in ((1.5 * limit, True), (0.7 * limit, False)):
         second = double([-2.0, 3 * rest])  # alpha = 2/3, 1/3; |h| = 2 rest, sum |c_i g_i| = 8/3
-        result, found = integrated([[first.to(dtype)], [second.to(dtype)]], 1.0, "encoder")
-        assert (found["scale"] > 100).all() == raised
-        torch.testing.assert_close(result[0].norm() > 0.9, torch.tensor(raised))
+        result, diagnostics = integrated([[first.to(dtype)], [second.to(dtype)]], 1.0, "encoder")
+        assert (diagnostics["scale"] > 100).all() == is_raised
+        assert (result[0].norm() > 0.9) == is_raised
 
 
 @pytest.mark.parametrize("short", [0.3, 0.01, 0.0015])
 def test_float32_is_as_exact_as_float32_can_be_where_little_is_left(short):
     """Down to the limit h and its magnitude have the digits that the gradients leave them."""
-    (first, rest) = random_gradients(2, 1)
+    first, rest = random_gradients(2, 1)
     second = [-2 * a + 4 * short * b for a, b in zip(first, rest)]
     gradients = [[g.float() for g in gs] for gs in (first, second)]
     exact, _ = integrated([[g.double() for g in gs] for gs in gradients], 1.5, "encoder")
-    result, found = integrated(gradients, 1.5, "encoder")
-    assert found["cosine"] < 0 and found["scale"][0] > 1
+    result, diagnostics = integrated(gradients, 1.5, "encoder")
+    assert diagnostics["cosine"] < 0 and diagnostics["scale"][0] > 1
     error = (flat(result) - flat(exact)).norm() / flat(exact).norm()
     assert error < 1e-6 / short
-
-
-def row_sets():
-    """Matrices of the kinds and sizes on which TorchJD tests its aggregators, rows = gradients."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(m, n, rank):
-        return torch.randn(m, rank, generator=generator) @ torch.randn(rank, n, generator=generator)
-
-    def stationary(m, n, rank, needed):
-        """Zero is a convex combination of the first `needed` rows."""
-        rows = normal(m, n, rank)
-        shares = torch.rand(needed, 1, generator=generator) + 0.05
-        rows[:needed] -= shares * (shares * rows[:needed]).sum(0) / shares.square().sum()
-        return rows
-
-    def improvable(m, n, rank):
-        """There is a direction that descends all."""
-        rows = normal(m, n, rank)
-        return rows * torch.sign(rows @ rows.sum(0))[:, None]
-
-    for m, n, rank in [(4, 3, 1), (4, 3, 2), (4, 3, 3), (9, 11, 5), (9, 11, 9)]:
-        rows = normal(m, n, rank)
-        for scale in (0.0, 1e-10, 1.0, 1e3, 1e5, 1e10, 1e15):
-            yield scale * rows
-    for m, n, rank in [(20, 10, 10), (20, 10, 5), (20, 10, 1), (20, 100, 1), (20, 100, 19)]:
-        yield stationary(m, n, rank, m)
-        yield stationary(m, n, rank, max(2, m // 3))
-        yield improvable(m, n, rank)
-
-
-@pytest.mark.parametrize("rows", list(row_sets()), ids=lambda rows: "x".join(map(str, rows.shape)))
-def test_no_loss_ascends_and_the_order_of_the_losses_does_not_matter(rows):
-    """TorchJD's properties "non-conflicting" and "permutation invariant"."""
-    (result,), _ = integrated([[row] for row in rows], 1.0, "encoder")
-    longest = rows.norm(dim=1).max()
-    assert torch.isfinite(result).all()
-    assert (rows.double() @ result.double() >= -1e-6 * longest.double() ** 2 * len(rows)).all()
-    for seed in range(5):
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        (permuted,), _ = integrated([[row] for row in rows[order]], 1.0, "encoder")
-        torch.testing.assert_close(permuted, result, rtol=1e-4, atol=float(1e-5 * longest))
 
 
 # Number formats and memory layouts
@@ -441,23 +351,21 @@ def test_half_precision_is_summed_in_more(dtype):
 @RESCALES
 def test_what_is_not_finite_makes_the_result_and_its_norm_so(bad, rescale):
     """There a loss scaler looks, and the recorder of a run."""
-    for at in (0, 1):
+    for position in (0, 1):
         for gradients in (random_gradients(2, 0), conflicting(2, 0), random_gradients(3, 0)):
-            gradients[at][2][0, 0] = bad
-            result, found = integrated(gradients, 1.5, rescale)
+            gradients[position][2][0, 0] = bad
+            result, diagnostics = integrated(gradients, 1.5, rescale)
             assert not torch.isfinite(flat(result)).all()
-            assert not torch.isfinite(found["norm"][at])
+            assert not torch.isfinite(diagnostics["norm"][position])
 
 
 def test_squares_out_of_range_do_not_pass_for_a_step():
-    gradients = conflicting(2, 0)
-    for factor in (1e160, 1e-170):
-        result, found = integrated([[factor * g for g in gradients[0]], gradients[1]])
-        if factor > 1:
-            assert not torch.isfinite(flat(result)).all()
-        else:  # counts as zero
-            torch.testing.assert_close(flat(result), 1.5 * flat(gradients[1]))
-            assert found["norm"][0] == 0
+    first, second = conflicting(2, 0)
+    result, _ = integrated([[1e160 * g for g in first], second])
+    assert not torch.isfinite(flat(result)).all()
+    result, diagnostics = integrated([[1e-170 * g for g in first], second])  # counts as zero
+    torch.testing.assert_close(flat(result), 1.5 * flat(second))
+    assert diagnostics["norm"][0] == 0
 
 
 def test_memory_layout_is_kept_and_may_differ_between_the_losses():
@@ -478,6 +386,9 @@ def test_memory_layout_is_kept_and_may_differ_between_the_losses():
             assert h.stride() == given.stride()
 
 
+# Bad input
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -487,43 +398,32 @@ def test_memory_layout_is_kept_and_may_differ_between_the_losses():
     ],
 )
 def test_bad_arguments_are_refused_before_any_backward_pass(change, message):
-    model = TwoEncoders()
+    model = Toy()
     with pytest.raises(ValueError, match=message):
         mmpareto_backward(model.losses(), model.encoder_parameters(), **change)
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_a_parameter_in_two_groups_or_twice_in_one_is_refused():
+    model = Toy()
+    weights = list(model.encoders["audio"].parameters())
+    for groups in ({"audio": weights * 2}, {"audio": weights, "visual": weights[:1]}):
+        with pytest.raises(ValueError, match="groups: one parameter is in audio and, again, in"):
+            mmpareto_backward(model.losses(), groups)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_lists_of_different_length_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        integrate([[torch.ones(2), torch.ones(3)], [torch.ones(2)]])
+
+
 # The step in a loop
 
 
-class TwoEncoders(nn.Module):
-    """Small enough to write its gradients down with autograd.grad."""
-
-    def __init__(self, modalities=("audio", "visual")):
-        super().__init__()
-        self.encoders = nn.ModuleDict({m: nn.Linear(3, 4) for m in modalities})
-        self.heads = nn.ModuleDict({m: nn.Linear(4, 5) for m in modalities})
-        self.fusion = nn.Linear(4 * len(modalities), 5)
-        self.double()
-
-    def losses(self, seed=0, dtype=torch.float64):
-        generator = torch.Generator().manual_seed(seed)
-        target = torch.randint(5, (8,), generator=generator)
-        features = {
-            m: e(torch.randn(8, 3, generator=generator, dtype=dtype)).tanh()
-            for m, e in self.encoders.items()
-        }
-        logits = {"multimodal": self.fusion(torch.cat(list(features.values()), 1))}
-        logits |= {m: head(features[m]) for m, head in self.heads.items()}
-        return {name: nn.functional.cross_entropy(x, target) for name, x in logits.items()}
-
-    def encoder_parameters(self):
-        return {m: list(e.parameters()) for m, e in self.encoders.items()}
-
-
-@pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
-def test_backward_fills_encoders_and_heads(modalities):
-    model = TwoEncoders(modalities)
+@MODALITIES
+def test_encoders_get_the_integrated_gradient_and_heads_the_sums(modalities):
+    model = Toy(modalities)
     groups, losses = model.encoder_parameters(), model.losses()
     expected = {}
     for name, parameters in groups.items():
@@ -536,30 +436,26 @@ def test_backward_fills_encoders_and_heads(modalities):
     plain = torch.autograd.grad(sum(losses.values()), heads, retain_graph=True)
 
     diagnostics = mmpareto_backward(losses, groups)
+    assert any(diagnostics[f"cosine/{name}"] > 0 for name in groups)
     for name, parameters in groups.items():
-        for parameter, gradient in zip(parameters, expected[name]):
+        for parameter, gradient in zip(parameters, expected[name], strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-13, atol=1e-15)
     for parameter, gradient in zip(heads, plain):
         torch.testing.assert_close(parameter.grad, gradient)
-    assert list(diagnostics)[:8] == [
-        "cosine/audio",
-        "scale/audio",
-        "weight/audio/multimodal",
-        "weight/audio/audio",
-        "norm/audio/multimodal",
-        "norm/audio/audio",
-        "descent/audio/multimodal",
-        "descent/audio/audio",
+    m = modalities[0]
+    per_loss = [
+        f"{key}/{m}/{n}" for key in ("weight", "norm", "descent") for n in ("multimodal", m)
     ]
+    assert list(diagnostics)[:8] == [f"cosine/{m}", f"scale/{m}", *per_loss]
     assert all(value.ndim == 0 for value in diagnostics.values())
 
 
 def test_backward_costs_one_pass_per_loss_and_the_first_loss_comes_last():
     """The published step needs 3 passes of every encoder."""
-    model, order = TwoEncoders(), []
+    model, order = Toy(), []
     for name, encoder in model.encoders.items():
         encoder.weight.register_hook(lambda gradient, name=name: order.append(name))
-    for head in (model.fusion, *model.heads.values()):
+    for head in (model.fusion.linear, *model.heads.values()):
         head.weight.register_hook(lambda gradient: order.append("head"))
     mmpareto_backward(model.losses(), model.encoder_parameters())
     assert order[:4] == ["head", "visual", "head", "audio"]
@@ -567,7 +463,7 @@ def test_backward_costs_one_pass_per_loss_and_the_first_loss_comes_last():
 
 
 def test_the_graph_is_freed_although_the_losses_live_on():
-    model = TwoEncoders()
+    model = Toy()
     losses = model.losses()
     mmpareto_backward(losses, model.encoder_parameters())
     with pytest.raises(RuntimeError, match="second time"):
@@ -577,25 +473,28 @@ def test_the_graph_is_freed_although_the_losses_live_on():
             torch.autograd.grad(losses[name], encoder.weight)
 
 
-def test_backward_adds_to_a_gradient_that_is_there():
-    model = TwoEncoders()
+def test_backward_adds_in_place_to_the_gradient_that_is_there():
+    model = Toy()
+    groups, parameters = model.encoder_parameters(), list(model.parameters())
     apart = []
     for seed in (0, 1):
         model.zero_grad()
-        mmpareto_backward(model.losses(seed), model.encoder_parameters())
-        apart.append([p.grad.clone() for p in model.parameters()])
-    model.zero_grad()
-    for seed in (0, 1):
-        mmpareto_backward(model.losses(seed), model.encoder_parameters())
-    for p, a, b in zip(model.parameters(), *apart):
+        mmpareto_backward(model.losses(seed), groups)
+        apart.append([p.grad for p in parameters])
+    first = [g.clone() for g in apart[0]]
+    for p, gradient in zip(parameters, apart[0]):
+        p.grad = gradient
+    mmpareto_backward(model.losses(1), groups)
+    for p, held, a, b in zip(parameters, apart[0], first, apart[1]):
+        assert p.grad is held
         torch.testing.assert_close(p.grad, a + b)
 
 
-@pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
+@MODALITIES
 def test_accumulated_parts_are_the_step_of_the_whole_batch_step_after_step(modalities):
     """Parts of a batch, each loss times its share; the same LossGradients in every step."""
-    model = TwoEncoders(modalities)
-    groups = model.encoder_parameters()
+    model = Toy(modalities)
+    groups, cosines_of_steps = model.encoder_parameters(), []
     gradients = LossGradients(groups)
 
     def parts(step):
@@ -605,57 +504,44 @@ def test_accumulated_parts_are_the_step_of_the_whole_batch_step_after_step(modal
     for step in range(3):
         model.zero_grad()
         sums = {name: sum(part[name] for part in parts(step)) for name in model.losses()}
-        whole = mmpareto_backward(sums, groups)
+        of_whole = mmpareto_backward(sums, groups)
         expected = [p.grad for p in model.parameters()]
         model.zero_grad()
         for part in parts(step):
             gradients.add(part)
             assert all(p.grad is None for ps in groups.values() for p in ps)
-        found = gradients.integrate()
+        of_parts = gradients.integrate()
         for p, gradient in zip(model.parameters(), expected):
             torch.testing.assert_close(p.grad, gradient, rtol=1e-12, atol=1e-15)
-        for name, value in whole.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("exponent", [-20, 16, 24])
-def test_the_solution_does_not_change_with_the_loss_scale(exponent):
-    model = TwoEncoders().float()
-    gradients = {}
-    for scale in (1.0, 2.0**exponent):
-        model.zero_grad()
-        losses = {k: scale * v for k, v in model.losses(dtype=torch.float32).items()}
-        mmpareto_backward(losses, model.encoder_parameters())
-        gradients[scale] = [p.grad / scale for p in model.parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(*gradients.values()))
+        assert of_parts.keys() == of_whole.keys()
+        for name, value in of_whole.items():
+            torch.testing.assert_close(of_parts[name], value, rtol=1e-9, atol=1e-12)
+        cosines_of_steps += [of_whole[f"cosine/{name}"] for name in groups]
+    assert min(cosines_of_steps) < 0 < max(cosines_of_steps)
 
 
 def test_a_loss_that_is_absent_is_left_out():
     results = []
     for absent in (dict(flow=None), dict()):
-        torch.manual_seed(0)
-        model = TwoEncoders()
-        found = mmpareto_backward(model.losses() | absent, model.encoder_parameters())
-        assert not any("flow" in name for name in found)
+        model = Toy()
+        diagnostics = mmpareto_backward(model.losses() | absent, model.encoder_parameters())
+        assert not any("flow" in name for name in diagnostics)
         results.append([p.grad for p in model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_reports_keep_the_order_of_the_losses_where_a_part_lacks_one():
-    model = TwoEncoders()
-    gradients = LossGradients(
-        {"all": [p for ps in model.encoder_parameters().values() for p in ps]}
-    )
-    losses = model.losses()
-    gradients.add({"multimodal": losses["multimodal"], "audio": None, "visual": losses["visual"]})
+    model = Toy()
+    gradients = LossGradients({"all": model.encoders.parameters()})
+    gradients.add(model.losses() | {"audio": None})
     gradients.add(model.losses(1))
     names = [name for name in gradients.integrate() if name.startswith("weight")]
     assert names[0] == "weight/all/multimodal" and len(names) == 3
 
 
 def test_backward_may_be_what_a_trainer_has_in_its_place():
-    """Such as Fabric's: here one that scales the loss and counts its calls."""
-    model, calls = TwoEncoders(), []
+    """Such as Fabric's: here one that scales the loss and notes its calls."""
+    model, calls = Toy(), []
 
     def backward(loss, retain_graph):
         calls.append(retain_graph)
@@ -671,7 +557,7 @@ def test_backward_may_be_what_a_trainer_has_in_its_place():
 
 
 def test_a_rule_of_ones_is_the_sum():
-    model = TwoEncoders()
+    model = Toy()
     expected = torch.autograd.grad(sum(model.losses().values()), list(model.parameters()))
     ones = dict(gamma=1.0, rescale="none", rule=lambda gram: torch.ones_like(gram[0]))
     mmpareto_backward(model.losses(), model.encoder_parameters(), **ones)
@@ -679,8 +565,8 @@ def test_a_rule_of_ones_is_the_sum():
         torch.testing.assert_close(p.grad, gradient)
 
 
-def test_unreached_frozen_and_empty_parameters():
-    model = TwoEncoders()
+def test_a_loss_that_does_not_reach_a_parameter_counts_as_zero_there():
+    model = Toy()
     audio = model.encoders["audio"]
     audio.spare = nn.Parameter(torch.ones(3, dtype=torch.float64))
     audio.empty = nn.Parameter(torch.ones(0, 3, dtype=torch.float64))
@@ -689,27 +575,28 @@ def test_unreached_frozen_and_empty_parameters():
     losses = model.losses()
     losses["multimodal"] = losses["multimodal"] + 2 * audio.only_multimodal + audio.empty.sum()
     losses["audio"] = losses["audio"] + audio.empty.sum()
-    found = mmpareto_backward(losses, model.encoder_parameters(), gamma=1.0, rescale="none")
+    diagnostics = mmpareto_backward(losses, model.encoder_parameters(), gamma=1.0, rescale="none")
+    assert diagnostics["cosine/audio"] < 0  # so the multimodal gradient has a factor that is not 1
     assert audio.spare.grad is None and audio.empty.grad.shape == (0, 3)
-    share = 2 * found["weight/audio/multimodal"]
+    share = 2 * diagnostics["weight/audio/multimodal"]
     torch.testing.assert_close(audio.only_multimodal.grad, 2 * share)
     assert model.encoders["visual"].weight.grad is None
     assert model.encoders["visual"].bias.grad is not None
 
 
 def test_a_group_that_one_loss_reaches_gets_the_plain_gradient():
-    model = TwoEncoders()
-    loss = model.losses()["audio"]
-    expected = torch.autograd.grad(loss, model.encoder_parameters()["audio"], retain_graph=True)
-    assert mmpareto_backward({"audio": loss}, model.encoder_parameters()) == {}
-    for parameter, gradient in zip(model.encoder_parameters()["audio"], expected):
+    model = Toy()
+    groups, loss = model.encoder_parameters(), model.losses()["audio"]
+    expected = torch.autograd.grad(loss, groups["audio"], retain_graph=True)
+    assert mmpareto_backward({"audio": loss}, groups) == {}
+    for parameter, gradient in zip(groups["audio"], expected):
         torch.testing.assert_close(parameter.grad, gradient)
-    assert all(p.grad is None for p in model.encoder_parameters()["visual"])
+    assert all(p.grad is None for p in groups["visual"])
 
 
 def test_no_number_is_asked_for(monkeypatch):
     """On an accelerator a question would wait for the device; CUDA's own check is in test_cuda."""
-    models = [TwoEncoders(), TwoEncoders(("audio", "visual", "flow"))]
+    models = [Toy(), Toy(("audio", "visual", "flow"))]
     losses = [model.losses() for model in models]
     three = conflicting(3, 0)
 

@@ -1,0 +1,147 @@
+"""Fusions: their formulas, their limits, and which encoders they refuse."""
+
+import pytest
+import torch
+from steps import shapes_for
+from torch import nn
+from toy import Toy
+
+from models.fusion.cosine import Fusion as CosineFusion
+from models.fusion.mmtm import Gates
+from models.multimodal import MultimodalModel
+from utils.errors import BadInput
+
+PAIR = ("audio", "visual")
+PICTURES = {"audio": torch.randn(2, 1, 28, 20), "visual": torch.randn(2, 1, 28, 28)}
+
+
+def build(encoder, fusion, **flags):
+    torch.manual_seed(0)
+    return MultimodalModel(shapes_for(PAIR), 3, encoder, fusion, flags).eval()
+
+
+def late_with_layers_of(model, encoder):
+    """The same encoders and head, modalities meeting in the head alone."""
+    late = build(encoder, "concat")
+    late.encoders, late.heads, late.fusion.linear = model.encoders, model.heads, model.fusion.linear
+    return late
+
+
+def test_unimodal_parts_add_up_to_the_fused_logits():
+    model = Toy(("audio", "visual", "flow"))
+    features = model.forward_pass(model.batch()).features
+    parts = model.fusion.unimodal(features)
+    torch.testing.assert_close(sum(parts.values()), model.fusion(features))
+    alone = model.fusion({m: f if m == "visual" else 0 * f for m, f in features.items()})
+    bias = model.fusion.linear.bias
+    torch.testing.assert_close(parts["visual"], alone - bias + bias / 3)
+
+
+def test_the_cosine_fusion_knows_no_lengths():
+    torch.manual_seed(0)
+    fusion = CosineFusion({"audio": 4, "visual": 6}, 3)
+    features = {"audio": torch.randn(5, 4), "visual": torch.randn(5, 6)}
+    parts, whole = fusion.unimodal(features), fusion(features)
+    weight = fusion.weights["audio"].weight
+    k, i = 1, 2
+    cosine = torch.cosine_similarity(weight[k], features["audio"][i], dim=0)
+    torch.testing.assert_close(parts["audio"][i, k], 10 * cosine)
+    torch.testing.assert_close(whole, parts["audio"] + parts["visual"])
+    longer = {"audio": 7 * features["audio"], "visual": features["visual"]}
+    torch.testing.assert_close(fusion(longer), whole)
+
+
+def test_gates_follow_their_formula():
+    torch.manual_seed(0)
+    gates = Gates({"audio": 2, "visual": 3}, reduction=5).double()
+    maps = {"audio": torch.randn(2, 2, 4, 5).double(), "visual": torch.randn(6, 3, 2, 2).double()}
+    gate = gates(maps, batch=2)  # the picture has three frames
+    for i in range(2):
+        squeezed = torch.cat(
+            [maps["audio"][i].mean((1, 2)), maps["visual"][3 * i : 3 * i + 3].mean((0, 2, 3))]
+        )
+        z = (gates.squeeze.weight @ squeezed + gates.squeeze.bias).relu()
+        assert len(z) == 2 * 5 // 5
+        for modality, layer in gates.excite.items():
+            expected = 2 / (1 + torch.exp(-(layer.weight @ z + layer.bias)))
+            torch.testing.assert_close(gate[modality][i], expected)
+
+
+def test_open_gates_are_late_fusion():
+    """With all gates at 1 the model is concat's."""
+    model = build("cnn", "mmtm")
+    late = late_with_layers_of(model, "cnn")
+    for gates in model.fusion.gates:
+        for layer in gates.excite.values():
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # 2 sigmoid(0) = 1
+    clips = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 1, 32, 32)}
+    gated, expected = model(clips)[0], late(clips)[0]
+    for branch in expected:
+        torch.testing.assert_close(gated[branch], expected[branch])
+
+
+def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
+    """With the exchange put behind the last layer the model is concat's."""
+    model = build("vit_tiny", "mbt")
+    late = late_with_layers_of(model, "vit_tiny")
+    model.fusion.first = 6
+    mixed, expected = model(PICTURES)[0], late(PICTURES)[0]
+    for branch in expected:
+        torch.testing.assert_close(mixed[branch], expected[branch], rtol=1e-4, atol=1e-5)
+
+
+def test_mbt_follows_its_formula():
+    model = build("vit_tiny", "mbt")
+    encoders, fusion = model.encoders, model.fusion
+    x = {m: e.begin(PICTURES[m]) for m, e in encoders.items()}
+    for number in range(4):
+        x = {m: e.stages[number](x[m]) for m, e in encoders.items()}
+    z = fusion.bottleneck.expand(2, -1, -1)
+    assert fusion.first == 4 and z.shape[1] == 4
+    for number in (4, 5):
+        after = {m: e.stages[number](torch.cat([x[m], z], 1)) for m, e in encoders.items()}
+        x = {m: after[m][:, : x[m].shape[1]] for m in x}
+        z = (after["audio"][:, -4:] + after["visual"][:, -4:]) / 2
+    features = {m: e.trunk.encoder.ln(x[m])[:, 0] for m, e in encoders.items()}
+    logits, fused_features = fusion(encoders, PICTURES)
+    for modality, feature in features.items():
+        torch.testing.assert_close(fused_features[modality], feature)
+    torch.testing.assert_close(logits, fusion.linear(torch.cat(list(features.values()), 1)))
+
+
+def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
+    model = build("cnn", "centralnet")
+    alpha, c = model.fusion.alpha, None
+    assert torch.allclose(alpha, torch.tensor(1 / 3))
+    nn.init.uniform_(alpha)
+    logits, features = model(PICTURES)
+    for modality, encoder in model.encoders.items():
+        torch.testing.assert_close(features[modality], encoder(PICTURES[modality]))
+    x = PICTURES
+    for number, layer in enumerate(model.fusion.layers):
+        x = {m: e.stages[number](x[m]) for m, e in model.encoders.items()}
+        size = x["audio"].shape[2:]  # the smaller
+        pooled = nn.functional.adaptive_avg_pool2d(x["visual"], size)
+        fed = alpha[number, 0] * x["audio"] + alpha[number, 1] * pooled
+        if c is not None:
+            fed = fed + alpha[number, 2] * nn.functional.adaptive_avg_pool2d(c, size)
+        c = layer(fed)
+    torch.testing.assert_close(logits["multimodal"], model.fusion.linear(c.mean((2, 3))))
+
+
+@pytest.mark.parametrize(
+    "encoder, fusion, flags, message",
+    [
+        ("mobilenet_v3", "mmtm", {}, "--encoder mobilenet_v3: has no stages that give maps"),
+        ("cnn", "mbt", {}, "--encoder cnn: has no stages that give tokens"),
+        ("vit_tiny", "mbt", dict(mbt_layer=6), "--mbt_layer 6: the encoders have layers 0 to 5"),
+        ("vit_tiny", "mbt", dict(mbt_tokens=0), "--mbt_tokens 0: must be at least 1"),
+        ("audio=cnn,visual=resnet18", "centralnet", {}, "needs encoders with the same widths"),
+    ],
+)
+def test_encoders_and_flags_with_which_a_fusion_cannot_run_are_refused(
+    encoder, fusion, flags, message
+):
+    with pytest.raises(BadInput, match=message):
+        build(encoder, fusion, **flags)
