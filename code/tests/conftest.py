@@ -174,3 +174,23 @@ def folder_root(tmp_path_factory):
     from own_data import write_own_data
 
     return write_own_data(tmp_path_factory.mktemp("data") / "own")
+
+
+@pytest.fixture(scope="session")
+def trained(demo_root, tmp_path_factory):
+    """(a name of RUNS) -> that run's folder, two epochs, trained when it is first asked for.
+
+    A test that writes into it copies it first.
+    """
+    import train
+    from commands import RUNS, flags_for
+
+    where = tmp_path_factory.mktemp("trained")
+
+    def folder_of(name: str) -> Path:
+        if not (where / name).exists():
+            epochs = ["--epochs", "2", "--run_name", name]
+            train.main([*flags_for(demo_root, where), *epochs, *RUNS[name]])
+        return where / name
+
+    return folder_of
