@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 CODE = Path(__file__).resolve().parents[1]
 QUICK = ["--encoder", "cnn", "--image_size", "32", "--batch_size", "18"]
@@ -24,6 +25,15 @@ def flags_for(root, runs, dataset="demo") -> list[str]:
     """A command line of train.py on the data set prepared in `root`: an epoch takes a second."""
     where = ["--dataset", dataset, "--data_root", str(root), "--ckpt_path", str(runs)]
     return [*where, *QUICK]
+
+
+def run(flags, name, *more) -> None:
+    """A run in this process, of one epoch unless `more` says otherwise, without the figure that
+    train.py draws in the end: it takes as long as the epoch."""
+    import train  # here: not all who start a command need it
+
+    with mock.patch.object(train, "draw_run", lambda folder: "not drawn"):
+        train.main([*flags, "--epochs", "1", "--run_name", name, *more])
 
 
 def place(environment: dict) -> dict:

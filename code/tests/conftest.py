@@ -182,15 +182,13 @@ def trained(demo_root, tmp_path_factory):
 
     A test that writes into it copies it first.
     """
-    import train
-    from commands import RUNS, flags_for
+    from commands import RUNS, flags_for, run
 
     where = tmp_path_factory.mktemp("trained")
 
     def folder_of(name: str) -> Path:
         if not (where / name).exists():
-            epochs = ["--epochs", "2", "--run_name", name]
-            train.main([*flags_for(demo_root, where), *epochs, *RUNS[name]])
+            run(flags_for(demo_root, where), name, "--epochs", "2", *RUNS[name])
         return where / name
 
     return folder_of

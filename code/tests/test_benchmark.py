@@ -56,7 +56,7 @@ def test_any_method_is_an_arm(tmp_path, capsys):
     "argv, message",
     [
         (["--methods", "ogm", "--fusion", "mmtm"], "--methods ogm: --fusion mmtm: has no unimodal"),
-        (["--only", "speed"], "--only speed: choose from step,integrate,memory,loader,epoch"),
+        (["--only", "speed"], "--only speed: choose from step,rivals,integrate,memory,loader"),
         (["--clips", "3"], "--clips 3: must be at least the batch size 4"),
         (["--rounds", "0"], "--rounds 0: must be at least 1"),
         (["--tf32"], "--tf32: needs --device cuda"),

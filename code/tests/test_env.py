@@ -1,4 +1,4 @@
-"""script/env.sh: which interpreter is taken, what is installed and when, and what is said."""
+"""Scripts: which interpreter they take, what they install and when, and which command they call."""
 
 import shutil
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import CODE
+from commands import CODE, shell
 
 PYTHON = """#!/bin/sh
 echo "$*" >> "{root}/calls"
@@ -95,3 +95,28 @@ def test_requirements_are_compared_with_what_is_installed(line, is_met, tmp_path
     program = CODE / "script" / "requirements_met.py"
     done = subprocess.run([sys.executable, program, tmp_path / "requirements.txt"])
     assert done.returncode == (0 if is_met else 1)
+
+
+TRAIN = "train.py --method"
+TWO_PROCESSES = "script/launch.py --standalone --nproc_per_node 2"
+
+
+@pytest.mark.parametrize(
+    "script, processes, call",
+    [
+        ("mmpareto", 1, f"{TRAIN} mmpareto"),
+        ("mmpareto", 2, f"{TWO_PROCESSES} {TRAIN} mmpareto"),
+        ("uniform_baseline", 1, f"{TRAIN} uniform"),
+        ("one_joint_loss", 1, f"{TRAIN} joint"),
+        ("pareto", 1, f"{TRAIN} pareto"),
+        ("multitask", 1, "multitask.py"),
+    ],
+)
+def test_a_script_hands_its_flags_to_its_command(script, processes, call, tmp_path):
+    """The active python meets the requirements, and prints how it is called."""
+    python = '#!/bin/sh\ncase "$*" in *requirements_met*) ;; *) echo "$*" ;; esac\n'
+    (tmp_path / "python").write_text(python)
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}:/usr/bin:/bin"
+    done = shell("sh", f"script/{script}.sh", "--epochs", "3", PATH=path, NPROC=str(processes))
+    assert done.stdout == f"{call} --epochs 3\n", done.stderr

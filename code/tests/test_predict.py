@@ -5,11 +5,10 @@ import shutil
 
 import pytest
 import torch
-from commands import flags_for
+from commands import flags_for, run
 from media import write_media
 
 import predict
-import train
 from analysis.trained import load_run
 from models.metrics import predict as predict_split
 from utils.errors import BadInput
@@ -71,8 +70,7 @@ def test_unusable_files_get_a_line_each_and_the_others_an_answer(trained, tmp_pa
 )
 def test_raw_files_of_other_sets_too(name, raw, suffixes, request, tmp_path):
     root, source = request.getfixturevalue(f"{name}_root"), request.getfixturevalue(raw)
-    argv = [*flags_for(root, tmp_path, name), "--batch_size", "4"]
-    train.main([*argv, "--epochs", "1", "--run_name", "x"])
+    run(flags_for(root, tmp_path, name), "x", "--batch_size", "4")
     _, dataset, loaders, model = load_run(tmp_path / "x", "last", "cpu")
     logits, _, _ = predict_split(model, loaders["test"])
     files = {path.stem: path for path in source.rglob("*") if path.suffix in suffixes}

@@ -100,7 +100,6 @@ def test_shapley_values_give_the_credit_to_the_modalities_that_tell(loader):
 def test_shapley_values_of_a_known_game():
     """Gloves: two left, one right; a pair is worth 1. Textbook: 1/6, 1/6, 4/6."""
 
-
     def value(gloves):
         return float("right" in gloves and len(gloves) > 1)
 

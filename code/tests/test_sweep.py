@@ -1,4 +1,4 @@
-"""sweep.py: the grid it plans, what it skips, names and leaves out, and that a kill changes nothing."""
+"""sweep.py: what it plans, skips, names and leaves out, and that a kill changes nothing."""
 
 import argparse
 import os
