@@ -49,7 +49,7 @@ def test_any_method_is_an_arm(tmp_path, capsys):
     values = measured(tmp_path, *SMALL, *argv)
     assert values["step.greedy"] > 0 and values["step.mmpareto"] > 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
-    assert {"greedy", "mmpareto", "published"} <= set(rows)
+    assert {"greedy", "mmpareto", "joint"} <= set(rows)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from utils import distributed, registry
 from utils.run_folder import read_jsonl
 
 METHODS = registry.names("methods")
+TWO_MODALITIES = ["audio", "visual"]
 FLAGS = {  # other than those of a method's defaults
     "uniform": [[], ["--encoder_grad_scale", "1.5", "--measure_conflict"]],
     "greedy": [["--greedy_start", "0", "--greedy_tolerance", "0"]],  # gates held from step 1 on
@@ -82,37 +83,37 @@ def train_one_epoch(name, method_flags, accumulate, modalities):
     return model.state_dict(), recorder.steps
 
 
+def train_all(methods, accumulate, modalities):
+    """{method and flags: what `train_one_epoch` gives}."""
+    return {
+        " ".join([name, *flags]): train_one_epoch(name, flags, accumulate, modalities)
+        for name in methods
+        for flags in FLAGS.get(name, [[]])
+    }
+
+
 def program(target, methods, accumulate, modalities):
     torch.set_num_threads(1)
     distributed.start("cpu", "x")
-    results = {
-        " ".join([name, *flags]): train_one_epoch(
-            name, flags, int(accumulate), modalities.split(",")
-        )
-        for name in methods.split(",")
-        for flags in FLAGS.get(name, [[]])
-    }
+    results = train_all(methods.split(","), int(accumulate), modalities.split(","))
     torch.save(results, f"{target}.{distributed.rank()}")
     distributed.end()
 
 
-def trained(folder, processes, methods, accumulate=1, modalities="audio,visual"):
-    """What every process ends with: {method: (weights, steps)}."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launch if processes > 1 else []), str(Path(__file__))]
-    target = folder / f"{processes}-{accumulate}"
+def train_in_processes(count, folder, methods, accumulate=1, modalities=TWO_MODALITIES):
+    """What each process ends with, see `train_all`."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    arguments = [str(folder / "x"), ",".join(methods), str(accumulate), ",".join(modalities)]
     path = f"{CODE}{os.pathsep}{CODE / 'tests'}"
-    arguments = [str(target), ",".join(methods), str(accumulate), modalities]
-    done = shell(*command, *arguments, PYTHONPATH=path)
+    done = shell(sys.executable, *launch, __file__, *arguments, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
-    return [torch.load(f"{target}.{rank}", weights_only=True) for rank in range(processes)]
+    return [torch.load(folder / f"x.{rank}", weights_only=True) for rank in range(count)]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """Every method in one process, on whole batches."""
-    (results,) = trained(tmp_path_factory.mktemp("alone"), 1, METHODS)
-    return results
+def alone():
+    """Every method in this process, on whole batches."""
+    return train_all(METHODS, 1, TWO_MODALITIES)
 
 
 def check_same(several, alone):
@@ -129,21 +130,22 @@ def check_same(several, alone):
 
 
 def test_every_method_in_two_processes_is_the_run_of_one(alone, tmp_path):
-    several = trained(tmp_path, 2, METHODS)
+    several = train_in_processes(2, tmp_path, METHODS)
     assert several[0].keys() == alone.keys()
     check_same(several, alone)
 
 
-def test_every_method_in_parts_of_a_batch_is_the_run_on_whole_batches(alone, tmp_path):
+def test_every_method_in_parts_of_a_batch_is_the_run_on_whole_batches(alone):
     needs = {name: registry.load_class("methods", name, "--method").needs for name in METHODS}
     suited = [name for name in METHODS if "whole_batch" not in needs[name]]
-    check_same(trained(tmp_path, 1, suited, accumulate=2), alone)
+    check_same([train_all(suited, 2, TWO_MODALITIES)], alone)
 
 
 @pytest.mark.slow
 def test_four_processes_with_three_modalities_and_parts_are_the_run_of_one(tmp_path):
-    (alone,) = trained(tmp_path, 1, ["mmpareto"], modalities="audio,visual,flow")
-    check_same(trained(tmp_path, 4, ["mmpareto"], 2, modalities="audio,visual,flow"), alone)
+    modalities = ["audio", "visual", "flow"]
+    several = train_in_processes(4, tmp_path, ["mmpareto"], 2, modalities)
+    check_same(several, train_all(["mmpareto"], 1, modalities))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 4])
@@ -215,7 +217,7 @@ def process_of(rank, launcher):
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_dies_ends_the_run_resumably(rank, flags, tmp_path):
-    process = start(*SCRIPT, *flags, "--epochs", "30", **TWO)
+    process = start(*SCRIPT, *flags, "--epochs", "12", **TWO)
     wait_for(tmp_path / "x" / "last.pt", process)
     os.kill(process_of(rank, process.pid), signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
@@ -224,10 +226,10 @@ def test_a_process_that_dies_ends_the_run_resumably(rank, flags, tmp_path):
     assert "last.pt holds the last complete epoch; continue: --resume --run_name x" in errors
     assert f"process {rank} ended first, with status -9" in errors
     assert "Traceback" not in errors
-    resumed = shell(*SCRIPT, *flags, "--epochs", "30", "--resume", **TWO)
+    resumed = shell(*SCRIPT, *flags, "--epochs", "12", "--resume", **TWO)
     assert resumed.returncode == 0, resumed.stderr
     epochs = [record["epoch"] for record in read_jsonl(tmp_path / "x" / "metrics.jsonl")]
-    assert epochs == list(range(30))
+    assert epochs == list(range(12))
     assert not list((tmp_path / "x").glob(".*.tmp"))
 
 

@@ -84,18 +84,18 @@ def test_faults_are_named_before_anything_starts(flags, changes, message):
         planned(*flags, **changes)
 
 
-def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path):
-    runs = tmp_path / "runs"
-    command = [sys.executable, "sweep.py", *flags_for(demo_root, runs), "--methods", "joint"]
-    command += ["--learning_rate", "1e30,0.01", "--epochs", "1", "--checkpoints", "delete"]
-    done = shell(*command)
-    assert done.returncode == 1
-    assert "2 runs, 0 of them done already" in done.stdout and "1 of 2 runs are done" in done.stdout
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("FAILED")]
+def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path, capsys):
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint", "--epochs", "1"]
+    with pytest.raises(SystemExit) as stop:
+        sweep.main([*flags, "--learning_rate", "1e30,0.01", "--checkpoints", "delete"])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    assert "2 runs, 0 of them done already" in printed.out and "1 of 2 runs are done" in printed.out
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("FAILED")]
     assert line.startswith("FAILED  demo-joint-learning_rate-1e30-seed0: error: ")
-    log = runs / ".demo-joint-learning_rate-1e30-seed0.log"
+    log = tmp_path / ".demo-joint-learning_rate-1e30-seed0.log"
     assert str(log) in line and "the run stops here" in log.read_text()
-    good = runs / "demo-joint-learning_rate-0.01-seed0"
+    good = tmp_path / "demo-joint-learning_rate-0.01-seed0"
     assert len(read_jsonl(good / "metrics.jsonl")) == 1 and not list(good.glob("*.pt"))
 
 
