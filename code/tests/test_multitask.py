@@ -115,19 +115,16 @@ def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
         compare(*argv, "--epochs", "5")
 
 
-def test_a_method_may_have_flags(compare, tmp_path):
+def test_a_method_may_have_flags_and_every_task_has_a_column(compare, tmp_path):
     arms = ["uniform", "uniform --encoder_grad_scale 50", "uniform --encoder_grad_scale 1"]
-    lines = compare(*QUICK, "--seeds", "3", "--methods", ",".join(arms))
+    argv = ["--seeds", "3", "--noise", "0,0.5,1", "--methods", ",".join(arms)]
+    head, *lines = compare(*QUICK, *argv)
+    assert all(name in head for name in multitask.task_names([0, 0.5, 1]))
     assert arms[1] in [line.split("  ")[0] for line in lines]
     names = [arm.replace(" --", "-").replace(" ", "-") for arm in arms]
-    files = [tmp_path / f"{name}-0-1-seed3.json" for name in names]
+    files = [tmp_path / f"{name}-0-1-2-seed3.json" for name in names]
     plain, scaled, same = (json.loads(file.read_text())["accuracy"] for file in files)
     assert plain == same != scaled
-
-
-def test_three_tasks_have_a_column_each(compare):
-    head, *_ = compare(*QUICK, "--seeds", "0", "--noise", "0,0.5,1", "--methods", "mmpareto")
-    assert all(name in head for name in multitask.task_names([0, 0.5, 1]))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,9 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
     assert [command[0] for command in called] == ["train.py", "train.py"]
     sweep.main(flags)
     assert "2 runs, 2 of them done already" in capsys.readouterr().out
+    options, _ = read = sweep.read_options(flags)
+    for run in sweep.plan(*read):  # done by another sweep in the meantime
+        sweep.carry_out(run, options)
     assert len(called) == 2
     sweep.main([*flags, "--probe", "linear"])
     folders = [str(tmp_path / f"demo-{method}-seed0") for method in ("joint", "uniform")]

@@ -239,8 +239,8 @@ def test_unnamed_runs_are_numbered_on(flags, tmp_path):
     assert names == ["demo-mmpareto-seed0", "demo-mmpareto-seed0-2"]
 
 
-def stopping_at(step, stop):
-    """Recorder.add_step that calls `stop` after a step."""
+def stop_at(step, stop):
+    """Recorder.add_step that calls `stop` after this step."""
     add_step = Recorder.add_step
 
     def add_and_stop(self, *arguments):
@@ -256,41 +256,30 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def kill_this_process():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 KILLED = """
-import sys
-import test_train, train
+import os, signal, sys, test_train, train
 from training.record import Recorder
-Recorder.add_step = test_train.stopping_at(int(sys.argv[1]), test_train.kill_this_process)
-train.main(sys.argv[2:])
+kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+Recorder.add_step = test_train.stop_at(7, kill)
+train.main(sys.argv[1:])
 """
 
 
 @pytest.mark.parametrize(
-    "stop_at_step, is_killed",
-    [
-        pytest.param(7, False, id="interrupted in the third epoch"),
-        pytest.param(1, True, id="killed before a checkpoint", marks=pytest.mark.slow),
-        pytest.param(7, True, id="killed in the third epoch", marks=pytest.mark.slow),
-    ],
+    "step, is_killed",
+    [(1, False), (7, False), pytest.param(7, True, marks=pytest.mark.slow)],
+    ids=["before a checkpoint", "in the third epoch", "killed in the third epoch"],
 )
-def test_a_stopped_run_resumes_to_the_same_bits(
-    stop_at_step, is_killed, flags, tmp_path, monkeypatch
-):
+def test_a_stopped_run_resumes_to_the_same_bits(step, is_killed, flags, tmp_path, monkeypatch):
     argv = ["--epochs", "4", "--lr_decay_step", "2", "--val_fraction", "0.2"]
     run(flags, "whole", *argv)
     if is_killed:
-        command = [sys.executable, "-c", KILLED, str(stop_at_step), *flags, *argv]
-        killed = shell(
-            *command, "--run_name", "stopped", PYTHONPATH=f"{CODE}{os.pathsep}{CODE / 'tests'}"
-        )
+        command = [sys.executable, "-c", KILLED, *flags, *argv, "--run_name", "stopped"]
+        killed = shell(*command, PYTHONPATH=f"{CODE}{os.pathsep}{CODE / 'tests'}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     else:
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Recorder, "add_step", stopping_at(stop_at_step, interrupt))
+            patch.setattr(Recorder, "add_step", stop_at(step, interrupt))
             run(flags, "stopped", *argv)
     with open(tmp_path / "stopped" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 9, "half a li')  # as a kill in the middle of a write leaves it
@@ -341,19 +330,25 @@ def test_best_pt_is_chosen_on_validation_where_there_is_one(flags, tmp_path, mon
     assert json.loads(scores.read_text())["macro_f1/audio"] == of_best["val/macro_f1/audio"]
 
 
-def test_optimizer_learning_rate_and_clipping_are_those_of_the_flags(flags, tmp_path, monkeypatch):
-    clipped_to = []
-    clip = torch.nn.utils.clip_grad_norm_
-    monkeypatch.setattr(
-        torch.nn.utils,
-        "clip_grad_norm_",
-        lambda parameters, norm: clipped_to.append(norm) or clip(parameters, norm),
-    )
+def test_the_optimizer_and_the_decay_of_its_rate_are_those_of_the_flags(flags, tmp_path):
     argv = ["--optimizer", "adamw", "--learning_rate", "1e-3", "--lr_decay_step", "1"]
-    run(flags, "x", *argv, "--epochs", "2", "--clip_grad", "0.5")
+    run(flags, "x", *argv, "--epochs", "2")
     state = torch.load(tmp_path / "x" / "last.pt", weights_only=True)["optimizer"]
     assert state["param_groups"][0]["lr"] == pytest.approx(1e-5)  # after two decays by 0.1
-    assert "exp_avg" in state["state"][0] and clipped_to == 6 * [0.5]
+    assert "exp_avg" in state["state"][0]
+
+
+def test_a_clipped_gradient_moves_the_weights_by_no_more_than_its_norm(flags, tmp_path):
+    """One step of size 1: gradients of norm 1e-3, and the weight decay of 1e-4."""
+    run(flags, "x", "--batch_size", "54", "--learning_rate", "1", "--clip_grad", "1e-3")
+    run(flags, "start", "--batch_size", "54", "--learning_rate", "1e-12")
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "x")
+    moved = [
+        after[name] - (1 - 1e-4) * before[name]
+        for name in before
+        if not name.split(".")[-1].startswith(("running", "num"))
+    ]
+    assert torch.cat([x.flatten() for x in moved]).norm() == pytest.approx(1e-3, rel=0.02)
 
 
 # Number formats, parts of a batch, cache
