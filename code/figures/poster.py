@@ -83,7 +83,8 @@ def draw_conflict(axis: plt.Axes, step: dict, encoder: str) -> None:
         arrow["mutation_scale"] = 22
         axis.annotate("", vector.tolist(), (0, 0), arrowprops=arrow)
         axis.plot([], [], color=colour, linewidth=width, label=label)
-    low, high = ends.amin(0) - 0.12 * size, ends.amax(0) + 0.12 * size
+    low = (ends.amin(0) - 0.12 * size).tolist()
+    high = (ends.amax(0) + 0.12 * size).tolist()
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[], aspect="equal")
     axis.set_title(f"a conflict: {encoder} encoder, step {step['step']}, cosine {cosine:.2f}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)

@@ -176,3 +176,21 @@ def folder_root(tmp_path_factory):
     from own_data import write_own_data
 
     return write_own_data(tmp_path_factory.mktemp("data") / "own")
+
+
+@pytest.fixture(scope="session")
+def trained(demo_root, tmp_path_factory):
+    """(a name of RUNS) -> that run's folder, two epochs, trained when it is first asked for.
+
+    A test that writes into it copies it first.
+    """
+    from commands import RUNS, flags_for, run
+
+    where = tmp_path_factory.mktemp("trained")
+
+    def folder_of(name: str) -> Path:
+        if not (where / name).exists():
+            run(flags_for(demo_root, where), name, "--epochs", "2", *RUNS[name])
+        return where / name
+
+    return folder_of

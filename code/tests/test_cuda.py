@@ -4,62 +4,47 @@ import json
 
 import pytest
 import torch
-from steps import build_method, build_model, forward, start, take_step
+from commands import flags_for, run
+from steps import build_method, build_model, forward, load_method, start, take_step
 
 import benchmark
-import train
 from dataset.modalities.frames import crop_resize_flip
-from mmpareto import integrate
 from utils import registry
 from utils.run_folder import read_jsonl
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO GPU: not tested here")
-
-
-@pytest.mark.parametrize("n", [2, 3])
-@pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_equal_to_the_cpu(n, rescale):
-    generator = torch.Generator().manual_seed(0)
-    gradients = [
-        [torch.randn(s, generator=generator, dtype=torch.float64) for s in [(64, 32), (64,)]]
-        for _ in range(n)
-    ]
-    gradients[1] = [b - a for a, b in zip(gradients[0], gradients[1])]
-    on_gpu = [[g.cuda() for g in gs] for gs in gradients]
-    integrate(gradients, 1.5, rescale)
-    integrate(on_gpu, 1.5, rescale)
-    for a, b in zip(on_gpu[0], gradients[0]):
-        torch.testing.assert_close(a.cpu(), b, rtol=1e-10, atol=1e-12)
+NEVER_WAIT = [
+    name for name in registry.names("methods") if "waits_for_device" not in load_method(name).needs
+]
 
 
 @pytest.mark.parametrize("modalities", [("audio", "visual"), ("audio", "visual", "flow")])
-@pytest.mark.parametrize("name", registry.names("methods"))
+@pytest.mark.parametrize("name", NEVER_WAIT)
 def test_the_step_never_waits_for_the_device(name, modalities):
     model, method = build_model(name, modalities).cuda(), build_method(name)
     start(method, model)
-    for check in (False, True):  # the first round warms up libraries that do wait once
-        given = forward(model)
+    for mode in ("default", "error"):  # the first round warms up libraries that do wait once
+        batch = forward(model)
         torch.cuda.synchronize()
-        strict = check and "waits_for_device" not in method.needs
-        torch.cuda.set_sync_debug_mode("error" if strict else "default")
+        torch.cuda.set_sync_debug_mode(mode)
         try:
-            take_step(method, model, given)
+            take_step(method, model, batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))
 def test_the_step_of_every_method_is_that_of_the_cpu(name):
-    found = {}
+    gradients = {}
     for device in ("cpu", "cuda"):
         model, method = build_model(name).double().to(device), build_method(name)
         start(method, model)
         take_step(method, model, forward(model))
-        found[device] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    assert found["cpu"].keys() == found["cuda"].keys()
+        gradients[device] = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert gradients["cpu"].keys() == gradients["cuda"].keys()
     noisy = name == "ogm_ge"  # every device draws its own noise
-    for parameter, gradient in found["cpu"].items():
-        other = found["cuda"][parameter].cpu()
+    for parameter, gradient in gradients["cpu"].items():
+        other = gradients["cuda"][parameter].cpu()
         if noisy:
             torch.testing.assert_close(other.norm(), gradient.norm(), rtol=0.2, atol=1e-6)
         else:
@@ -86,15 +71,15 @@ def test_crops_on_the_device_are_those_of_the_cpu():
     ids=" ".join,
 )
 def test_a_run_on_the_gpu(argv, demo_root, tmp_path):
-    start = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
-    start += ["--batch_size", "18", "--epochs", "1", "--device", "cuda", "--image_size", "48"]
-    train.main([*start, *argv])
-    assert len(read_jsonl(tmp_path / "demo-mmpareto-seed0" / "metrics.jsonl")) == 1
+    flags = [*flags_for(demo_root, tmp_path), "--encoder", "resnet18", "--image_size", "48"]
+    run(flags, "x", "--device", "cuda", *argv)
+    assert len(read_jsonl(tmp_path / "x" / "metrics.jsonl")) == 1
 
 
 def test_memory_stays_within_one_and_a_half_copies(tmp_path):
-    args = ["--only", "memory", "--batch_size", "16", "--device", "cuda", "--json"]
-    benchmark.main([*args, str(tmp_path / "found.json")])
-    found = json.loads((tmp_path / "found.json").read_text())
-    beyond = found["memory.mmpareto"] - found["memory.uniform"]
-    assert beyond <= 1.5 * found["memory.encoder_gradients"]
+    output = tmp_path / "measured.json"
+    argv = ["--only", "memory", "--batch_size", "16", "--device", "cuda", "--json", str(output)]
+    benchmark.main(argv)
+    measured = json.loads(output.read_text())
+    beyond = measured["memory.mmpareto"] - measured["memory.uniform"]
+    assert beyond <= 1.5 * measured["memory.encoder_gradients"]

@@ -1,114 +1,74 @@
-"""script/env.sh: which interpreter is taken, what is installed and when, and what is said."""
+"""Scripts: which interpreter they take, which command they call, and with what."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import CODE, shell
 
-SCRIPTS = Path(__file__).resolve().parents[1] / "script"
-STUB = """#!/bin/sh
-echo "$(basename "$0") $*" >> "{log}"
-case "$*" in
-*requirements_met*) [ -e "{root}/installed" ] && [ "$(basename "$0")" = python ] ;;
-*version_info*) exit {too_old} ;;
-*ensurepip*) exit {lacks_venv} ;;
-*pip*install*) {install} ;;
-*venv*) mkdir -p ../.venv/bin && cp "$0" ../.venv/bin/python ;;
-*) echo "Python 3.12" ;;
-esac
-"""
+TRAIN = "train.py --method"
+TWO_PROCESSES = "script/launch.py --standalone --nproc_per_node 2"
+SYSTEM = "/usr/bin:/bin"
 
 
-@pytest.fixture
-def repository(tmp_path):
-    """env.sh in a repository of its own, and a function that runs it with stand-ins for Python."""
-    (tmp_path / "code" / "script").mkdir(parents=True)
-    for name in ("env.sh", "requirements_met.py"):
-        shutil.copy(SCRIPTS / name, tmp_path / "code" / "script")
-    (tmp_path / "requirements.txt").write_text("packaging\n")
-    (tmp_path / "bin").mkdir()
-
-    def run(stubs=("python3",), path="/usr/bin:/bin", **changes):
-        values = dict(too_old=0, lacks_venv=0, install=f'touch "{tmp_path}/installed"')
-        values |= dict(log=tmp_path / "log", root=tmp_path) | changes
-        for name in stubs:
-            (tmp_path / "bin" / name).write_text(STUB.format(**values))
-            (tmp_path / "bin" / name).chmod(0o755)
-        return subprocess.run(
-            ["sh", "-c", '. script/env.sh; echo "uses $PYTHON"'],
-            cwd=tmp_path / "code",
-            env={"PATH": f"{tmp_path / 'bin'}:{path}"},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+def stand_in(folder, name, cases):
+    """A Python that answers to the words of its command line, and prints all other ones."""
+    lines = [f"*{words}*) {answer} ;;" for words, answer in cases.items()]
+    text = "\n".join(["#!/bin/sh", 'case "$*" in', *lines, '*) echo "$*" ;;', "esac", ""])
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
 
 
-def calls(tmp_path, word):
-    log = tmp_path / "log"
-    return [line for line in log.read_text().splitlines() if word in line] if log.exists() else []
+@pytest.mark.parametrize(
+    "script, processes, call",
+    [
+        ("mmpareto", 1, f"{TRAIN} mmpareto"),
+        ("mmpareto", 2, f"{TWO_PROCESSES} {TRAIN} mmpareto"),
+        ("uniform_baseline", 1, f"{TRAIN} uniform"),
+        ("one_joint_loss", 1, f"{TRAIN} joint"),
+        ("pareto", 1, f"{TRAIN} pareto"),
+        ("multitask", 1, "multitask.py"),
+    ],
+)
+def test_a_script_hands_its_flags_to_its_command(script, processes, call, tmp_path):
+    stand_in(tmp_path, "python", {"requirements_met": "exit 0"})
+    path = f"{tmp_path}:{SYSTEM}"
+    done = shell("sh", f"script/{script}.sh", "--epochs", "3", PATH=path, NPROC=str(processes))
+    assert done.stdout == f"{call} --epochs 3\n", done.stderr
 
 
-def test_an_active_python_that_suffices_is_left_alone(repository, tmp_path):
-    done = repository(stubs=(), path=f"{Path(sys.executable).parent}:/usr/bin:/bin")
-    assert done.returncode == 0 and done.stdout.startswith("uses python"), done.stderr
-    assert not (tmp_path / ".venv").exists()
+def source_env(**environment):
+    return shell("sh", "-c", '. script/env.sh; echo "uses $PYTHON"', **environment)
 
 
-def test_otherwise_an_environment_is_made_once(repository, tmp_path):
-    done = repository()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "creating .venv with Python 3.12"
-    assert done.stdout.splitlines()[-1] == "uses ../.venv/bin/python"
-    assert calls(tmp_path, "pip install") == [
-        "python -m pip install --quiet -r ../requirements.txt"
-    ]
-    (tmp_path / "log").unlink()
-    again = repository()
-    assert again.stdout == "uses ../.venv/bin/python\n"
-    assert not calls(tmp_path, "pip") and not calls(tmp_path, "venv ")
+def test_an_active_python_that_suffices_is_used_untouched():
+    before = (CODE.parent / ".venv").exists()
+    done = source_env(PATH=f"{Path(sys.executable).parent}:{SYSTEM}")
+    assert done.returncode == 0 and done.stdout == "uses python\n", done.stderr
+    assert (CODE.parent / ".venv").exists() == before
 
 
-def test_uv_is_used_where_it_is(repository, tmp_path):
-    done = repository(stubs=("python3", "uv"))
-    assert done.returncode == 0, done.stderr
-    assert calls(tmp_path, "uv venv") and calls(tmp_path, "uv pip install")
-
-
-def test_python_without_venv_names_the_package(repository, tmp_path):
-    done = repository(lacks_venv=1)
-    assert done.returncode == 1
-    assert "apt-get install python3-venv" in done.stderr
-    assert not (tmp_path / ".venv").exists()
-
-
-def test_an_old_python_is_refused(repository):
-    done = repository(stubs=("python3", "python"), too_old=1)
+@pytest.mark.skipif((CODE.parent / ".venv").exists(), reason="env.sh takes the one that is there")
+def test_a_python_that_is_too_old_is_one_line_and_status_1(tmp_path):
+    for name in ("python", "python3"):
+        stand_in(tmp_path, name, {"requirements_met": "exit 1", "version_info": "exit 1"})
+    done = source_env(PATH=f"{tmp_path}:{SYSTEM}")
     assert done.returncode == 1
     assert done.stderr == "error: needs Python 3.10 or newer on the PATH\n"
 
 
-@pytest.mark.parametrize("install, message", [("exit 1", "installation failed"), ("true", "lacks")])
-def test_a_failed_installation_ends_with_status_1(repository, install, message):
-    done = repository(install=install)
-    assert done.returncode == 1 and message in done.stderr
-
-
 @pytest.mark.parametrize(
-    "line, met",
+    "line, is_met",
     [
-        ("packaging", True),
         ("packaging>=1  # a reason", True),
         ("packaging<1", False),
         ("no-such-package-at-all", False),
         ("no-such-package-at-all; python_version < '3'", True),
-        ("# only a comment", True),
     ],
 )
-def test_requirements_are_compared(line, met, tmp_path):
+def test_requirements_are_compared_with_what_is_installed(line, is_met, tmp_path):
     (tmp_path / "requirements.txt").write_text(line + "\n")
-    command = [sys.executable, SCRIPTS / "requirements_met.py", tmp_path / "requirements.txt"]
-    assert (subprocess.run(command).returncode == 0) == met
+    program = CODE / "script" / "requirements_met.py"
+    done = subprocess.run([sys.executable, program, tmp_path / "requirements.txt"])
+    assert done.returncode == (0 if is_met else 1)

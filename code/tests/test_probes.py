@@ -1,6 +1,7 @@
 """Probes: their limits, known answers, and the command that runs them."""
 
 import json
+import shutil
 from argparse import Namespace
 
 import pytest
@@ -8,12 +9,12 @@ import torch
 from torch import nn
 
 import evaluate
-import train
 from analysis import probes
 from dataset._loader import Batches, BatchSampler, SampleDataset
 from dataset._samples import Sample
 from dataset.modalities import Modality
 from utils.errors import BadInput
+from utils.run_folder import read_jsonl
 
 
 def test_a_linear_probe_finds_what_is_linear():
@@ -43,16 +44,16 @@ class Sum(nn.Module):
         return {"multimodal": total} | inputs, inputs
 
 
-@pytest.fixture(params=[0.0, 1.0])
+@pytest.fixture(params=[0.0, 1.0], ids=["audio alone tells", "both tell"])
 def loader(request):
-    """400 samples sorted by class, as data sets often are; `visual` tells nothing or the class."""
+    """400 samples sorted by class, as data sets often are; does `visual` tell it, too?"""
     samples = [Sample(str(4 * i + k), k) for k in range(4) for i in range(100)]
     readers = {"audio": Reader(1.0), "visual": Reader(request.param)}
     data, sampler = SampleDataset(samples, readers, 0), BatchSampler(400, 32, 0, shuffle=False)
     return Batches(data, sampler, "cpu"), request.param
 
 
-def test_a_missing_modality(loader):
+def test_without_a_modality_the_accuracy_is_what_the_other_one_tells(loader):
     batches, tells = loader
     assert probes.accuracy(Sum(), batches, "multimodal") == 1
     assert probes.accuracy(Sum(), probes.without(batches, "visual"), "multimodal") == 1
@@ -61,16 +62,15 @@ def test_a_missing_modality(loader):
 
 
 def test_noise_takes_away_what_a_modality_tells(loader):
-    batches, tells = loader
-    found = [
-        probes.accuracy(Sum(), probes.with_noise(batches, "audio", level), "audio")
-        for level in (0, 1, 100)
-    ]
-    assert found[0] == 1 > found[1] > found[2] and abs(found[2] - 0.25) < 0.1
-    again = probes.accuracy(Sum(), probes.with_noise(batches, "audio", 1), "audio")
-    assert again == found[1]
-    other = probes.accuracy(Sum(), probes.with_noise(batches, "visual", 100), "audio")
-    assert other == 1
+    batches, _ = loader
+
+    def accuracy(modality, level):
+        return probes.accuracy(Sum(), probes.with_noise(batches, modality, level), "audio")
+
+    without, some, much = (accuracy("audio", level) for level in (0, 1, 100))
+    assert without == 1 > some > much and abs(much - 0.25) < 0.1
+    assert accuracy("audio", 1) == some  # the same noise again
+    assert accuracy("visual", 100) == 1  # of the other modality alone
 
 
 def test_permuting_reaches_across_batches_and_leaves_the_others_alone(loader):
@@ -78,14 +78,15 @@ def test_permuting_reaches_across_batches_and_leaves_the_others_alone(loader):
     mixed = list(probes.permuted(batches, {"audio"}))
     plain = list(batches)
     assert len(mixed) == len(plain)
-    for (a, target), (b, wanted) in zip(mixed, plain):
-        assert torch.equal(target, wanted) and torch.equal(a["visual"], b["visual"])
+    for (shuffled, target), (inputs, expected) in zip(mixed, plain):
+        assert torch.equal(target, expected)
+        assert torch.equal(shuffled["visual"], inputs["visual"])
     audio = torch.cat([inputs["audio"] for inputs, _ in mixed])
     assert torch.equal(audio.sum(0), torch.full((4,), 100.0))  # the same samples, elsewhere
     assert audio[:32].argmax(1).unique().numel() == 4  # though the first batch is of one class
 
 
-def test_shapley_values_on_a_model_that_is_known(loader):
+def test_shapley_values_give_the_credit_to_the_modalities_that_tell(loader):
     batches, tells = loader
     shares = probes.probe_shapley(Sum(), batches, "multimodal", Namespace())
     nothing = probes.accuracy(Sum(), probes.permuted(batches, {"audio", "visual"}), "multimodal")
@@ -98,12 +99,15 @@ def test_shapley_values_on_a_model_that_is_known(loader):
 
 def test_shapley_values_of_a_known_game():
     """Gloves: two left, one right; a pair is worth 1. Textbook: 1/6, 1/6, 4/6."""
-    worth = lambda s: float("right" in s and len(s) > 1)  # noqa: E731
-    found = probes.contributions(worth, ["left", "other left", "right"])
-    assert found == pytest.approx({"left": 1 / 6, "other left": 1 / 6, "right": 4 / 6})
+
+    def value(gloves):
+        return float("right" in gloves and len(gloves) > 1)
+
+    shares = probes.contributions(value, ["left", "other left", "right"])
+    assert shares == pytest.approx({"left": 1 / 6, "other left": 1 / 6, "right": 4 / 6})
 
 
-def test_calibration_error():
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_by_bins():
     target = torch.tensor([0, 0, 0, 1])
     sure = torch.tensor([[50.0, 0.0]] * 4)
     assert probes.calibration_error(sure, target) == pytest.approx(0.25)  # 75 % right, 100 % sure
@@ -115,28 +119,28 @@ def test_calibration_error():
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.9)
 
 
-def test_the_command(demo_root, tmp_path, capsys):
-    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
-    argv += ["--image_size", "32", "--batch_size", "27", "--num_workers", "0", "--epochs", "1"]
-    train.main([*argv, "--no-tensorboard", "--run_name", "x"])
+def test_the_command_prints_and_stores_every_probe(trained, tmp_path, capsys):
+    folder = tmp_path / "x"
+    shutil.copytree(trained("mmpareto"), folder)
+    names = ["missing", "noise", "shapley", "calibration"]
     capsys.readouterr()
-    wanted = ["missing", "noise", "shapley", "calibration"]
-    run = str(tmp_path / "x")
-    evaluate.main([run, "--probe", ",".join(wanted), "--noise_levels", "0,3"])
+    evaluate.main([str(folder), "--probe", ",".join(names), "--noise_levels", "0,3"])
     printed = capsys.readouterr().out
     for words in ("missing/audio", "noise/visual/3", "shapley/audio", "cost of the training: min"):
         assert words in printed
-    found = {}
-    for name in wanted:
-        stored = json.loads((tmp_path / "x" / f"probe_{name}.json").read_text())
+    scores = {}
+    for name in names:
+        stored = json.loads((folder / f"probe_{name}.json").read_text())
         assert (stored["checkpoint"], stored["split"]) == ("last", "test")
-        found |= stored["scores"]
-    assert found["noise/audio/0"] == found["noise/visual/0"] == found["missing/none"]
-    assert found["noise/audio/3"] != found["noise/audio/0"]
-    assert sum(found[f"shapley/{m}"] for m in ("audio", "visual")) <= found["missing/none"]
-    assert all(0 <= found[f"calibration/{b}"] <= 1 for b in ("multimodal", "audio", "visual"))
-    assert not (tmp_path / "x" / "probe_linear.json").exists()
+        scores |= stored["scores"]
+    last = read_jsonl(folder / "metrics.jsonl")[-1]["test/accuracy/multimodal"]
+    assert scores["noise/audio/0"] == scores["noise/visual/0"] == scores["missing/none"] == last
+    assert scores["shapley/audio"] + scores["shapley/visual"] <= last
+    assert {key for key in scores if key.startswith("calibration/")} == {
+        "calibration/multimodal", "calibration/audio", "calibration/visual"
+    }  # fmt: skip
+    assert not (folder / "probe_linear.json").exists()
     with pytest.raises(BadInput, match="--probe x: choose from none, linear, missing, noise"):
-        evaluate.main([run, "--probe", "linear,x"])
+        evaluate.main([str(folder), "--probe", "linear,x"])
     with pytest.raises(BadInput, match="--noise_levels .*: must be at least 0"):
-        evaluate.main([run, "--probe", "noise", "--noise_levels", "-1"])
+        evaluate.main([str(folder), "--probe", "noise", "--noise_levels", "-1"])

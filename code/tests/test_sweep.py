@@ -1,42 +1,33 @@
-"""sweep.py as a user runs it: the grid, skipping, failures, kill -9."""
+"""sweep.py: what it plans, skips, names and leaves out, and that a kill changes nothing."""
 
 import argparse
 import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from commands import flags_for, shell, start, wait_for
 
+import evaluate
 import sweep
+import train
 from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
 
-CODE = Path(__file__).resolve().parents[1]
-SMALL = ["--image_size", "32", "--batch_size", "16", "--num_workers", "0", "--no-tensorboard"]
 
-
-def planned(*argv, **changes):
-    """{name: flags} of the runs that a command line leads to."""
-    known = dict(
-        methods=None,
-        arm=[],
-        each_modality=False,
-        seeds="0",
-        dataset="demo",
-        data_root=None,
-        ckpt_path=Path("runs"),
-    )
-    runs = sweep.plan(argparse.Namespace(**known | changes), list(argv))
-    return {one.folder.name: one.argv for one in runs}
+def planned(*flags, **changes):
+    """{name: command line} of the runs that flags of train.py and options of the sweep lead to."""
+    options = dict(methods=None, arm=[], each_modality=False, seeds="0")
+    options |= dict(dataset="demo", data_root=None, ckpt_path=Path("runs"))
+    runs = sweep.plan(argparse.Namespace(**options | changes), list(flags))
+    return {run.folder.name: run.argv for run in runs}
 
 
 def test_the_grid_is_the_product_of_seeds_arms_and_lists():
-    found = planned("--epochs", "2", "--gamma", "1,2", methods="joint,mmpareto", seeds="3,4")
-    assert list(found) == [
+    runs = planned("--epochs", "2", "--gamma", "1,2", methods="joint,mmpareto", seeds="3,4")
+    assert list(runs) == [
         "demo-joint-seed3",
         "demo-mmpareto-gamma-1-seed3",
         "demo-mmpareto-gamma-2-seed3",
@@ -44,8 +35,8 @@ def test_the_grid_is_the_product_of_seeds_arms_and_lists():
         "demo-mmpareto-gamma-1-seed4",
         "demo-mmpareto-gamma-2-seed4",
     ]
-    assert "--gamma" not in found["demo-joint-seed3"]  # which has none
-    assert found["demo-mmpareto-gamma-2-seed4"].count("2") == 2  # of gamma and of epochs
+    assert "--gamma" not in runs["demo-joint-seed3"]  # which has none
+    assert runs["demo-mmpareto-gamma-2-seed4"].count("2") == 2  # of gamma and of epochs
 
 
 def test_a_path_among_the_values_is_no_path_in_the_name():
@@ -55,37 +46,29 @@ def test_a_path_among_the_values_is_no_path_in_the_name():
 
 
 def test_all_methods_but_those_that_the_flags_do_not_suit(capsys):
-    found = planned("--val_fraction", "0.1", methods="all")
+    runs = planned("--val_fraction", "0.1", methods="all")
     suited = [name for name in registry.names("methods") if name not in ("umt", "greedy")]
-    assert list(found) == [f"demo-{name}-seed0" for name in suited]
-    told = capsys.readouterr().out
-    assert "left out, umt: --umt_teachers: not given" in told
-    assert "left out, greedy: --fusion concat: has no gates" in told
-    assert "demo-greedy-seed0" in planned("--fusion", "mmtm", methods="all")
-    assert "left out, ogm: --fusion mmtm: has no unimodal logits" in capsys.readouterr().out
-    assert "demo-g_blending-seed0" not in planned(methods="all")
-    assert "left out, g_blending: " in capsys.readouterr().out
-    with pytest.raises(BadInput, match="--epochs 0: must be at least 1"):
-        planned("--epochs", "0", methods="all")
+    assert list(runs) == [f"demo-{name}-seed0" for name in suited]
+    printed = capsys.readouterr().out
+    assert "left out, umt: --umt_teachers: not given" in printed
+    assert "left out, greedy: --fusion concat: has no gates" in printed
 
 
 def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
-    found = planned(each_modality=True, arm=["uniform --encoder_grad_scale 1.5"])
-    assert list(found) == [
+    runs = planned(each_modality=True, arm=["uniform --encoder_grad_scale 1.5"])
+    assert list(runs) == [
         "demo-joint-modalities-audio-seed0",
         "demo-joint-modalities-visual-seed0",
         "demo-uniform-encoder_grad_scale-1.5-seed0",
     ]
     sizes = planned("--image_size", "32", each_modality=True)  # which only pictures have
-    assert ["--image_size" in flags for flags in sizes.values()] == [False, True]
-    flags = planned("--measure_conflict", "--lr_decay_step=3", methods="uniform")
-    assert "--measure_conflict --lr_decay_step 3 --run_name" in " ".join(
-        flags["demo-uniform-seed0"]
-    )
+    assert ["--image_size" in argv for argv in sizes.values()] == [False, True]
+    (argv,) = planned("--measure_conflict", "--lr_decay_step=3", methods="uniform").values()
+    assert "--measure_conflict --lr_decay_step 3 --run_name" in " ".join(argv)
 
 
 @pytest.mark.parametrize(
-    "argv, changes, message",
+    "flags, changes, message",
     [
         ([], {}, "nothing to run; name --methods, or an --arm, or --each_modality"),
         ([], dict(methods="jiont"), "--method jiont: no file methods/jiont.py; choose from"),
@@ -93,61 +76,79 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
         (["--epochs", "1", "2"], dict(methods="joint"), "2: belongs to no flag"),
         (["--gamma", "1"], dict(methods="joint"), "--gamma: no run of this sweep has such a flag"),
         (["--gamma", "1,-1"], dict(methods="mmpareto"), "--gamma -1.0: must be > 0"),
-        (["--epochs", "0"], dict(methods="joint"), "--epochs 0: must be at least 1"),
+        (["--epochs", "0"], dict(methods="all"), "--epochs 0: must be at least 1"),
     ],
 )
-def test_faults_are_named_before_anything_starts(argv, changes, message):
+def test_faults_are_named_before_anything_starts(flags, changes, message):
     with pytest.raises(BadInput, match=message):
-        planned(*argv, **changes)
+        planned(*flags, **changes)
 
 
-def command(root, where, *argv):
-    flags = ["--dataset", "demo", "--data_root", str(root), "--ckpt_path", str(where), *SMALL]
-    return [sys.executable, "sweep.py", *flags, *argv]
-
-
-def shell(whole):
-    return subprocess.run(whole, cwd=CODE, capture_output=True, text=True)
-
-
-def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path):
-    where = tmp_path / "runs"
-    argv = command(demo_root, where, "--methods", "joint", "--learning_rate", "1e30,0.01")
-    argv += ["--epochs", "1", "--checkpoints", "delete"]
-    done = shell(argv)
-    assert done.returncode == 1
-    assert "2 runs, 0 of them done already" in done.stdout and "1 of 2 runs are done" in done.stdout
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("FAILED")]
+def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path, capsys):
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint", "--epochs", "1"]
+    with pytest.raises(SystemExit) as stop:
+        sweep.main([*flags, "--learning_rate", "1e30,0.01", "--checkpoints", "delete"])
+    assert stop.value.code == 1
+    printed = capsys.readouterr()
+    assert "2 runs, 0 of them done already" in printed.out and "1 of 2 runs are done" in printed.out
+    (line,) = [line for line in printed.err.splitlines() if line.startswith("FAILED")]
     assert line.startswith("FAILED  demo-joint-learning_rate-1e30-seed0: error: ")
-    log = where / ".demo-joint-learning_rate-1e30-seed0.log"
+    log = tmp_path / ".demo-joint-learning_rate-1e30-seed0.log"
     assert str(log) in line and "the run stops here" in log.read_text()
-    good = where / "demo-joint-learning_rate-0.01-seed0"
+    good = tmp_path / "demo-joint-learning_rate-0.01-seed0"
     assert len(read_jsonl(good / "metrics.jsonl")) == 1 and not list(good.glob("*.pt"))
-    again = shell(argv)
-    assert "2 runs, 1 of them done already" in again.stdout
-    # other options never mix with what is there
-    other = shell([*argv, "--random_seed", "0", "--clip_grad", "1"])
-    assert other.returncode == 2 and "was begun with --clip_grad 0, not 1.0" in other.stderr
+
+
+def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
+    demo_root, tmp_path, monkeypatch, capsys
+):
+    """Its commands are called in this process and counted."""
+    called = []
+
+    def call(command, log, lock):
+        log.touch()
+        called.append(command)
+        {"train.py": train, "evaluate.py": evaluate}[command[0]].main(command[1:])
+        return ""
+
+    monkeypatch.setattr(sweep, "call", call)
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint,uniform", "--epochs", "1"]
+    sweep.main(flags)
+    assert [command[0] for command in called] == ["train.py", "train.py"]
+    sweep.main(flags)
+    assert "2 runs, 2 of them done already" in capsys.readouterr().out
+    options, _ = read = sweep.read_options(flags)
+    for run in sweep.plan(*read):  # done by another sweep in the meantime
+        sweep.carry_out(run, options)
+    assert len(called) == 2
+    sweep.main([*flags, "--probe", "linear"])
+    folders = [str(tmp_path / f"demo-{method}-seed0") for method in ("joint", "uniform")]
+    assert called[2:] == [["evaluate.py", folder, "--probe", "linear"] for folder in folders]
+    for name in ("metrics.jsonl", "last.pt", "best.pt"):  # as if killed in its first epoch
+        (tmp_path / "demo-joint-seed0" / name).unlink()
+    sweep.main(flags)
+    (command,) = called[4:]
+    assert command[0] == "train.py" and command[-1] == "--resume" and "joint" in command
+    with pytest.raises(BadInput, match="was begun with --clip_grad 0, not 1.0"):
+        sweep.main([*flags, "--clip_grad", "1"])
+    assert len(called) == 5
 
 
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_results(demo_root, tmp_path):
     flags = ["--methods", "uniform,mmpareto", "--epochs", "3", "--jobs", "2", "--probe", "linear"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for where in ("killed", "undisturbed"):
-        whole = command(demo_root, tmp_path / where, *flags)
-        if where == "killed":
-            process = subprocess.Popen(whole, cwd=CODE, env=environment)
-            metrics = tmp_path / where / "demo-mmpareto-seed0" / "metrics.jsonl"
-            while not read_jsonl(metrics):
-                assert process.poll() is None
-                time.sleep(0.05)
+    for name in ("killed", "undisturbed"):
+        runs = tmp_path / name
+        command = [sys.executable, "sweep.py", *flags_for(demo_root, runs), *flags]
+        if name == "killed":
+            process = start(*command, OMP_NUM_THREADS="1")
+            wait_for(runs / "demo-mmpareto-seed0" / "last.pt", process)
             os.kill(process.pid, signal.SIGKILL)  # its trainings live on; it must wait for them
             process.wait()
-        done = subprocess.run(whole, cwd=CODE, env=environment, capture_output=True, text=True)
+        done = shell(*command, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         assert "2 of 2 runs are done" in done.stdout
-    for name in ("demo-uniform-seed0", "demo-mmpareto-seed0"):
+    for run in ("demo-uniform-seed0", "demo-mmpareto-seed0"):
         for file in ("metrics.jsonl", "steps.jsonl", "probe_linear.json"):
-            texts = [(tmp_path / w / name / file).read_text() for w in ("killed", "undisturbed")]
-            assert texts[0] == texts[1], file
+            killed, undisturbed = ((tmp_path / n / run / file) for n in ("killed", "undisturbed"))
+            assert killed.read_text() == undisturbed.read_text(), file
