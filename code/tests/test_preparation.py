@@ -15,14 +15,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
+from dataset._samples import read_split
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from dataset.prepare._download import check_sha256, fetch
-from dataset.prepare._preparation import save_tensor
 from utils import registry
-from utils.atomic import new_folder, remove_leftovers, replacing
+from utils.atomic import new_folder, remove_leftovers, replacing, write_text
 from utils.errors import BadInput
 
 CODE = Path(__file__).resolve().parents[1]
@@ -39,8 +38,12 @@ def test_every_set_has_a_check_that_its_tree_passes(name, request, tmp_path, cap
     with pytest.raises(BadInput, match="has no manifest.sha256; it was not prepared to its end"):
         command_of(name)(["--check", "--output", str(tmp_path)])
     root = request.getfixturevalue("demo_root" if name == "cremad" else f"{name}_root")
-    small = name in ("modelnet40", "ucf101")  # whose size is known: the small trees lack most
-    with pytest.raises(BadInput if small else SystemExit, match="mend the raw" if small else "0"):
+    lacking = {  # of sets whose size is known
+        "modelnet40": "8 of 9843 train samples, 4 of 2468 test samples; mend the raw files",
+        "ucf101": "8 of 9537 train samples, 4 of 3783 test samples; mend the raw files",
+    }
+    end = BadInput if name in lacking else SystemExit
+    with pytest.raises(end, match=lacking.get(name, "0")):
         command_of(name)(["--check", "--output", str(root)])
     assert "files are as they were prepared" in capsys.readouterr().out
 
@@ -52,49 +55,119 @@ def test_a_set_that_is_not_downloaded_says_how_to_get_it(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+# One sample after another
+
+
+def copy_text(files, sample, output, settings):
+    """Stands for the `from_raw` of a set."""
+    target = output / "text" / f"{sample}.txt"
+    if not target.is_file():
+        text = files[0].read_text()
+        if not text:
+            raise BadInput(f"{files[0]}: empty")
+        write_text(target, text)
+
+
+def raw_set(folder, settings=None, empty=(), missing=()):
+    """Seven samples, s4 and on for testing."""
+    names = [f"s{i}" for i in range(7)]
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text("" if name in empty else name * 9)
+    files = {name: [] if name in missing else [folder / name] for name in names}
+    split = {"train": dict.fromkeys(names[:4], "a"), "test": dict.fromkeys(names[4:], "b")}
+    return preparation.RawSet(["a", "b"], split, files, settings or {})
+
+
+def test_unusable_samples_are_named_counted_and_listed_all_the_same(tmp_path, capsys):
+    raw = raw_set(tmp_path / "raw", empty=["s1", "s2"], missing=["s5"])
+    preparation.prepare(raw, copy_text, tmp_path / "out", 1)
+    problems = {name: f"{tmp_path}/raw/{name}: empty" for name in ("s1", "s2")}
+    problems["s5"] = "s5: not in the source"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report == {
+        "usable": {"train": 2, "test": 2},
+        "expected": {"train": 4, "test": 3},
+        "problems": problems,
+    }
+    printed = capsys.readouterr().out
+    assert "out: 2 of 4 train, 2 of 3 test samples usable; " in printed
+    assert "MB read" in printed and "samples per second and process" in printed
+    assert all(f"skipped  {problem}" in printed for problem in problems.values())
+    listed = read_split(tmp_path / "out" / "train.csv", ["a", "b"])
+    assert [sample.id for sample in listed] == ["s0", "s1", "s2", "s3"]
+    with pytest.raises(BadInput, match="2 of 4 train samples, 2 of 3 test samples; mend"):
+        preparation.check(tmp_path / "out")
+
+
+def test_the_same_command_repairs_what_failed_and_keeps_what_is_done(tmp_path):
+    raw, out = raw_set(tmp_path / "raw", {"size": 1}, empty=["s1"]), tmp_path / "out"
+    preparation.prepare(raw, copy_text, out, 1)
+    before = (out / "text" / "s0.txt").stat().st_mtime_ns
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (out / "text" / f".s2.{dead.pid}.tmp").mkdir()  # as a killed process leaves one
+    raw = raw_set(tmp_path / "raw", {"size": 1})
+    preparation.prepare(raw, copy_text, out, 1)
+    assert sorted(p.name for p in (out / "text").iterdir()) == [f"s{i}.txt" for i in range(7)]
+    assert (out / "text" / "s0.txt").stat().st_mtime_ns == before
+    preparation.check(out)
+    with pytest.raises(BadInput, match="was begun with .*; use the same flags, or delete it"):
+        preparation.prepare(raw_set(tmp_path / "raw", {"size": 2}), copy_text, out, 1)
+
+
+def test_a_training_sample_that_is_a_test_sample_too_is_refused(tmp_path):
+    raw = raw_set(tmp_path / "raw")
+    raw.split["test"]["s0"] = "a"
+    with pytest.raises(BadInput, match="s0 is both a training and a test sample"):
+        preparation.prepare(raw, copy_text, tmp_path / "out", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(BadInput, match="holds other files; name another folder"):
+        preparation.prepare(raw_set(tmp_path / "raw"), copy_text, tmp_path, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "thesis.tex"]
+
+
+# The check
+
+
 @pytest.fixture
 def tree(tmp_path):
-    """A prepared set of a few samples."""
-    for i in range(5):
-        save_tensor(torch.full((4,), i), tmp_path / "set" / "audio" / f"s{i}.pt")
-    split = {"train": dict.fromkeys(["s0", "s1", "s2"], "a"), "test": dict.fromkeys(["s3"], "a")}
-    preparation.finish(tmp_path / "set", ["a"], split)
+    """A prepared set of seven samples."""
+    preparation.prepare(raw_set(tmp_path / "raw"), copy_text, tmp_path / "set", 1)
     return tmp_path / "set"
 
 
 def test_check_names_deleted_truncated_swapped_and_foreign_files(tree, capsys):
     preparation.check(tree)
     printed = capsys.readouterr().out
-    assert f"{tree}: all 9 files are as they were prepared" in printed
-    assert f"{tree}: 3 of 3 train samples\n{tree}: 1 of 1 test samples" in printed
+    assert f"{tree}: all 12 files are as they were prepared" in printed
+    assert f"{tree}: 4 of 4 train samples\n{tree}: 3 of 3 test samples" in printed
     (tree / "cache").mkdir()
     (tree / "cache" / "x").write_text("may come and go")
     preparation.check(tree)
-    deleted, cut, first, second, _ = sorted((tree / "audio").iterdir())
+    deleted, cut, first, second, *_ = sorted((tree / "text").iterdir())
     deleted.unlink()
-    cut.write_bytes(cut.read_bytes()[:-20])
+    cut.write_bytes(cut.read_bytes()[:-1])
     contents = first.read_bytes(), second.read_bytes()
     assert contents[0] != contents[1] and len(contents[0]) == len(contents[1])
     second.write_bytes(contents[0])
     first.write_bytes(contents[1])
-    (tree / "audio" / "more.pt").write_text("")
+    (tree / "text" / "more.txt").write_text("")
     with pytest.raises(BadInput) as error:
         preparation.check(tree)
     assert str(error.value).split("\n  ") == [
-        f"{tree}: 5 of 9 files differ",
-        "audio/s0.pt: missing",
-        "audio/more.pt: not of this set",
-        *(f"audio/s{i}.pt: changed since it was prepared" for i in (1, 2, 3)),
+        f"{tree}: 5 of 12 files differ",
+        "text/s0.txt: missing",
+        "text/more.txt: not of this set",
+        *(f"text/s{i}.txt: changed since it was prepared" for i in (1, 2, 3)),
     ]
 
 
-def test_check_counts_what_the_set_should_have(tree):
-    report = json.loads((tree / "report.json").read_text())
-    report["expected"]["train"] += 1
-    (tree / "report.json").write_text(json.dumps(report))
-    manifest.write(tree)
-    with pytest.raises(BadInput, match="3 of 4 train samples; mend the raw"):
-        preparation.check(tree)
+# Interruptions
 
 
 def how_to_run(name, request):
@@ -194,18 +267,6 @@ def full(name):
 def test_a_full_disk_ends_the_preparation_in_one_line():
     with pytest.raises(BadInput, match="cannot be written .*No space left.*run it again"):
         preparation.convert(full, {"a": ("a",)}, 1, "x")
-
-
-def test_other_settings_and_other_peoples_folders_are_refused(tmp_path):
-    preparation.begin(tmp_path / "out", {"size": 1})
-    preparation.begin(tmp_path / "out", {"size": 1})
-    with pytest.raises(BadInput, match="was begun with .*; use the same flags, or delete it"):
-        preparation.begin(tmp_path / "out", {"size": 2})
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").touch()
-    with pytest.raises(BadInput, match="mine: holds other files; name another folder"):
-        preparation.begin(tmp_path / "mine", {"size": 2})
-    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
 # Downloads
