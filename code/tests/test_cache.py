@@ -91,27 +91,24 @@ def test_spectrograms_come_out_to_the_last_digit(tmp_path):
     assert all(torch.equal(a, modality.read(i)) for a, i in zip(plain, IDS))
 
 
-def test_boxes_are_distributed_like_random_resized_crop(root):
-    """Kolmogorov-Smirnov on area share, aspect ratio and place, and the share of flips."""
-    modality, n = reader(root, augment="device"), 2000
-    torch.manual_seed(0)
-    ours = torch.tensor([modality._box(48, 64) for _ in range(n)], dtype=torch.float64)
-    crop = v2.RandomResizedCrop(32)
-    picture = torch.zeros(3, 48, 64)
-    drawn = [crop.make_params([picture]) for _ in range(n)]
-    theirs = torch.tensor(
-        [[d["top"], d["left"], d["height"], d["width"]] for d in drawn], dtype=torch.float64
+def test_training_frames_are_cropped_mirrored_and_normalised_as_published(root):
+    published = v2.Compose(
+        [
+            v2.RandomResizedCrop(32),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN.flatten().tolist(), DEVIATION.flatten().tolist()),
+        ]
     )
-
-    def figures(boxes):
-        top, left, height, width = boxes[:, :4].unbind(1)
-        return height * width, width / height, top + height / 2, left + width / 2
-
-    for a, b in zip(figures(ours), figures(theirs)):
-        points = torch.cat([a, b])
-        share_a, share_b = ((x.sort()[0][None] <= points[:, None]).double().mean(1) for x in (a, b))
-        assert (share_a - share_b).abs().max() < 1.95 * (2 / n) ** 0.5  # p = 0.001
-    assert abs(ours[:, 4].mean() - 0.5) < 4 * 0.5 / n**0.5
+    modality = reader(root)
+    for name in IDS:
+        torch.manual_seed(0)
+        numbers = [i + 1 for i in frames.pick(4, 2, True)]
+        files = [root / "visual" / name / f"frame_{number:05d}.jpg" for number in numbers]
+        expected = torch.stack([published(Image.open(file)) for file in files])
+        torch.manual_seed(0)
+        torch.testing.assert_close(modality.on_device(modality.read(name)), expected)
 
 
 @pytest.mark.parametrize("size", [5, 16, 40])

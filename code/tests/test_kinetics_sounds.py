@@ -94,6 +94,8 @@ def test_real_clips_give_the_filter_bank_of_their_sound_and_a_frame_per_second(
     files = sorted((real_digits / "grid").glob("*.mpg"))
     assert files
     for file in files:
+        assert len(read_frames(file, 3)) == 9
+        assert len(read_frames(file, 1000)) == 75  # each frame once
         settings = SETTINGS | dict(audio_frames=1024, mel_bins=128)
         kinetics_sounds.from_raw([file], file.stem, tmp_path / "out", settings)
         bank = torch.load(tmp_path / "out" / "audio" / f"{file.stem}.pt", weights_only=True)

@@ -15,7 +15,7 @@ from media import problems_of
 from PIL import Image
 
 from dataset._samples import read_split
-from dataset.media import audio, video
+from dataset.media import audio
 from dataset.modalities import frames
 from dataset.prepare import _preparation as preparation
 from dataset.prepare import avmnist, cremad, demo
@@ -249,15 +249,6 @@ def test_one_frame_is_picked_of_each_segment(count):
     # the published index counts from 1
     assert frames.pick(4 * count + count - 1, count, False) == [4 * i + 1 for i in range(count)]
     assert frames.pick(count, count, False) == list(range(count))
-
-
-def test_real_video_is_read(real_digits):
-    """Talking faces in MPEG, 25 frames per second, about 3 s."""
-    for path in sorted((real_digits / "grid").glob("*.mpg")):
-        assert len(video.read_frames(path, 3)) == 9
-        assert len(video.read_frames(path, 1)) == 3
-        assert len(video.read_frames(path, 1000)) == 75
-        assert video.read_frames(path, 3)[0].shape == (288, 360, 3)
 
 
 # Digits
