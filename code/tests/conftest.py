@@ -117,7 +117,7 @@ def raw_ucf(tmp_path_factory):
         for i in range(6):
             name = f"v_{label}_g{i + 1:02d}_c01.avi"
             path = source / "UCF-101" / label / name
-            write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)])
+            write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)], moves=2)
             part = "test" if i < 2 else "train"
             lists[part].append(f"{label}/{name}" + (f" {number}" if part == "train" else ""))
     text = "".join(f"{n} {label}\r\n" for n, label in enumerate(classes, start=1))
