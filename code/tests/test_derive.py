@@ -99,6 +99,7 @@ def test_the_same_command_adds_what_is_missing_and_keeps_what_is_there(root, cap
     [
         ("depth", "colour", [], "derive depth: no file dataset/derived/depth.py; choose from"),
         ("edge", "sound", [], "--source sound: .* has no such folder"),
+        ("edge", "colour", ["--name", "a/b"], "--name a/b: must be a folder name of its own"),
         ("edge", "colour", ["--name", "colour"], "--name colour: must be a folder name"),
         ("flow", "colour", [], "s0.png: flow needs clips of two frames and more"),
     ],
