@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import shutil
 import tarfile
 
@@ -255,6 +256,7 @@ def test_one_frame_is_picked_of_each_segment(count):
 
 
 def test_avmnist_is_disjoint_and_true_to_its_sources(avmnist_root, real_digits):
+    recordings = avmnist.recordings(real_digits, avmnist_root)
     for part in ("train", "test"):
         pictures, digits = avmnist.mnist(part, real_digits, avmnist_root)
         labels = dict(csv.reader((avmnist_root / f"{part}.csv").open()))
@@ -264,6 +266,9 @@ def test_avmnist_is_disjoint_and_true_to_its_sources(avmnist_root, real_digits):
         for sample, index, name in origins:
             assert labels[sample] == str(digits[int(index)]) == name[0]
             assert (name.split("_")[1] in avmnist.HELD_OUT_SPEAKERS) == (part == "test")
+            sound = soundfile.read(io.BytesIO(recordings[name]), dtype="float32")
+            bank = torch.load(avmnist_root / "audio" / f"{sample}.pt", weights_only=True)
+            assert torch.equal(bank, audio.filter_bank(*sound, mel_bins=32, frames=48))
             with Image.open(avmnist_root / "visual" / f"{sample}.png") as picture:
                 assert picture.size == (28, 28) and picture.mode == "L"
                 both = np.stack([np.asarray(picture).ravel(), pictures[int(index)].ravel()])
