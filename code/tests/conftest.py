@@ -1,10 +1,12 @@
 """Small prepared data sets, made once for the whole suite by the real preparation code."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from media import problems_of
+from media import problems_of, write_media
+from own_data import write_own_data
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
@@ -55,33 +57,35 @@ def real_digits():
     return REAL_DATA
 
 
+def prepared(tmp_path_factory, name, source, *flags):
+    """The set that its own preparation makes of raw files."""
+    root = tmp_path_factory.mktemp("data") / name
+    command = import_module(f"dataset.prepare.{name}").main
+    command(["--source", str(source), "--output", str(root), *flags])
+    assert not problems_of(root)
+    return root
+
+
 @pytest.fixture(scope="session")
 def avmnist_root(tmp_path_factory, real_digits):
     """A small AV-MNIST from the real digits."""
-    from dataset.prepare import avmnist
-
-    root = tmp_path_factory.mktemp("data") / "avmnist"
     sizes = ["--train_size", "60", "--test_size", "30"]
-    avmnist.main(["--source", str(real_digits), "--output", str(root), *sizes])
-    return root
+    return prepared(tmp_path_factory, "avmnist", real_digits, *sizes)
 
 
 @pytest.fixture(scope="session")
 def cgmnist_root(tmp_path_factory, real_digits):
     """A small CG-MNIST from the real digits."""
-    from dataset.prepare import cgmnist
-
-    root = tmp_path_factory.mktemp("data") / "cgmnist"
     sizes = ["--train_size", "400", "--test_size", "200"]
-    cgmnist.main(["--source", str(real_digits), "--output", str(root), *sizes])
-    return root
+    return prepared(tmp_path_factory, "cgmnist", real_digits, *sizes)
 
 
 @pytest.fixture(scope="session")
 def raw_kinetics(tmp_path_factory):
-    """A Kinetics-400 download: clips with sound of two classes, in several containers."""
-    from media import write_media
+    """A Kinetics-400 download: clips with sound of two classes, in several containers.
 
+    A clip's name tells its class, and its loudness its number.
+    """
     source = tmp_path_factory.mktemp("raw") / "kinetics"
     kinds = [("mp4", "libx264", "aac"), ("webm", "libvpx", "libopus"), ("flv", "flv", "libmp3lame")]
     for split, count in (("train", 4), ("test", 2)):
@@ -96,21 +100,14 @@ def raw_kinetics(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kinetics_sounds_root(tmp_path_factory, raw_kinetics):
-    """Kinetics-Sounds of those clips, by its own preparation."""
-    from dataset.prepare import kinetics_sounds
-
-    root = tmp_path_factory.mktemp("data") / "kinetics_sounds"
+    """Kinetics-Sounds of those clips."""
     flags = ["--split", "kinetics", "--audio_frames", "64", "--mel_bins", "32", "--jobs", "1"]
-    kinetics_sounds.main(["--source", str(raw_kinetics), "--output", str(root), *flags])
-    assert not problems_of(root)
-    return root
+    return prepared(tmp_path_factory, "kinetics_sounds", raw_kinetics, *flags)
 
 
 @pytest.fixture(scope="session")
 def raw_ucf(tmp_path_factory):
     """UCF-101 as it is handed out, with two classes: videos by class, and the split files."""
-    from media import write_media
-
     source = tmp_path_factory.mktemp("raw") / "ucf"
     (source / "splits").mkdir(parents=True)
     classes = ("Archery", "Bowling")
@@ -120,7 +117,7 @@ def raw_ucf(tmp_path_factory):
         for i in range(6):
             name = f"v_{label}_g{i + 1:02d}_c01.avi"
             path = source / "UCF-101" / label / name
-            write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)])
+            write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)], moves=2)
             part = "test" if i < 2 else "train"
             lists[part].append(f"{label}/{name}" + (f" {number}" if part == "train" else ""))
     text = "".join(f"{n} {label}\r\n" for n, label in enumerate(classes, start=1))
@@ -132,14 +129,9 @@ def raw_ucf(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ucf101_root(tmp_path_factory, raw_ucf):
-    """Frames and flow of those videos, by its own preparation."""
-    from dataset.prepare import ucf101
-
-    root = tmp_path_factory.mktemp("data") / "ucf101"
+    """Frames and flow of those videos."""
     flags = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
-    ucf101.main(["--source", str(raw_ucf), "--output", str(root), *flags])
-    assert not problems_of(root)
-    return root
+    return prepared(tmp_path_factory, "ucf101", raw_ucf, *flags)
 
 
 @pytest.fixture(scope="session")
@@ -160,21 +152,13 @@ def raw_modelnet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def modelnet40_root(tmp_path_factory, raw_modelnet):
-    """The views of those solids, by its own preparation."""
-    from dataset.prepare import modelnet40
-
-    root = tmp_path_factory.mktemp("data") / "modelnet40"
-    flags = ["--size", "32", "--jobs", "1"]
-    modelnet40.main(["--source", str(raw_modelnet), "--output", str(root), *flags])
-    assert not problems_of(root)
-    return root
+    """The views of those solids."""
+    return prepared(tmp_path_factory, "modelnet40", raw_modelnet, "--size", "32", "--jobs", "1")
 
 
 @pytest.fixture(scope="session")
 def folder_root(tmp_path_factory):
     """Somebody's own data: sound, frames, pictures and arrays of the same samples."""
-    from own_data import write_own_data
-
     return write_own_data(tmp_path_factory.mktemp("data") / "own")
 
 

@@ -20,12 +20,13 @@ def write_media(
     seconds=3.0,
     loud=0.5,
     pixels=None,
+    moves=0,
 ):
     """A file of `seconds` whose top left quarter is dark, the rest brighter with every second.
 
     video, audio: names of encoders, None for no such track; size: width, height; times: of the
     frames in seconds, by default 10 a second; loud: peak of the 440 Hz on the left, 0 on the right;
-    pixels: format of the pictures.
+    pixels: format of the pictures; moves: pixels per frame, to the right, of waves in their place.
     """
     times = np.arange(0, seconds, 0.1) if times is None else times
     (width, height), packets = size, []
@@ -48,9 +49,13 @@ def write_media(
             packets += sound.encode(frame)
             packets += sound.encode(None)
         if video:
-            for time in times:
+            for number, time in enumerate(times):
                 picture = np.full((height, width, 3), 80 + 40 * int(time + 1e-6), np.uint8)
                 picture[: height // 2, : width // 2] = 20
+                if moves:
+                    x, y = np.arange(width) - moves * number, np.arange(height)[:, None]
+                    waves = np.sin(x * 6 * np.pi / width) * np.sin(y * 6 * np.pi / height)
+                    picture[:] = 128 + 100 * waves[..., None]
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = round(float(time) / stream.codec_context.time_base)
                 frame.time_base = stream.codec_context.time_base

@@ -21,18 +21,18 @@ from utils.run_folder import read_jsonl
 def test_grey_is_the_luma():
     colours = np.zeros((1, 3, 3), np.uint8)
     colours[0, range(3), range(3)] = 255  # blue, green, red
-    (found,) = grey.derive([colours])
-    assert found.tolist() == [[29, 150, 76]]
+    (luma,) = grey.derive([colours])
+    assert luma.tolist() == [[29, 150, 76]]
 
 
 def test_an_edge_is_bright_where_black_meets_white():
     picture = np.zeros((9, 10, 3), np.uint8)
     picture[:, 5:] = 255
-    (found,) = edge.derive([picture])
-    assert found.shape == (9, 10) and found.dtype == np.uint8
-    assert (found[:, 4:6] == 255).all() and not found[:, :4].any() and not found[:, 6:].any()
+    (edges,) = edge.derive([picture])
+    assert edges.shape == (9, 10) and edges.dtype == np.uint8
+    assert (edges[:, 4:6] == 255).all() and not edges[:, :4].any() and not edges[:, 6:].any()
     (turned,) = edge.derive([picture.transpose(1, 0, 2)])
-    assert np.array_equal(turned, found.T)
+    assert np.array_equal(turned, edges.T)
 
 
 @pytest.mark.parametrize("down, right", [(0, 4), (3, 0), (-2, 3)])
@@ -40,9 +40,9 @@ def test_flow_is_the_movement_in_pixels_per_frame(down, right):
     texture = np.random.default_rng(0).integers(0, 256, (100, 120), dtype=np.uint8)
     texture = cv2.cvtColor(cv2.GaussianBlur(texture, (9, 9), 2), cv2.COLOR_GRAY2BGR)
     frames = [np.roll(texture, (i * down, i * right), (0, 1)) for i in range(3)]
-    found = flow.derive(frames)
-    assert len(found) == 3 and np.array_equal(found[1], found[2])
-    for picture in found[:2]:
+    pictures = flow.derive(frames)
+    assert len(pictures) == 3 and np.array_equal(pictures[1], pictures[2])
+    for picture in pictures[:2]:
         inner = picture[20:-20, 20:-20].astype(float)
         moved = (np.median(inner[..., :2], (0, 1)) - 128) * flow.LIMIT / 127
         assert moved == pytest.approx([down, right], abs=0.3)
@@ -75,21 +75,21 @@ def root(tmp_path):
     return root
 
 
-def of(root, kind, source, *argv):
+def derived(root, kind, source, *argv):
     derive.main([kind, "--data_root", str(root), "--source", source, "--jobs", "1", *argv])
 
 
-def test_it_goes_on_and_leaves_what_is_there(root, capsys):
-    of(root, "edge", "colour")
+def test_the_same_command_adds_what_is_missing_and_keeps_what_is_there(root, capsys):
+    derived(root, "edge", "colour")
     assert "18 samples derived from colour" in capsys.readouterr().out
     (root / "edge" / "s3.png").unlink()
     before = (root / "edge" / "s4.png").stat().st_mtime_ns
-    of(root, "edge", "colour")
+    derived(root, "edge", "colour")
     assert "1 samples derived" in capsys.readouterr().out
     assert (root / "edge" / "s3.png").is_file()
     assert (root / "edge" / "s4.png").stat().st_mtime_ns == before
     manifest.write(root)
-    of(root, "flow", "clip", "--name", "movement")
+    derived(root, "flow", "clip", "--name", "movement")
     manifest.check(root)  # what was derived belongs to the set
     assert len(list((root / "movement" / "t5").iterdir())) == 3
 
@@ -101,29 +101,28 @@ def test_it_goes_on_and_leaves_what_is_there(root, capsys):
         ("edge", "sound", [], "--source sound: .* has no such folder"),
         ("edge", "colour", ["--name", "a/b"], "--name a/b: must be a folder name of its own"),
         ("edge", "colour", ["--name", "colour"], "--name colour: must be a folder name"),
-        ("edge", "colour", ["--jobs", "0"], "--jobs 0: must be at least 1"),
         ("flow", "colour", [], "s0.png: flow needs clips of two frames and more"),
     ],
 )
-def test_bad_input_is_named(root, kind, source, argv, message):
+def test_what_cannot_be_derived_is_named_and_leaves_nothing(root, kind, source, argv, message):
     with pytest.raises(BadInput, match=message):
-        of(root, kind, source, *argv)
+        derived(root, kind, source, *argv)
     assert not list(root.glob("*/*.tmp")) and not list(root.glob("*/.*"))
 
 
 def test_a_file_that_is_no_picture_is_named(root):
     (root / "colour" / "s3.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match="s3.png: unreadable"):
-        of(root, "grey", "colour")
+        derived(root, "grey", "colour")
     (root / "colour" / "notes.txt").write_text("x")
     with pytest.raises(BadInput, match="notes.txt: no picture and no folder of frames"):
-        of(root, "grey", "colour")
+        derived(root, "grey", "colour")
 
 
 @pytest.mark.slow
 def test_three_modalities_run_through_sweep_report_and_figures(root, tmp_path, capsys):
     for kind in ("grey", "edge"):
-        of(root, kind, "colour")
+        derived(root, kind, "colour")
     shutil.rmtree(root / "clip")
     runs = tmp_path / "runs"
     argv = ["--dataset", "folder", "--data_root", str(root), "--ckpt_path", str(runs)]
@@ -138,20 +137,19 @@ def test_three_modalities_run_through_sweep_report_and_figures(root, tmp_path, c
     assert stored["options"]["modalities"] == ["colour", "edge", "grey"]
     capsys.readouterr()
     report.main(folders)
-    told = capsys.readouterr().out
-    assert "| colour head | edge head | grey head |" in told
-    one = [f for f in folders if f.endswith("mmpareto-seed0")]
+    assert "| colour head | edge head | grey head |" in capsys.readouterr().out
+    (mmpareto,) = [f for f in folders if f.endswith("mmpareto-seed0")]
     for name in ("comparison", "plane", "curves"):
         draw.main([name, *folders, "--output", str(tmp_path / name)])
     for name in ("cosine", "weights", "norms"):
-        draw.main([name, *one, "--output", str(tmp_path / name)])
+        draw.main([name, mmpareto, "--output", str(tmp_path / name)])
     assert len(list(tmp_path.glob("*.png"))) == 6
 
 
 def test_every_kind_keeps_the_number_and_size_of_the_pictures():
     frames = [np.random.default_rng(i).integers(0, 256, (40, 50, 3), np.uint8) for i in range(4)]
+    assert {"edge", "flow", "grey"} <= set(registry.names("dataset/derived"))
     for name in registry.names("dataset/derived"):
-        module = registry.load("dataset/derived", name, "derive")
-        found = module.derive(frames)
-        assert len(found) == 4 and all(x.shape[:2] == (40, 50) for x in found)
-        assert all(x.dtype == np.uint8 for x in found) and module.__doc__
+        pictures = registry.load("dataset/derived", name, "derive").derive(frames)
+        assert [picture.shape[:2] for picture in pictures] == [(40, 50)] * 4
+        assert {picture.dtype for picture in pictures} == {np.dtype(np.uint8)}

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from own_data import LABELS, write_own_data
+from own_data import LABELS
 from PIL import Image
 from steps import built_reader
 
@@ -20,13 +20,13 @@ from utils.run_folder import read_jsonl
 
 
 @pytest.fixture
-def own(folder_root, tmp_path):
+def data(folder_root, tmp_path):
     """A copy to spoil."""
-    shutil.copytree(folder_root, tmp_path / "own", ignore=shutil.ignore_patterns("cache"))
-    return tmp_path / "own"
+    shutil.copytree(folder_root, tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "data"
 
 
-def test_files_tell_their_reader(folder_root):
+def test_the_kind_of_file_tells_the_reader(folder_root):
     dataset = Dataset(folder_root)
     assert dataset.modalities == {
         "clip": "frames",
@@ -38,12 +38,10 @@ def test_files_tell_their_reader(folder_root):
     assert [len(dataset.samples(split)) for split in ("train", "test")] == [8, 4]
 
 
-def test_each_kind_arrives_as_it_is(folder_root):
+def test_each_kind_arrives_with_its_shape_and_its_values(folder_root):
     argv = ["--dataset", "folder", "--data_root", str(folder_root), "--image_size", "32"]
-    opt = options.parse([*argv, "--batch_size", "4", "--audio_frames", "40", "--mel_bins", "16"])
-    assert opt.image_size == 32 and opt.modalities == ["clip", "depth", "photo", "sound"]
-    opt.num_workers = 0
-    loaders = build_loaders(Dataset(folder_root), vars(opt))
+    argv += ["--batch_size", "4", "--audio_frames", "40", "--mel_bins", "16", "--num_workers", "0"]
+    loaders = build_loaders(Dataset(folder_root), vars(options.parse(argv)))
     inputs, target = next(iter(loaders["test"]))
     shapes = {modality: tuple(x.shape[1:]) for modality, x in inputs.items()}
     assert shapes == {
@@ -59,59 +57,54 @@ def test_each_kind_arrives_as_it_is(folder_root):
     torch.testing.assert_close(inputs["sound"][0, 0], filter_bank(*waveform, 16, 40))
 
 
-def test_trains_with_chosen_modalities(folder_root, tmp_path):
+def test_only_the_chosen_modalities_are_trained(folder_root, tmp_path):
     argv = ["--dataset", "folder", "--data_root", str(folder_root), "--ckpt_path", str(tmp_path)]
     argv += ["--modalities", "sound,clip", "--audio_frames", "64", "--image_size", "32"]
+    argv += ["--encoder", "cnn", "--no-tensorboard"]
     train.main([*argv, "--batch_size", "4", "--epochs", "1", "--num_workers", "0"])
     (run,) = tmp_path.iterdir()
     (last,) = read_jsonl(run / "metrics.jsonl")
-    assert {"test/accuracy/multimodal", "test/accuracy/sound", "test/accuracy/clip"} <= last.keys()
+    accuracies = {name.split("/")[2] for name in last if name.startswith("test/accuracy/")}
+    assert accuracies == {"multimodal", "sound", "clip"}
 
 
-def test_frames_are_read_in_natural_order(own):
+def test_frames_are_read_in_natural_order(data):
     levels = {"9.png": 10, "10.png": 200, "8.png": 90}
     for name, level in levels.items():
-        Image.new("RGB", (8, 8), (level,) * 3).save(own / "clip" / "test0" / name)
-    packed = built_reader("frames", own / "clip").pack("test0")
+        Image.new("RGB", (8, 8), (level,) * 3).save(data / "clip" / "test0" / name)
+    packed = built_reader("frames", data / "clip").pack("test0")
     assert packed[:, 0, 0, 0].tolist() == [90, 10, 200]
 
 
-def test_labels_in_natural_order(own):
+def test_labels_in_natural_order(data):
     rows = [f"train{i},{label}" for i, label in enumerate(["10", "9", "2"] * 2)]
-    (own / "train.csv").write_text("\n".join(rows))
-    (own / "test.csv").write_text("test0,9\n")
-    assert Dataset(own).classes == ["2", "9", "10"]
+    (data / "train.csv").write_text("\n".join(rows))
+    (data / "test.csv").write_text("test0,9\n")
+    assert Dataset(data).classes == ["2", "9", "10"]
 
 
-def refused(own, message):
+def refused(data, message):
     """The whole command refuses, at its start, and nothing is written."""
-    argv = ["--dataset", "folder", "--data_root", str(own), "--ckpt_path", str(own / "runs")]
+    argv = ["--dataset", "folder", "--data_root", str(data), "--ckpt_path", str(data / "runs")]
     with pytest.raises(BadInput, match=message):
         train.main([*argv, "--batch_size", "4", "--num_workers", "0"])
-    assert not (own / "runs").exists() and not (own / "cache").exists()
+    assert not (data / "runs").exists() and not (data / "cache").exists()
 
 
 @pytest.mark.parametrize(
     "split, text, message",
     [
         ("train", "../x,cat\ntrain1,dog\n", "train.csv line 1: id '../x' is no plain file name"),
-        ("train", "/etc/x,cat\ntrain1,dog\n", "line 1: id '/etc/x' is no plain file name"),
-        ("train", "a\\..\\x,cat\ntrain1,dog\n", "line 1: id .* is no plain file name"),
-        ("train", "..,cat\ntrain1,dog\n", "line 1: id '..' is no plain file name"),
-        ("train", "train1,cat\ntrain1,dog\n", "line 2: id 'train1' stands in the file twice"),
         ("train", "train1,cat\ntrain3,cat\n", "needs lines id,label with at least two labels"),
-        ("train", "", "needs lines id,label with at least two labels, has none"),
-        ("train", "train1,cat,x\ntrain3,cat\ntrain2,dog\n", "line 1: expected `id,label`"),
         ("test", "test1,cat\ntest2,horse\n", "test.csv: not in train.csv: horse"),
         ("test", "test1,cat\ntrain2,dog\n", "'train2' is in train.csv and in test.csv"),
         ("test", "test1,cat\ntest9,dog\n", "1 of 2 ids of test.csv have no file, such as 'test9'"),
-        ("test", "test1.png,cat\n", "no file, such as 'test1.png'; files there are for 'test0'"),
         ("test", "", "test.csv: holds no sample"),
     ],
 )
-def test_faults_of_the_lists(own, split, text, message):
-    (own / f"{split}.csv").write_text(text)
-    refused(own, message)
+def test_faults_of_the_lists_are_named_at_the_start(data, split, text, message):
+    (data / f"{split}.csv").write_text(text)
+    refused(data, message)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +115,12 @@ def test_faults_of_the_lists(own, split, text, message):
         (lambda d: (d / "depth" / "a.wav").touch(), "depth: a.wav and test0.npy; one kind of file"),
         (lambda d: (d / "photo" / "test0.png").touch(), "two files for test0, test0.jpg and test0"),
         (lambda d: (d / "notes").mkdir(), "notes: empty; one kind of file is needed"),
-        (lambda d: (d / "depth" / "test2.npy").unlink(), "depth: 1 of 4 ids of test.csv have no"),
         (lambda d: [shutil.rmtree(p) for p in d.iterdir() if p.is_dir()], "has no folder. DIR"),
-        (lambda d: shutil.rmtree(d), "has no train.csv, test.csv"),
     ],
 )
-def test_faults_of_the_folders(own, spoil, message):
-    spoil(own)
-    refused(own, message)
+def test_faults_of_the_folders_are_named_at_the_start(data, spoil, message):
+    spoil(data)
+    refused(data, message)
 
 
 @pytest.mark.parametrize(
@@ -141,27 +132,26 @@ def test_faults_of_the_folders(own, spoil, message):
         (np.array([[{}]], dtype=object), "unreadable .*allow_pickle=False"),
     ],
 )
-def test_faults_of_arrays(own, content, message):
-    np.save(own / "depth" / "test1.npy", content, allow_pickle=True)
+def test_arrays_that_cannot_be_trained_on_are_named(data, content, message):
+    np.save(data / "depth" / "test1.npy", content, allow_pickle=True)
     with pytest.raises(BadInput, match=f"test1.npy: {message}"):
-        array.Modality(own / "depth", False).pack("test1")
+        array.Modality(data / "depth", False).pack("test1")
 
 
-def test_faults_of_pictures_and_sound(own):
-    reader = built_reader("image", own / "photo")
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(own / "photo" / "deep.png")
+def test_pictures_and_sound_that_cannot_be_read_are_named(data):
+    reader = built_reader("image", data / "photo")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(data / "photo" / "deep.png")
     with pytest.raises(BadInput, match="deep.png: of mode I;16; save it with 8 bits"):
         reader.pack("deep")
-    Image.new("L", (4, 4)).save(own / "photo" / "a_first.png")
+    Image.new("L", (4, 4)).save(data / "photo" / "a_first.png")
     with pytest.raises(BadInput, match="train1 has colours, the first picture has none"):
-        built_reader("image", own / "photo").pack("train1")
-    (own / "sound" / "test1.wav").write_bytes(b"RIFF")
+        built_reader("image", data / "photo").pack("train1")
+    (data / "sound" / "test1.wav").write_bytes(b"RIFF")
     with pytest.raises(BadInput, match="test1.wav: unreadable sound"):
-        waveform.Modality(own / "sound", False).pack("test1")
+        waveform.Modality(data / "sound", False).pack("test1")
     with pytest.raises(BadInput, match="--mel_bins 0: must be at least 1"):
         flags = ["--modalities", "sound", "--mel_bins", "0"]
-        opt = options.parse(["--dataset", "folder", "--data_root", str(own), *flags])
-        built_reader("waveform", own / "sound", **vars(opt))
+        options.parse(["--dataset", "folder", "--data_root", str(data), *flags])
 
 
 def test_data_root_is_needed():
@@ -169,8 +159,7 @@ def test_data_root_is_needed():
         options.parse(["--dataset", "folder"])
 
 
-def test_upper_case_suffixes(tmp_path):
-    root = write_own_data(tmp_path / "own", train=2, test=2)
-    for path in (root / "photo").iterdir():
+def test_suffixes_may_be_in_upper_case(data):
+    for path in (data / "photo").iterdir():
         path.rename(path.with_suffix(".JPG"))
-    assert built_reader("image", root / "photo").pack("test1").shape == (3, 224, 224)
+    assert built_reader("image", data / "photo").pack("test1").shape == (3, 224, 224)
