@@ -1,8 +1,7 @@
-"""The method in one picture: one real conflict, and what training ends with. From runs of several
-methods. Left: both gradients of an encoder, in the step of the MMPareto runs in which their sum is
-worst for one of the losses, and what methods make of them. All vectors lie in the plane of the two,
-so nothing is projected; one scale for the encoder, as --rescale encoder. Right: multimodal accuracy
-after the last epoch."""
+"""The method in one picture: a real conflict. Both gradients of an encoder in one step, chosen from
+all runs of MMPareto as the one in which their sum is worst for one of the losses, and what methods
+make of them. All vectors lie in the plane of the two gradients, so nothing is projected; MMPareto
+has one scale for the encoder here, as with --rescale encoder."""
 
 import math
 from argparse import Namespace
@@ -11,8 +10,8 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Wedge
 
-from analysis.runs import Run, group
-from figures._style import METHODS, draw_last_accuracies, measured_encoders
+from analysis.runs import Run
+from figures._style import METHODS, measured_encoders
 from mmpareto import integrate, least_norm_weights
 from utils.errors import BadInput
 
@@ -20,12 +19,11 @@ LONGEST = 6  # times as long as the other gradient: beyond that one does not see
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
-    groups = {a: of_arm for a, of_arm in group(runs).items() if len(of_arm[0].modalities) > 1}
-    if "mmpareto" not in groups:
+    runs = [run for run in runs if run.options["method"] == "mmpareto"]
+    if not any(len(run.modalities) > 1 for run in runs):
         raise BadInput("poster: needs a run of --method mmpareto, with several modalities")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.6), width_ratios=[1, 1.1])
-    draw_conflict(left, *clearest_conflict(groups["mmpareto"]))
-    draw_last_accuracies(right, groups)
+    figure, axis = plt.subplots(figsize=(8, 4.6))
+    draw_conflict(axis, *clearest_conflict(runs))
     return figure
 
 
@@ -74,7 +72,9 @@ def draw_conflict(axis: plt.Axes, step: dict, encoder: str) -> None:
     ends = torch.stack([*vectors.values(), torch.zeros(2)])
     size = (ends.amax(0) - ends.amin(0)).amax().item()
     angle = math.degrees(math.acos(cosine))  # of the two gradients; between their normals is what
-    wedge = Wedge((0, 0), 9 * size, angle - 90, 90, color="#E8F0E4", label="descends both losses")
+    wedge = Wedge(
+        (0, 0), 9 * size, angle - 90, 90, color="#E8F0E4", label="steps that descend both losses"
+    )
     axis.add_patch(wedge)
     for name, vector in vectors.items():
         label, colour = looks[name]
@@ -86,5 +86,5 @@ def draw_conflict(axis: plt.Axes, step: dict, encoder: str) -> None:
     low = (ends.amin(0) - 0.12 * size).tolist()
     high = (ends.amax(0) + 0.12 * size).tolist()
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[], aspect="equal")
-    axis.set_title(f"a conflict: {encoder} encoder, step {step['step']}, cosine {cosine:.2f}")
+    axis.set_title(f"{encoder} encoder, step {step['step']} of a training, cosine {cosine:.2f}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9)
