@@ -207,7 +207,7 @@ def teacher_folder(demo_root, tmp_path_factory):
     return where / "x"
 
 
-def test_umt_adds_the_distance_to_its_teacher(teacher_folder):
+def test_umt_adds_the_distances_to_its_teachers(teacher_folder):
     method = build_method("umt", "--umt_teachers", f"audio={teacher_folder}", "--umt_weight", "3")
     torch.manual_seed(0)
     model = MultimodalModel(shapes_for(PAIR), 6, "cnn")
@@ -216,14 +216,16 @@ def test_umt_adds_the_distance_to_its_teacher(teacher_folder):
     losses = {k: cross_entropy(x, target) for k, x in logits.items()}
     teacher = umt.load_teacher(teacher_folder, "audio")
     assert not teacher.training
-    distance = (features["audio"] - teacher(inputs["audio"])).square().mean()
-    loss, parameters = losses["multimodal"] + 3 * distance, list(model.parameters())
+    method.teachers["visual"] = teacher  # of the same shape here
+    distances = {m: (features[m] - teacher(inputs[m])).square().mean() for m in PAIR}
+    loss, parameters = losses["multimodal"] + 3 * sum(distances.values()), list(model.parameters())
     expected = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     given = ForwardPass(losses, logits, features, target, 0, inputs=inputs)
     diagnostics = take_step(method, model, given)
     for parameter, gradient in zip(parameters, expected):
         torch.testing.assert_close(parameter.grad, gradient)
-    torch.testing.assert_close(diagnostics["distance/audio"], distance.detach())
+    for m, distance in distances.items():
+        torch.testing.assert_close(diagnostics[f"distance/{m}"], distance.detach())
     state = torch.load(teacher_folder / "last.pt", weights_only=True)["model"]
     for name, value in method.teachers["audio"].state_dict().items():
         assert torch.equal(value, state[f"encoders.audio.{name}"])  # frozen, statistics too
