@@ -2,18 +2,7 @@
 
 import pytest
 import torch
-from torchvision.models import (
-    MobileNet_V3_Small_Weights,
-    ResNet18_Weights,
-    ResNet34_Weights,
-    ResNet50_Weights,
-    ViT_B_16_Weights,
-    mobilenet_v3_small,
-    resnet18,
-    resnet34,
-    resnet50,
-    vit_b_16,
-)
+from torchvision import models
 
 import train
 from models.encoders import Encoder
@@ -24,11 +13,15 @@ from utils import registry, run_folder
 from utils.errors import BadInput
 
 PRETRAINED = {
-    "resnet18": (resnet18, ResNet18_Weights.IMAGENET1K_V1, "conv1"),
-    "resnet34": (resnet34, ResNet34_Weights.IMAGENET1K_V1, "conv1"),
-    "resnet50": (resnet50, ResNet50_Weights.IMAGENET1K_V1, "conv1"),
-    "mobilenet_v3": (mobilenet_v3_small, MobileNet_V3_Small_Weights.IMAGENET1K_V1, "features.0.0"),
-    "vit_b16": (vit_b_16, ViT_B_16_Weights.IMAGENET1K_V1, "conv_proj"),
+    "resnet18": (models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, "conv1"),
+    "resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, "conv1"),
+    "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, "conv1"),
+    "mobilenet_v3": (
+        models.mobilenet_v3_small,
+        models.MobileNet_V3_Small_Weights.IMAGENET1K_V1,
+        "features.0.0",
+    ),
+    "vit_b16": (models.vit_b_16, models.ViT_B_16_Weights.IMAGENET1K_V1, "conv_proj"),
 }
 
 

@@ -119,7 +119,7 @@ def test_pcgrad_without_conflict_is_the_sum_and_with_it_the_formula():
     torch.testing.assert_close(step(build_method("pcgrad"), first, second), expected)
 
 
-def test_pcgrad_of_three_follows_the_order_and_the_order_follows_seed_and_epoch():
+def test_pcgrad_of_three_follows_an_order_that_is_drawn():
     gradients = torch.tensor([[1, 0, 0], [-0.5, 1, 0.2], [-0.3, -0.4, 1]]).double()  # all opposed
     gram = gradients @ gradients.T
     orders = torch.tensor([[2, 1, 0], [0, 1, 2], [1, 0, 2]])
@@ -135,9 +135,6 @@ def test_pcgrad_of_three_follows_the_order_and_the_order_follows_seed_and_epoch(
     method = build_method("pcgrad")
     results = [step(method, *gradients) for _ in range(20)]
     assert any(not torch.equal(a, results[0]) for a in results)
-    method.start_epoch(0, None, {})
-    again = [step(method, *gradients) for _ in range(20)]
-    assert all(torch.equal(a, b) for a, b in zip(results, again))
 
 
 def projected_onto_the_cone(gram, i):
