@@ -433,15 +433,6 @@ def test_a_loss_that_is_absent_is_left_out():
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients))
 
 
-def test_reports_keep_the_order_of_the_losses_where_a_part_lacks_one():
-    model = Toy()
-    gradients = LossGradients({"all": model.encoders.parameters()})
-    gradients.add(model.losses() | {"audio": None})
-    gradients.add(model.losses(1))
-    names = [name for name in gradients.integrate() if name.startswith("weight")]
-    assert names[0] == "weight/all/multimodal" and len(names) == 3
-
-
 def test_a_rule_of_ones_is_the_sum():
     model = Toy()
     expected = torch.autograd.grad(sum(model.losses().values()), list(model.parameters()))

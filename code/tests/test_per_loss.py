@@ -1,10 +1,10 @@
 """Methods that look at each loss's gradient: formulas on small cases, limits, zero gradients."""
 
-import itertools
 from math import log
 
 import pytest
 import torch
+from scipy.optimize import nnls
 from steps import build_method, take_step
 from toy import CLASSES, Given, Toy
 
@@ -139,16 +139,11 @@ def test_pcgrad_of_three_follows_an_order_that_is_drawn():
 
 def projected_onto_the_cone(gram, i):
     """(n,) weights w of the point w G nearest to gradient i among those that harm no loss: the
-    least w'Gw with w >= e_i, by trying which weights are at their bound."""
-    unit = torch.eye(len(gram)).double()[i]
-    best, least = unit, torch.inf
-    for free in itertools.product([False, True], repeat=len(gram)):
-        free, w = torch.tensor(free), unit.clone()
-        if free.any():
-            w[free] = torch.linalg.solve(gram[free][:, free], -gram[free][:, ~free] @ w[~free])
-        if (w >= unit).all() and w @ gram @ w < least:
-            best, least = w, w @ gram @ w
-    return best
+    least w'Gw with w >= e_i."""
+    root = torch.linalg.cholesky(gram).T  # |root w|^2 = w'Gw
+    weights, _ = nnls(root.numpy(), -root[:, i].numpy())
+    weights[i] += 1
+    return torch.from_numpy(weights)
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -316,14 +311,6 @@ def test_mgda_ub_is_the_weighted_sum_with_weights_of_least_norm_at_the_features(
         torch.testing.assert_close(p.grad, gradient)
 
 
-@pytest.mark.parametrize(
-    "name, flag, value, rule",
-    [
-        ("greedy", "greedy_steps", "0", "must be at least 1"),
-        ("mmpareto", "gamma", "0.0", "must be > 0"),
-        ("metabalance", "metabalance_beta", "1.0", r"must be within \[0, 1\)"),
-    ],
-)
-def test_a_flag_out_of_range_is_refused(name, flag, value, rule):
-    with pytest.raises(ValueError, match=f"--{flag} {value}: {rule}"):
-        build_method(name, f"--{flag}", value)
+def test_a_flag_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"--metabalance_beta 1.0: must be within \[0, 1\)"):
+        build_method("metabalance", "--metabalance_beta", "1.0")

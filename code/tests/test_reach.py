@@ -42,14 +42,6 @@ def test_encoders_are_groups_and_what_several_losses_share_is_one():
     }
 
 
-def test_with_late_fusion_the_groups_are_the_encoders():
-    model = build_model("uniform")
-    losses = forward(model).losses
-    groups = model.groups(losses)
-    assert ids_of(groups) == ids_of(model.encoder_parameters())
-    assert objectives_of(losses, groups) == {m: ["multimodal", m] for m in ("audio", "visual")}
-
-
 def test_with_gates_every_loss_reaches_every_encoder_and_the_gates_are_shared():
     model = build_model("greedy")
     losses = forward(model).losses
