@@ -40,8 +40,7 @@ def test_with_infinite_tolerance_it_is_the_uniform_baseline():
         for seed in range(3):
             step(method, model, seed)
         gradients.append([p.grad for p in model.parameters()])
-    for a, b in zip(*gradients):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*gradients)
 
 
 def test_the_speed_is_the_logarithm_of_two_sums_of_relative_moves_whatever_the_loss_scale():
