@@ -45,8 +45,7 @@ def test_the_cosine_fusion_knows_no_lengths():
         m: 10 * torch.cosine_similarity(fusion.weights[m].weight, x[:, None], dim=2)
         for m, x in features.items()
     }
-    for m, part in fusion.unimodal(features).items():
-        torch.testing.assert_close(part, parts[m])
+    torch.testing.assert_close(fusion.unimodal(features), parts)
     torch.testing.assert_close(fusion(features), sum(parts.values()))
     features["audio"] *= 7
     torch.testing.assert_close(fusion(features), sum(parts.values()))
@@ -76,8 +75,7 @@ def test_open_gates_are_late_fusion():
             nn.init.zeros_(layer.bias)  # 2 sigmoid(0) = 1
     clips = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 1, 32, 32)}
     gated, expected = model(clips)[0], late(clips)[0]
-    for branch in expected:
-        torch.testing.assert_close(gated[branch], expected[branch])
+    torch.testing.assert_close(gated, expected)
 
 
 def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
@@ -86,8 +84,7 @@ def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
     late = late_with_layers_of(model, "vit_tiny")
     model.fusion.first = 6
     mixed, expected = model(PICTURES)[0], late(PICTURES)[0]
-    for branch in expected:
-        torch.testing.assert_close(mixed[branch], expected[branch], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mbt_follows_its_formula():
@@ -104,8 +101,7 @@ def test_mbt_follows_its_formula():
         z = (after["audio"][:, -4:] + after["visual"][:, -4:]) / 2
     features = {m: e.trunk.encoder.ln(x[m])[:, 0] for m, e in encoders.items()}
     logits, fused_features = fusion(encoders, PICTURES)
-    for modality, feature in features.items():
-        torch.testing.assert_close(fused_features[modality], feature)
+    torch.testing.assert_close(fused_features, features)
     torch.testing.assert_close(logits, fusion.linear(torch.cat(list(features.values()), 1)))
 
 
@@ -115,8 +111,8 @@ def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
     assert torch.allclose(alpha, torch.tensor(1 / 3))
     nn.init.uniform_(alpha)
     logits, features = model(PICTURES)
-    for modality, encoder in model.encoders.items():
-        torch.testing.assert_close(features[modality], encoder(PICTURES[modality]))
+    expected = {m: encoder(PICTURES[m]) for m, encoder in model.encoders.items()}
+    torch.testing.assert_close(features, expected)
     x = PICTURES
     for number, layer in enumerate(model.fusion.layers):
         x = {m: e.stages[number](x[m]) for m, e in model.encoders.items()}

@@ -8,12 +8,12 @@ from mmpareto import mmpareto_backward
 from models.multimodal import MultimodalModel
 
 
-def ours(forward, model):
-    return mmpareto_backward(forward.losses, model.encoder_parameters())
+def ours(batch, model):
+    return mmpareto_backward(batch.losses, model.encoder_parameters())
 
 
-def published(forward, model):
-    return take_step(build_method("published"), model, forward)
+def published(batch, model):
+    return take_step(build_method("published"), model, batch)
 
 
 def train(modalities, backward, pixels, steps):
