@@ -47,12 +47,10 @@ def build_model(name, modalities=("audio", "visual"), classes=3):
     return MultimodalModel(shapes_for(modalities), classes, encoder_for(fusion), fusion)
 
 
-def random_inputs(model, batch, seed):
+def random_inputs(model, batch, seed, pixels=32):
     generator = torch.Generator().manual_seed(seed)
-    like = next(model.parameters())
-    inputs = {
-        m: torch.randn(batch, 1, 32, 32, generator=generator).to(like) for m in model.encoders
-    }
+    like, size = next(model.parameters()), (batch, 1, pixels, pixels)
+    inputs = {m: torch.randn(size, generator=generator).to(like) for m in model.encoders}
     return inputs, torch.randint(3, (batch,), generator=generator).to(like.device)
 
 
@@ -63,8 +61,8 @@ def start(method, model):
     model.train()
 
 
-def forward(model, seed=0, autocast=None):
-    inputs, target = random_inputs(model, 4, seed)
+def forward(model, seed=0, autocast=None, pixels=32):
+    inputs, target = random_inputs(model, 4, seed, pixels)
     with torch.autocast(target.device.type, autocast, enabled=autocast is not None):
         logits, features = model(inputs)
         losses = {name: cross_entropy(x, target) for name, x in logits.items()}

@@ -2,39 +2,34 @@
 
 import pytest
 import torch
-from torchvision.models import (
-    MobileNet_V3_Small_Weights,
-    ResNet18_Weights,
-    ResNet34_Weights,
-    ResNet50_Weights,
-    ViT_B_16_Weights,
-    mobilenet_v3_small,
-    resnet18,
-    resnet34,
-    resnet50,
-    vit_b_16,
-)
+from torchvision import models
 
 import train
 from models.encoders import Encoder
-from models.encoders._pretrained import channel_mean
 from models.encoders.cnn import Encoder as SmallEncoder
 from models.frames import AttentionOverFrames
-from models.multimodal import MultimodalModel, encoder_classes
+from models.multimodal import MultimodalModel
 from utils import registry, run_folder
 from utils.errors import BadInput
 
 PRETRAINED = {
-    "resnet18": (resnet18, ResNet18_Weights.IMAGENET1K_V1, "conv1"),
-    "resnet34": (resnet34, ResNet34_Weights.IMAGENET1K_V1, "conv1"),
-    "resnet50": (resnet50, ResNet50_Weights.IMAGENET1K_V1, "conv1"),
-    "mobilenet_v3": (mobilenet_v3_small, MobileNet_V3_Small_Weights.IMAGENET1K_V1, "features.0.0"),
-    "vit_b16": (vit_b_16, ViT_B_16_Weights.IMAGENET1K_V1, "conv_proj"),
+    "resnet18": (models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, "conv1"),
+    "resnet34": (models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, "conv1"),
+    "resnet50": (models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, "conv1"),
+    "mobilenet_v3": (
+        models.mobilenet_v3_small,
+        models.MobileNet_V3_Small_Weights.IMAGENET1K_V1,
+        "features.0.0",
+    ),
+    "vit_b16": (models.vit_b_16, models.ViT_B_16_Weights.IMAGENET1K_V1, "conv_proj"),
 }
 
 
 def encoder_class(name):
     return registry.load_class("models/encoders", name, "--encoder")
+
+
+ENCODERS = registry.names("models/encoders")
 
 
 @pytest.fixture
@@ -51,14 +46,10 @@ def weights_folder(tmp_path, monkeypatch):
     return folder
 
 
-def test_every_encoder_with_the_flag_is_tested_here():
-    names = registry.names("models/encoders")
-    with_flag = [n for n in names if "pretrained" in registry.defaults(encoder_class(n))]
-    assert with_flag == sorted(PRETRAINED)
-
-
 @pytest.mark.parametrize(
-    "name, channels", [("resnet18", 1), ("resnet18", 3), *((name, 2) for name in PRETRAINED)]
+    "name, channels",
+    [("resnet18", 1), ("resnet18", 3)]
+    + [(n, 2) for n in ENCODERS if "pretrained" in registry.defaults(encoder_class(n))],
 )
 def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder):
     build, weights, first = PRETRAINED[name]
@@ -67,9 +58,11 @@ def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder
     torch.save(original.state_dict(), weights_folder / weights.url.rsplit("/")[-1])
     encoder = encoder_class(name)((channels, 64, 64), pretrained=True).eval()
     loaded, stored = encoder.trunk.state_dict(), original.state_dict()
+    if channels != 3:  # the mean over colours for every channel
+        mean = stored[f"{first}.weight"].mean(1, keepdim=True) * 3 / channels
+        stored[f"{first}.weight"] = mean.expand(-1, channels, -1, -1)
     for key, value in loaded.items():
-        if key != f"{first}.weight":
-            torch.testing.assert_close(value, stored[key], rtol=0, atol=0)
+        torch.testing.assert_close(value, stored[key], rtol=0, atol=0)
     # a grey picture, the same in every channel, gives what the original gives for it
     grey = torch.randn(2, 1, 224, 224)
     with torch.no_grad():
@@ -82,29 +75,11 @@ def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder
 
 
 def test_without_the_file_the_error_says_where_to_put_it(weights_folder):
-    with pytest.raises(BadInput) as error:
-        encoder_class("resnet18")((3, 64, 64), pretrained=True)
-    assert "not in the cache" in str(error.value)
-    assert str(weights_folder / "resnet18-f37072fd.pth") in str(error.value)
-
-
-def test_a_damaged_file_is_named(weights_folder):
-    (weights_folder / "resnet18-f37072fd.pth").write_bytes(b"half a down")
-    with pytest.raises(BadInput, match=r"--pretrained: damaged .*resnet18-f37072fd.pth"):
+    with pytest.raises(BadInput, match=f"not in the cache .*{weights_folder}/resnet18-f37072fd"):
         encoder_class("resnet18")((3, 64, 64), pretrained=True)
 
 
-def test_channel_mean_keeps_colours_and_averages_for_others():
-    weight = torch.arange(6.0).view(2, 3, 1, 1)
-    assert channel_mean(weight, 3) is weight
-    assert channel_mean(weight, 1).flatten().tolist() == [3.0, 12.0]  # the sum over colours
-    assert channel_mean(weight, 2)[0].flatten().tolist() == [1.5, 1.5]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [n for n in registry.names("models/encoders") if encoder_class(n).pool is not Encoder.pool],
-)
+@pytest.mark.parametrize("name", [n for n in ENCODERS if encoder_class(n).pool is not Encoder.pool])
 def test_the_stages_are_the_encoder(name):
     torch.manual_seed(0)
     encoder = encoder_class(name)((3, 2, 32, 48)).eval()
@@ -134,8 +109,6 @@ def test_vit_tiny_cuts_its_input_into_patches(patch, tokens):
     encoder = encoder_class("vit_tiny")((1, 48, 32), vit_tiny_patch=patch)
     assert encoder.begin(torch.randn(2, 1, 48, 32)).shape == (2, 1 + tokens, 192)
     assert encoder(torch.randn(2, 1, 28, 28)).shape == (2, 192)
-    with pytest.raises(ValueError, match="--vit_tiny_patch 5: choose 4 or 8"):
-        encoder_class("vit_tiny")((1, 48, 32), vit_tiny_patch=5)
 
 
 def test_each_modality_may_have_an_encoder_of_its_own():
@@ -145,15 +118,6 @@ def test_each_modality_may_have_an_encoder_of_its_own():
     logits, features = model(inputs)
     assert {m: f.shape[1] for m, f in features.items()} == {"audio": 256, "visual": 576}
     assert logits["multimodal"].shape == (2, 4)
-
-
-@pytest.mark.parametrize("text", ["audio=cnn,cnn", "audio=cnn,audio=cnn", "audio=cnn,flow=cnn"])
-def test_what_is_not_one_encoder_for_each_is_refused(text):
-    with pytest.raises(BadInput, match="give one name, or audio=NAME,visual=NAME"):
-        encoder_classes(text, ["audio", "visual"])
-
-
-# Attention over frames
 
 
 def attention():
@@ -185,12 +149,6 @@ def test_attention_after_the_stages_gives_what_the_forward_pass_gives():
     for stage in model.stages:
         x = stage(x)
     torch.testing.assert_close(model.pool(x, 2), model(clips), rtol=1e-4, atol=1e-5)
-    shapes = {"audio": (1, 32, 32), "visual": (3, 3, 32, 32)}
-    gated = MultimodalModel(shapes, 3, "cnn", "mmtm", dict(frame_pooling="attention"))
-    assert isinstance(gated.encoders["visual"], AttentionOverFrames)
-    assert not isinstance(gated.encoders["audio"], AttentionOverFrames)
-    inputs = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 3, 32, 32)}
-    assert gated(inputs)[0]["multimodal"].shape == (2, 3)
 
 
 def test_of_a_run_with_attention_the_clips_have_it_and_it_is_trained(demo_root, tmp_path):
@@ -199,5 +157,5 @@ def test_of_a_run_with_attention_the_clips_have_it_and_it_is_trained(demo_root, 
     train.main([*argv, "--frame_pooling", "attention", "--run_name", "x", "--no-tensorboard"])
     weights = run_folder.load(tmp_path / "x" / "last.pt")["model"]
     assert {k.split(".")[1] for k in weights if ".score." in k} == {"visual"}
-    moved = weights["encoders.visual.score.2.weight"]
-    assert moved.any() and moved.isfinite().all()  # it is trained
+    moved = weights["encoders.visual.score.2.weight"]  # from 0
+    assert moved.any() and moved.isfinite().all()

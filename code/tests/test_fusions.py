@@ -15,9 +15,9 @@ PAIR = ("audio", "visual")
 PICTURES = {"audio": torch.randn(2, 1, 28, 20), "visual": torch.randn(2, 1, 28, 28)}
 
 
-def build(encoder, fusion, **flags):
+def build(encoder, fusion):
     torch.manual_seed(0)
-    return MultimodalModel(shapes_for(PAIR), 3, encoder, fusion, flags).eval()
+    return MultimodalModel(shapes_for(PAIR), 3, encoder, fusion).eval()
 
 
 def late_with_layers_of(model, encoder):
@@ -41,30 +41,28 @@ def test_the_cosine_fusion_knows_no_lengths():
     torch.manual_seed(0)
     fusion = CosineFusion({"audio": 4, "visual": 6}, 3)
     features = {"audio": torch.randn(5, 4), "visual": torch.randn(5, 6)}
-    parts, whole = fusion.unimodal(features), fusion(features)
-    weight = fusion.weights["audio"].weight
-    k, i = 1, 2
-    cosine = torch.cosine_similarity(weight[k], features["audio"][i], dim=0)
-    torch.testing.assert_close(parts["audio"][i, k], 10 * cosine)
-    torch.testing.assert_close(whole, parts["audio"] + parts["visual"])
-    longer = {"audio": 7 * features["audio"], "visual": features["visual"]}
-    torch.testing.assert_close(fusion(longer), whole)
+    parts = {
+        m: 10 * torch.cosine_similarity(fusion.weights[m].weight, x[:, None], dim=2)
+        for m, x in features.items()
+    }
+    torch.testing.assert_close(fusion.unimodal(features), parts)
+    torch.testing.assert_close(fusion(features), sum(parts.values()))
+    features["audio"] *= 7
+    torch.testing.assert_close(fusion(features), sum(parts.values()))
 
 
 def test_gates_follow_their_formula():
     torch.manual_seed(0)
     gates = Gates({"audio": 2, "visual": 3}, reduction=5).double()
     maps = {"audio": torch.randn(2, 2, 4, 5).double(), "visual": torch.randn(6, 3, 2, 2).double()}
-    gate = gates(maps, batch=2)  # the picture has three frames
-    for i in range(2):
-        squeezed = torch.cat(
-            [maps["audio"][i].mean((1, 2)), maps["visual"][3 * i : 3 * i + 3].mean((0, 2, 3))]
-        )
-        z = (gates.squeeze.weight @ squeezed + gates.squeeze.bias).relu()
-        assert len(z) == 2 * 5 // 5
-        for modality, layer in gates.excite.items():
-            expected = 2 / (1 + torch.exp(-(layer.weight @ z + layer.bias)))
-            torch.testing.assert_close(gate[modality][i], expected)
+    clips = maps["visual"].view(2, 3, 3, 2, 2)  # the picture has three frames
+    squeezed = torch.cat([maps["audio"].mean((2, 3)), clips.mean((1, 3, 4))], 1)
+    z = (squeezed @ gates.squeeze.weight.T + gates.squeeze.bias).relu()
+    assert z.shape == (2, 2 * 5 // 5)
+    for modality, gate in gates(maps, batch=2).items():
+        layer = gates.excite[modality]
+        expected = 2 / (1 + torch.exp(-(z @ layer.weight.T + layer.bias)))
+        torch.testing.assert_close(gate, expected)
 
 
 def test_open_gates_are_late_fusion():
@@ -77,8 +75,7 @@ def test_open_gates_are_late_fusion():
             nn.init.zeros_(layer.bias)  # 2 sigmoid(0) = 1
     clips = {"audio": torch.randn(2, 1, 32, 32), "visual": torch.randn(2, 3, 1, 32, 32)}
     gated, expected = model(clips)[0], late(clips)[0]
-    for branch in expected:
-        torch.testing.assert_close(gated[branch], expected[branch])
+    torch.testing.assert_close(gated, expected)
 
 
 def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
@@ -87,8 +84,7 @@ def test_without_a_bottleneck_layer_modalities_meet_in_the_head_alone():
     late = late_with_layers_of(model, "vit_tiny")
     model.fusion.first = 6
     mixed, expected = model(PICTURES)[0], late(PICTURES)[0]
-    for branch in expected:
-        torch.testing.assert_close(mixed[branch], expected[branch], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mbt_follows_its_formula():
@@ -105,8 +101,7 @@ def test_mbt_follows_its_formula():
         z = (after["audio"][:, -4:] + after["visual"][:, -4:]) / 2
     features = {m: e.trunk.encoder.ln(x[m])[:, 0] for m, e in encoders.items()}
     logits, fused_features = fusion(encoders, PICTURES)
-    for modality, feature in features.items():
-        torch.testing.assert_close(fused_features[modality], feature)
+    torch.testing.assert_close(fused_features, features)
     torch.testing.assert_close(logits, fusion.linear(torch.cat(list(features.values()), 1)))
 
 
@@ -116,8 +111,8 @@ def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
     assert torch.allclose(alpha, torch.tensor(1 / 3))
     nn.init.uniform_(alpha)
     logits, features = model(PICTURES)
-    for modality, encoder in model.encoders.items():
-        torch.testing.assert_close(features[modality], encoder(PICTURES[modality]))
+    expected = {m: encoder(PICTURES[m]) for m, encoder in model.encoders.items()}
+    torch.testing.assert_close(features, expected)
     x = PICTURES
     for number, layer in enumerate(model.fusion.layers):
         x = {m: e.stages[number](x[m]) for m, e in model.encoders.items()}
@@ -130,18 +125,6 @@ def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
     torch.testing.assert_close(logits["multimodal"], model.fusion.linear(c.mean((2, 3))))
 
 
-@pytest.mark.parametrize(
-    "encoder, fusion, flags, message",
-    [
-        ("mobilenet_v3", "mmtm", {}, "--encoder mobilenet_v3: has no stages that give maps"),
-        ("cnn", "mbt", {}, "--encoder cnn: has no stages that give tokens"),
-        ("vit_tiny", "mbt", dict(mbt_layer=6), "--mbt_layer 6: the encoders have layers 0 to 5"),
-        ("vit_tiny", "mbt", dict(mbt_tokens=0), "--mbt_tokens 0: must be at least 1"),
-        ("audio=cnn,visual=resnet18", "centralnet", {}, "needs encoders with the same widths"),
-    ],
-)
-def test_encoders_and_flags_with_which_a_fusion_cannot_run_are_refused(
-    encoder, fusion, flags, message
-):
-    with pytest.raises(BadInput, match=message):
-        build(encoder, fusion, **flags)
+def test_encoders_without_stages_for_the_fusion_are_refused():
+    with pytest.raises(BadInput, match="--encoder cnn: has no stages that give tokens"):
+        build("cnn", "mbt")

@@ -48,26 +48,15 @@ def double(values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def gram_of(rows):
-    return rows @ rows.T
-
-
-# Known answers
-
-
-@pytest.mark.parametrize("case", GOLDEN, ids=range(len(GOLDEN)))
-def test_the_result_is_that_of_the_published_logic(case):
-    gradients = [[double(t) for t in case[name]] for name in ("multimodal", "unimodal")]
-    result, diagnostics = integrated(gradients, case["gamma"])
+def test_the_result_is_that_of_the_published_logic():
     close = dict(rtol=1e-12, atol=1e-14)
-    for ours, theirs in zip(result, case["combined"], strict=True):
-        torch.testing.assert_close(ours, double(theirs), **close)
-    torch.testing.assert_close(diagnostics["cosine"], double(case["cosine"]), **close)
-    torch.testing.assert_close(diagnostics["weight"], double(case["alpha"]), **close)
-    torch.testing.assert_close(diagnostics["scale"], double(case["scale_before_gamma"]), **close)
-
-
-def test_the_published_cases_are_with_and_without_conflict():
+    for case in GOLDEN:
+        gradients = [[double(t) for t in case[name]] for name in ("multimodal", "unimodal")]
+        result, diagnostics = integrated(gradients, case["gamma"])
+        torch.testing.assert_close(result, [double(t) for t in case["combined"]], **close)
+        names = {"cosine": "cosine", "weight": "alpha", "scale": "scale_before_gamma"}
+        for ours, theirs in names.items():
+            torch.testing.assert_close(diagnostics[ours], double(case[theirs]), **close)
     assert {case["cosine"] > 0 for case in GOLDEN} == {True, False}
 
 
@@ -89,9 +78,6 @@ def test_rescaled_over_the_encoder_it_is_the_papers_algorithm_1(tilt, fuzz):
     assert conflicts > 0.9 * len(fuzz) if tilt < 0 else conflicts < 0.1 * len(fuzz)
 
 
-# Properties
-
-
 @RESCALES
 def test_without_conflict_it_is_gamma_times_the_sum(rescale):
     first, second = random_gradients(2, 0)
@@ -99,8 +85,8 @@ def test_without_conflict_it_is_gamma_times_the_sum(rescale):
     result, diagnostics = integrated([first, second], 1.5, rescale)
     assert diagnostics["cosine"] > 0
     assert torch.equal(diagnostics["scale"], torch.ones(len(SHAPES), dtype=torch.float64))
-    for h, a, b in zip(result, first, second):
-        torch.testing.assert_close(h, 1.5 * (a + b), rtol=1e-15, atol=1e-15)
+    expected = 1.5 * (flat(first) + flat(second))
+    torch.testing.assert_close(flat(result), expected, rtol=1e-15, atol=1e-15)
 
 
 @pytest.mark.parametrize("lean, in_conflict", [(-1e-9, True), (0.0, True), (1e-9, False)])
@@ -143,30 +129,15 @@ def test_magnitude_is_never_below_that_of_the_sum(fuzz):
         assert (diagnostics["scale"] >= 1).all()
 
 
-@DTYPES
 @pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_a_power_of_two_in_all_gradients_comes_through_to_the_last_digit(rescale, dtype, fuzz):
-    for seed in fuzz[::5]:
-        gradients = conflicting(3, seed, dtype)
-        result, _ = integrated(gradients, 1.5, rescale)
-        for factor in (2.0**24, 2.0**-20):
-            scaled, _ = integrated([[g * factor for g in gs] for gs in gradients], 1.5, rescale)
-            assert all(torch.equal(a * factor, b) for a, b in zip(result, scaled))
-
-
-@pytest.mark.parametrize("rescale", ["tensor", "encoder"])
-def test_gamma_is_a_factor_and_neither_order_of_tensors_nor_of_losses_matters(rescale, fuzz):
+def test_neither_the_order_of_tensors_nor_that_of_losses_matters(rescale, fuzz):
     for seed in fuzz[::5]:
         gradients = conflicting(3, seed)
         result, diagnostics = integrated(gradients, 1.5, rescale)
-        doubled, _ = integrated(gradients, 3.0, rescale)
-        for a, b in zip(result, doubled):
-            torch.testing.assert_close(2 * a, b, rtol=1e-15, atol=0)
         backwards, _ = integrated([gs[::-1] for gs in gradients], 1.5, rescale)
         permuted, of_permuted = integrated([gradients[i] for i in (2, 0, 1)], 1.5, rescale)
-        for a, b, c in zip(result, backwards[::-1], permuted):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
-            torch.testing.assert_close(a, c, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(backwards[::-1], result, rtol=1e-10, atol=1e-14)
+        torch.testing.assert_close(permuted, result, rtol=1e-10, atol=1e-14)
         expected = diagnostics["weight"][[2, 0, 1]]
         torch.testing.assert_close(of_permuted["weight"], expected, rtol=1e-9, atol=1e-12)
 
@@ -183,9 +154,6 @@ def test_the_result_is_in_the_memory_of_the_first_gradient(dtype):
         assert all(torch.equal(a, b) for a, b in zip(given, kept))
 
 
-# The weights of least norm
-
-
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9, 20])
 def test_least_norm_weights_are_optimal(n, fuzz):
     """Optimality of a convex problem: <h, g_i> >= |h|^2, with equality where alpha_i > 0.
@@ -198,23 +166,13 @@ def test_least_norm_weights_are_optimal(n, fuzz):
         g = torch.randn(n, rank, generator=generator, dtype=torch.float64)
         g += 0.3 * (seed % 3)
         g *= 10 ** torch.randn(n, 1, generator=generator, dtype=torch.float64)
-        weights = least_norm_weights(gram_of(g))
+        weights = least_norm_weights(g @ g.T)
         assert (weights >= 0).all()
         torch.testing.assert_close(weights.sum(), double(1.0))
         h, largest = weights @ g, g.norm(dim=1).max() ** 2
         slack = g @ h - h @ h
         assert (slack >= -1e-13 * largest).all()
         assert (slack[weights > 1e-9].abs() <= 1e-13 * largest).all()
-
-
-@pytest.mark.parametrize(
-    "multiples, shortest",
-    [([1, 1, 1], 1.0), ([1, 2, 3], 1.0), ([1, 1, -1], 0.0), ([3, 1, -2], 0.0)],
-)
-def test_of_multiples_of_one_gradient_the_shortest_point_is_found(multiples, shortest):
-    rows = double(multiples).outer(double([0.6, 0.8]))
-    h = least_norm_weights(gram_of(rows)) @ rows
-    torch.testing.assert_close(h.norm(), double(shortest), atol=1e-14, rtol=1e-14)
 
 
 @DTYPES
@@ -235,24 +193,20 @@ def test_no_ascent_at_any_ratio_of_the_norms(dtype, fuzz):
     assert conflicts > len(fuzz) / 3
 
 
-# Zero gradients, and zero in the hull of the gradients
-
-
 @RESCALES
 def test_a_zero_gradient_changes_nothing_between_the_others(rescale):
     (some, _), zero = random_gradients(2, 0), [torch.zeros(s, dtype=torch.float64) for s in SHAPES]
     for pair in ([some, zero], [zero, some]):
         result, diagnostics = integrated(pair, 1.5, rescale)
-        for h, g in zip(result, some):
-            torch.testing.assert_close(h, 1.5 * g)
+        torch.testing.assert_close(flat(result), 1.5 * flat(some))
         assert diagnostics["cosine"] == 1
     result, diagnostics = integrated([zero, zero], 1.5, rescale)
     assert all((h == 0).all() for h in result)
     assert all(torch.isfinite(v).all() for v in diagnostics.values())
     pair = conflicting(2, 0)
-    with_third, _ = integrated([*pair, zero], 1.5, rescale)
-    for a, b in zip(with_third, integrated(pair, 1.5, rescale)[0]):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+    expected, _ = integrated(pair, 1.5, rescale)
+    result, _ = integrated([*pair, zero], 1.5, rescale)
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-14)
 
 
 def check_nothing_is_left(gradients, rescale):
@@ -304,20 +258,15 @@ def test_a_tensor_that_is_zero_or_on_which_the_sum_cancels_stays_finite(dtype, f
         assert all(torch.isfinite(v).all() for v in diagnostics.values())
 
 
-def test_opposed_bfloat16_gradients_are_not_raised_from_their_rounding(fuzz):
-    for seed in fuzz:
-        first = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
-        _, diagnostics = integrated([[first.bfloat16()], [(-0.7 * first).bfloat16()]])
-        assert diagnostics["scale"] == 1
-
-
-@pytest.mark.parametrize("dtype, limit", [(torch.float32, 1e-3), (torch.float64, 1e-7)])
+@pytest.mark.parametrize(
+    "dtype, limit", [(torch.float64, 1e-7), (torch.float32, 1e-3), (torch.bfloat16, 3e-4**0.5)]
+)
 def test_what_is_shorter_than_the_documented_limit_is_not_raised(dtype, limit):
     first = double([1.0, 0.0])
     for rest, is_raised in ((1.5 * limit, True), (0.7 * limit, False)):
         second = double([-2.0, 3 * rest])  # alpha = 2/3, 1/3; |h| = 2 rest, sum |c_i g_i| = 8/3
         result, diagnostics = integrated([[first.to(dtype)], [second.to(dtype)]], 1.0, "encoder")
-        assert (diagnostics["scale"] > 100).all() == is_raised
+        assert (diagnostics["scale"] > 10).all() == is_raised
         assert (result[0].norm() > 0.9) == is_raised
 
 
@@ -334,9 +283,6 @@ def test_float32_is_as_exact_as_float32_can_be_where_little_is_left(short):
     assert error < 1e-6 / short
 
 
-# Number formats and memory layouts
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_more(dtype):
     gradients = conflicting(2, 5, dtype)
@@ -347,7 +293,7 @@ def test_half_precision_is_summed_in_more(dtype):
         torch.testing.assert_close(a.double(), b, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @RESCALES
 def test_what_is_not_finite_makes_the_result_and_its_norm_so(bad, rescale):
     """There a loss scaler looks, and the recorder of a run."""
@@ -369,132 +315,88 @@ def test_squares_out_of_range_do_not_pass_for_a_step():
 
 
 def test_memory_layout_is_kept_and_may_differ_between_the_losses():
-    gradients = conflicting(2, 6)
-    for i, tensors in enumerate(gradients):
-        generator = torch.Generator().manual_seed(i)
-        tensors.append(torch.randn(2, 3, 4, 5, generator=generator).double())
-        tensors.append(torch.randn(6, 5, 1, 1, generator=generator).double())
+    gradients = random_gradients(2, 6, shapes=[(2, 3, 4, 5), (6, 5, 1, 1)])
     expected, _ = integrated(gradients)
-    last = [
-        [g.to(memory_format=torch.channels_last) if g.ndim == 4 else g for g in gs]
-        for gs in gradients
-    ]
+    last = [[g.to(memory_format=torch.channels_last) for g in gs] for gs in gradients]
     for variant in (last, [last[0], gradients[1]], [gradients[0], last[1]]):
         result, _ = integrated(variant)
         torch.testing.assert_close(flat(result), flat(expected), rtol=1e-13, atol=1e-15)
-        for h, given in zip(result, variant[0]):
-            assert h.stride() == given.stride()
+        assert [h.stride() for h in result] == [g.stride() for g in variant[0]]
 
 
-# Bad input
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (dict(gamma=0), "gamma: must be > 0, got 0"),
-        (dict(gamma=float("nan")), "gamma: must be > 0, got nan"),
-        (dict(rescale="layer"), "rescale: choose from 'tensor', 'encoder', 'none'; got 'layer'"),
-    ],
-)
-def test_bad_arguments_are_refused_before_any_backward_pass(change, message):
+def test_bad_arguments_are_refused_before_any_backward_pass():
     model = Toy()
-    with pytest.raises(ValueError, match=message):
-        mmpareto_backward(model.losses(), model.encoder_parameters(), **change)
+    groups = model.encoder_parameters()
+    for arguments, message in (
+        (dict(groups=groups, gamma=float("nan")), "gamma: must be > 0, got nan"),
+        (dict(groups=groups, rescale="layer"), "rescale: choose from .* got 'layer'"),
+        (dict(groups=groups | {"again": groups["audio"]}), "parameter is in audio and, again, in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mmpareto_backward(model.losses(), **arguments)
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_a_parameter_in_two_groups_or_twice_in_one_is_refused():
-    model = Toy()
-    weights = list(model.encoders["audio"].parameters())
-    for groups in ({"audio": weights * 2}, {"audio": weights, "visual": weights[:1]}):
-        with pytest.raises(ValueError, match="groups: one parameter is in audio and, again, in"):
-            mmpareto_backward(model.losses(), groups)
-    assert all(p.grad is None for p in model.parameters())
-
-
-def test_lists_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="zip"):
-        integrate([[torch.ones(2), torch.ones(3)], [torch.ones(2)]])
-
-
-# The step in a loop
 
 
 @MODALITIES
 def test_encoders_get_the_integrated_gradient_and_heads_the_sums(modalities):
     model = Toy(modalities)
     groups, losses = model.encoder_parameters(), model.losses()
-    expected = {}
-    for name, parameters in groups.items():
-        per_loss = [
-            torch.autograd.grad(losses[x], parameters, retain_graph=True)
-            for x in ("multimodal", name)
-        ]
-        expected[name], _ = integrated(per_loss)
-    heads = [p for n, p in model.named_parameters() if not n.startswith("encoders")]
-    plain = torch.autograd.grad(sum(losses.values()), heads, retain_graph=True)
+    expected, names = [], []
+    for m, parameters in groups.items():
+        pair = ["multimodal", m]
+        gradients = [torch.autograd.grad(losses[n], parameters, retain_graph=True) for n in pair]
+        expected += integrated(gradients)[0]
+        names += [f"cosine/{m}", f"scale/{m}"]
+        names += [f"{key}/{m}/{n}" for key in ("weight", "norm", "descent") for n in pair]
+    rest = [*model.fusion.parameters(), *model.heads.parameters()]
+    expected += torch.autograd.grad(sum(losses.values()), rest, retain_graph=True)
 
     diagnostics = mmpareto_backward(losses, groups)
-    assert any(diagnostics[f"cosine/{name}"] > 0 for name in groups)
-    for name, parameters in groups.items():
-        for parameter, gradient in zip(parameters, expected[name], strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-13, atol=1e-15)
-    for parameter, gradient in zip(heads, plain):
-        torch.testing.assert_close(parameter.grad, gradient)
-    m = modalities[0]
-    per_loss = [
-        f"{key}/{m}/{n}" for key in ("weight", "norm", "descent") for n in ("multimodal", m)
-    ]
-    assert list(diagnostics)[:8] == [f"cosine/{m}", f"scale/{m}", *per_loss]
+    assert list(diagnostics) == names
     assert all(value.ndim == 0 for value in diagnostics.values())
+    assert any(diagnostics[f"cosine/{m}"] > 0 for m in groups)
+    gradients = [p.grad for p in [*model.encoders.parameters(), *rest]]
+    torch.testing.assert_close(gradients, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_backward_costs_one_pass_per_loss_and_the_first_loss_comes_last():
-    """The published step needs 3 passes of every encoder."""
-    model, order = Toy(), []
-    for name, encoder in model.encoders.items():
-        encoder.weight.register_hook(lambda gradient, name=name: order.append(name))
-    for head in (model.fusion.linear, *model.heads.values()):
-        head.weight.register_hook(lambda gradient: order.append("head"))
-    mmpareto_backward(model.losses(), model.encoder_parameters())
-    assert order[:4] == ["head", "visual", "head", "audio"]
-    assert order[4] == "head" and sorted(order[5:]) == ["audio", "visual"]
-
-
-def test_the_graph_is_freed_although_the_losses_live_on():
-    model = Toy()
+def test_backward_is_one_pass_per_loss_and_that_of_the_first_comes_last_and_frees_the_graph():
+    """Such as a trainer's own: here one that scales the loss and notes its calls."""
+    model, calls = Toy(), []
     losses = model.losses()
-    mmpareto_backward(losses, model.encoder_parameters())
-    with pytest.raises(RuntimeError, match="second time"):
-        losses["multimodal"].backward()
-    for name, encoder in model.encoders.items():
-        with pytest.raises(RuntimeError, match="second time"):
-            torch.autograd.grad(losses[name], encoder.weight)
+
+    def backward(loss, retain_graph):
+        calls.extend((name, retain_graph) for name, x in losses.items() if x is loss)
+        (2 * loss).backward(retain_graph=retain_graph)
+
+    mmpareto_backward(losses, model.encoder_parameters(), backward=backward)
+    assert calls == [("visual", True), ("audio", True), ("multimodal", False)]
+    doubled = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    mmpareto_backward(model.losses(), model.encoder_parameters())
+    for p, twice in zip(model.parameters(), doubled):
+        torch.testing.assert_close(2 * p.grad, twice)
 
 
 def test_backward_adds_in_place_to_the_gradient_that_is_there():
     model = Toy()
     groups, parameters = model.encoder_parameters(), list(model.parameters())
-    apart = []
-    for seed in (0, 1):
-        model.zero_grad()
-        mmpareto_backward(model.losses(seed), groups)
-        apart.append([p.grad for p in parameters])
-    first = [g.clone() for g in apart[0]]
-    for p, gradient in zip(parameters, apart[0]):
-        p.grad = gradient
     mmpareto_backward(model.losses(1), groups)
-    for p, held, a, b in zip(parameters, apart[0], first, apart[1]):
-        assert p.grad is held
-        torch.testing.assert_close(p.grad, a + b)
+    added = [p.grad for p in parameters]
+    model.zero_grad()
+    mmpareto_backward(model.losses(0), groups)
+    held = [p.grad for p in parameters]
+    expected = [a + b for a, b in zip(held, added)]
+    mmpareto_backward(model.losses(1), groups)
+    for p, memory, gradient in zip(parameters, held, expected):
+        assert p.grad is memory
+        torch.testing.assert_close(p.grad, gradient)
 
 
 @MODALITIES
 def test_accumulated_parts_are_the_step_of_the_whole_batch_step_after_step(modalities):
     """Parts of a batch, each loss times its share; the same LossGradients in every step."""
     model = Toy(modalities)
-    groups, cosines_of_steps = model.encoder_parameters(), []
+    groups, conflicts = model.encoder_parameters(), set()
     gradients = LossGradients(groups)
 
     def parts(step):
@@ -509,51 +411,24 @@ def test_accumulated_parts_are_the_step_of_the_whole_batch_step_after_step(modal
         model.zero_grad()
         for part in parts(step):
             gradients.add(part)
-            assert all(p.grad is None for ps in groups.values() for p in ps)
+            assert all(p.grad is None for p in model.encoders.parameters())
         of_parts = gradients.integrate()
-        for p, gradient in zip(model.parameters(), expected):
-            torch.testing.assert_close(p.grad, gradient, rtol=1e-12, atol=1e-15)
-        assert of_parts.keys() == of_whole.keys()
-        for name, value in of_whole.items():
-            torch.testing.assert_close(of_parts[name], value, rtol=1e-9, atol=1e-12)
-        cosines_of_steps += [of_whole[f"cosine/{name}"] for name in groups]
-    assert min(cosines_of_steps) < 0 < max(cosines_of_steps)
+        torch.testing.assert_close(of_parts, of_whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            [p.grad for p in model.parameters()], expected, rtol=1e-12, atol=1e-15
+        )
+        conflicts |= {bool(of_whole[f"cosine/{m}"] <= 0) for m in groups}
+    assert conflicts == {True, False}
 
 
 def test_a_loss_that_is_absent_is_left_out():
-    results = []
-    for absent in (dict(flow=None), dict()):
-        model = Toy()
-        diagnostics = mmpareto_backward(model.losses() | absent, model.encoder_parameters())
-        assert not any("flow" in name for name in diagnostics)
-        results.append([p.grad for p in model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*results))
-
-
-def test_reports_keep_the_order_of_the_losses_where_a_part_lacks_one():
     model = Toy()
-    gradients = LossGradients({"all": model.encoders.parameters()})
-    gradients.add(model.losses() | {"audio": None})
-    gradients.add(model.losses(1))
-    names = [name for name in gradients.integrate() if name.startswith("weight")]
-    assert names[0] == "weight/all/multimodal" and len(names) == 3
-
-
-def test_backward_may_be_what_a_trainer_has_in_its_place():
-    """Such as Fabric's: here one that scales the loss and notes its calls."""
-    model, calls = Toy(), []
-
-    def backward(loss, retain_graph):
-        calls.append(retain_graph)
-        (2 * loss).backward(retain_graph=retain_graph)
-
-    mmpareto_backward(model.losses(), model.encoder_parameters(), backward=backward)
-    assert calls == [True, True, False]
-    doubled = [p.grad for p in model.parameters()]
+    expected = mmpareto_backward(model.losses(), model.encoder_parameters())
+    gradients = [p.grad for p in model.parameters()]
     model.zero_grad()
-    mmpareto_backward(model.losses(), model.encoder_parameters())
-    for p, twice in zip(model.parameters(), doubled):
-        torch.testing.assert_close(2 * p.grad, twice)
+    losses = model.losses() | {"flow": None}
+    assert mmpareto_backward(losses, model.encoder_parameters()) == expected
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), gradients))
 
 
 def test_a_rule_of_ones_is_the_sum():
@@ -561,8 +436,7 @@ def test_a_rule_of_ones_is_the_sum():
     expected = torch.autograd.grad(sum(model.losses().values()), list(model.parameters()))
     ones = dict(gamma=1.0, rescale="none", rule=lambda gram: torch.ones_like(gram[0]))
     mmpareto_backward(model.losses(), model.encoder_parameters(), **ones)
-    for p, gradient in zip(model.parameters(), expected):
-        torch.testing.assert_close(p.grad, gradient)
+    torch.testing.assert_close([p.grad for p in model.parameters()], expected)
 
 
 def test_a_loss_that_does_not_reach_a_parameter_counts_as_zero_there():
@@ -589,28 +463,27 @@ def test_a_group_that_one_loss_reaches_gets_the_plain_gradient():
     groups, loss = model.encoder_parameters(), model.losses()["audio"]
     expected = torch.autograd.grad(loss, groups["audio"], retain_graph=True)
     assert mmpareto_backward({"audio": loss}, groups) == {}
-    for parameter, gradient in zip(groups["audio"], expected):
-        torch.testing.assert_close(parameter.grad, gradient)
+    torch.testing.assert_close([p.grad for p in groups["audio"]], list(expected))
     assert all(p.grad is None for p in groups["visual"])
 
 
-def test_no_number_is_asked_for(monkeypatch):
+@MODALITIES
+def test_no_number_is_asked_for(modalities, monkeypatch):
     """On an accelerator a question would wait for the device; CUDA's own check is in test_cuda."""
-    models = [Toy(), Toy(("audio", "visual", "flow"))]
-    losses = [model.losses() for model in models]
-    three = conflicting(3, 0)
+    model = Toy(modalities)
+    losses, gradients = model.losses(), conflicting(len(modalities), 0)
 
     def refuse(*args):
         raise AssertionError("asked for a value")
 
     for question in ("__bool__", "__float__", "__int__", "__index__", "item", "tolist", "cpu"):
         monkeypatch.setattr(torch.Tensor, question, refuse)
-    for model, each in zip(models, losses):
-        mmpareto_backward(each, model.encoder_parameters())
-    integrate(three)
+    mmpareto_backward(losses, model.encoder_parameters())
+    integrate(gradients)
 
 
 def test_cosines_are_bounded_and_a_zero_gradient_opposes_nothing():
     g = double([[1.0, 2.0], [-3.0, -6.0], [0.0, 0.0]])
-    torch.testing.assert_close(cosines(gram_of(g)), double([[1, -1, 1], [-1, 1, 1], [1, 1, 1.0]]))
-    assert cosines(gram_of(g)).abs().max() <= 1
+    result = cosines(g @ g.T)
+    torch.testing.assert_close(result, double([[1, -1, 1], [-1, 1, 1], [1, 1, 1.0]]))
+    assert result.abs().max() <= 1
