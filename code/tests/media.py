@@ -70,12 +70,10 @@ def problems_of(root):
     return json.loads((root / "report.json").read_text())["problems"]
 
 
-def turn(path, degrees):
+def turn(path):
     """Writes the display matrix of a quarter turn into an mp4, as phones do."""
     content = bytearray(path.read_bytes())
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0, 2**14]  # 16.16 fixed point, the last 2.30
-    where = content.index(b"tkhd") + 4 + 40
-    content[where : where + 36] = struct.pack(">9i", *(v * 2**16 for v in matrix))
+    matrix = [0, 1, 0, -1, 0, 0, 0, 0, 2**14]  # 16.16 fixed point, the last 2.30
+    start = content.index(b"tkhd") + 4 + 40
+    content[start : start + 36] = struct.pack(">9i", *(v * 2**16 for v in matrix))
     path.write_bytes(content)
-    return path
