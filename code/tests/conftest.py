@@ -4,9 +4,11 @@ import os
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from media import problems_of, write_media
-from own_data import write_own_data
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
@@ -110,20 +112,19 @@ def raw_ucf(tmp_path_factory):
     """UCF-101 as it is handed out, with two classes: videos by class, and the split files."""
     source = tmp_path_factory.mktemp("raw") / "ucf"
     (source / "splits").mkdir(parents=True)
-    classes = ("Archery", "Bowling")
-    lists = {"train": [], "test": []}
-    for number, label in enumerate(classes, start=1):
+    lists = {"train": "", "test": ""}
+    for number, label in ((1, "Archery"), (2, "Bowling")):
         (source / "UCF-101" / label).mkdir(parents=True)
         for i in range(6):
-            name = f"v_{label}_g{i + 1:02d}_c01.avi"
-            path = source / "UCF-101" / label / name
+            path = source / "UCF-101" / label / f"v_{label}_g{i + 1:02d}_c01.avi"
             write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)], moves=2)
-            part = "test" if i < 2 else "train"
-            lists[part].append(f"{label}/{name}" + (f" {number}" if part == "train" else ""))
-    text = "".join(f"{n} {label}\r\n" for n, label in enumerate(classes, start=1))
-    (source / "splits" / "classInd.txt").write_text(text)
+            if i < 2:
+                lists["test"] += f"{label}/{path.name}\n"
+            else:
+                lists["train"] += f"{label}/{path.name} {number}\n"
+    (source / "splits" / "classInd.txt").write_text("1 Archery\r\n2 Bowling\r\n")
     for part, lines in lists.items():
-        (source / "splits" / f"{part}list01.txt").write_text("\n".join(lines) + "\n")
+        (source / "splits" / f"{part}list01.txt").write_text(lines)
     return source
 
 
@@ -159,7 +160,25 @@ def modelnet40_root(tmp_path_factory, raw_modelnet):
 @pytest.fixture(scope="session")
 def folder_root(tmp_path_factory):
     """Somebody's own data: sound, frames, pictures and arrays of the same samples."""
-    return write_own_data(tmp_path_factory.mktemp("data") / "own")
+    root = tmp_path_factory.mktemp("data") / "own"
+    rng = np.random.default_rng(0)
+    for modality in ("sound", "clip", "photo", "depth"):
+        (root / modality).mkdir(parents=True)
+    for split, count in (("train", 8), ("test", 4)):
+        rows = ["id,label"] if split == "train" else []  # a header is allowed
+        for number in range(count):
+            name, label = f"{split}{number}", ("cat", "dog")[number % 2]
+            rows.append(f"{name},{label}")
+            wave = 0.3 * np.sin(np.arange(8000) * (0.1 if label == "cat" else 0.3))
+            soundfile.write(root / "sound" / f"{name}.{'wav' if number else 'flac'}", wave, 16000)
+            pixels = rng.integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
+            (root / "clip" / name).mkdir()
+            for frame in range(3):
+                Image.fromarray(pixels[frame]).save(root / "clip" / name / f"{frame + 8}.png")
+            Image.fromarray(pixels[0]).save(root / "photo" / f"{name}.jpg")
+            np.save(root / "depth" / f"{name}.npy", rng.random((2, 24, 24)))
+        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    return root
 
 
 @pytest.fixture(scope="session")
