@@ -70,14 +70,12 @@ def prepared(tmp_path_factory, name, source, *flags):
 
 @pytest.fixture(scope="session")
 def avmnist_root(tmp_path_factory, real_digits):
-    """A small AV-MNIST from the real digits."""
     sizes = ["--train_size", "60", "--test_size", "30"]
     return prepared(tmp_path_factory, "avmnist", real_digits, *sizes)
 
 
 @pytest.fixture(scope="session")
 def cgmnist_root(tmp_path_factory, real_digits):
-    """A small CG-MNIST from the real digits."""
     sizes = ["--train_size", "400", "--test_size", "200"]
     return prepared(tmp_path_factory, "cgmnist", real_digits, *sizes)
 
@@ -102,7 +100,6 @@ def raw_kinetics(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def kinetics_sounds_root(tmp_path_factory, raw_kinetics):
-    """Kinetics-Sounds of those clips."""
     flags = ["--split", "kinetics", "--audio_frames", "64", "--mel_bins", "32", "--jobs", "1"]
     return prepared(tmp_path_factory, "kinetics_sounds", raw_kinetics, *flags)
 
@@ -130,7 +127,6 @@ def raw_ucf(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ucf101_root(tmp_path_factory, raw_ucf):
-    """Frames and flow of those videos."""
     flags = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
     return prepared(tmp_path_factory, "ucf101", raw_ucf, *flags)
 
@@ -153,7 +149,6 @@ def raw_modelnet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def modelnet40_root(tmp_path_factory, raw_modelnet):
-    """The views of those solids."""
     return prepared(tmp_path_factory, "modelnet40", raw_modelnet, "--size", "32", "--jobs", "1")
 
 

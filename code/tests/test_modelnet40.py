@@ -70,14 +70,6 @@ def test_size_place_and_winding_of_a_mesh_do_not_matter(tmp_path):
     assert np.abs(first.astype(int) - second).mean() < 0.5
 
 
-def test_a_header_in_one_line_is_read(tmp_path):
-    (tmp_path / "a.off").write_text(TRIANGLE.replace("OFF\n", "OFF"))
-    (tmp_path / "b.off").write_text(TRIANGLE)
-    a, b = read_mesh(tmp_path / "a.off"), read_mesh(tmp_path / "b.off")
-    np.testing.assert_array_equal(a.vertices, b.vertices)
-    np.testing.assert_array_equal(a.faces, b.faces)
-
-
 def test_real_meshes_are_read_whole_and_fill_their_views(real_digits, tmp_path):
     """Five of Princeton's, two with a header in one line."""
     files = sorted((real_digits / "modelnet").glob("*.off"))

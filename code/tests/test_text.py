@@ -1,12 +1,12 @@
 """Text as a modality: tokens of a Hugging Face tokenizer, embedded as its model does."""
 
-import numpy as np
+import shutil
+
 import pytest
 import torch
 
 import evaluate
 import train
-from dataset.folder import Dataset
 from dataset.modalities.text import Modality
 from utils.errors import BadInput
 
@@ -51,23 +51,16 @@ def test_tokens_become_their_embeddings_and_the_rest_zero(reader, model):
     assert not embedded[0, :, 3].any()
 
 
-def test_text_is_trained_on_beside_another_modality(model, tmp_path, capsys):
+def test_text_is_trained_on_beside_another_modality(model, folder_root, tmp_path, capsys):
     root = tmp_path / "own"
-    for folder in ("text", "number"):
-        (root / folder).mkdir(parents=True)
-    for split, count in (("train", 8), ("test", 4)):
-        rows = []
-        for i in range(count):
-            label = ("cat", "dog")[i % 2]
-            rows.append(f"{split}{i},{label}")
-            (root / "text" / f"{split}{i}.txt").write_text(f"the {label} " + "barks " * i)
-            np.save(root / "number" / f"{split}{i}.npy", np.random.default_rng(i).random((8, 8)))
-        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
-    assert Dataset(root).modalities == {"number": "array", "text": "text"}
+    shutil.copytree(folder_root, root, ignore=shutil.ignore_patterns("cache"))
+    (root / "text").mkdir()
+    for array in (root / "depth").iterdir():
+        (root / "text" / f"{array.stem}.txt").write_text("the cat purrs")
     argv = ["--dataset", "folder", "--data_root", str(root), "--ckpt_path", str(tmp_path)]
     argv += ["--encoder", "cnn", "--batch_size", "8", "--epochs", "1", "--num_workers", "0"]
-    argv += ["--text_model", str(model), "--text_tokens", "8", "--run_name", "run"]
-    train.main(argv)
+    argv += ["--modalities", "text,depth", "--text_model", str(model), "--text_tokens", "8"]
+    train.main([*argv, "--run_name", "run"])
     assert "text encoder" in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--probe", "missing"])
     assert "text" in capsys.readouterr().out
