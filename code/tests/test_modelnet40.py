@@ -134,14 +134,10 @@ def test_zip_files_cannot_write_elsewhere(name, tmp_path):
     assert not list((tmp_path / "in").iterdir())
 
 
-@pytest.mark.parametrize(
-    "name, kind, target",
-    [("a/../../out.off", tarfile.REGTYPE, ""), ("a", tarfile.SYMTYPE, "../../out")],
-)
-def test_tar_files_cannot_write_or_point_elsewhere(name, kind, target, tmp_path):
+def test_tar_files_cannot_point_elsewhere(tmp_path):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as file:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, target
+        member = tarfile.TarInfo("a")
+        member.type, member.linkname = tarfile.SYMTYPE, "../../out"
         file.addfile(member)
     with pytest.raises(BadInput, match="leads out of the archive"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "in" / "a")

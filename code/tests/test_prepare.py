@@ -247,12 +247,3 @@ def test_changed_archives_are_refused(tmp_path):
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"other"))
     with pytest.raises(BadInput, match="t10k-images-idx3-ubyte.gz: SHA-256 of its"):
         avmnist.mnist("test", tmp_path, tmp_path)
-
-
-def test_the_archives_are_downloaded_from_their_homes(tmp_path, real_digits, monkeypatch):
-    """The addresses are those of files."""
-    monkeypatch.setattr(avmnist, "MNIST_HOMES", (f"file://{real_digits}/mnist/",))
-    recordings = f"file://{real_digits}/fsdd/recordings.tar.gz"
-    monkeypatch.setattr(avmnist, "FSDD_HOMES", (recordings,))
-    assert len(avmnist.mnist("test", None, tmp_path / "out")[0]) == 10000
-    assert len(avmnist.recordings(None, tmp_path / "out")) == 3000
