@@ -1,6 +1,7 @@
 """Small prepared data sets, made once for the whole suite by the real preparation code."""
 
 import os
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -174,6 +175,13 @@ def folder_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def own_data(folder_root, tmp_path):
+    """A copy of it to change."""
+    shutil.copytree(folder_root, tmp_path / "own", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "own"
+
+
 @pytest.fixture(scope="session")
 def trained(demo_root, tmp_path_factory):
     """(a name of RUNS) -> that run's folder, two epochs, trained when it is first asked for.
@@ -182,11 +190,11 @@ def trained(demo_root, tmp_path_factory):
     """
     from commands import RUNS, flags_for, run
 
-    where = tmp_path_factory.mktemp("trained")
+    runs = tmp_path_factory.mktemp("trained")
 
     def folder_of(name: str) -> Path:
-        if not (where / name).exists():
-            run(flags_for(demo_root, where), name, "--epochs", "2", *RUNS[name])
-        return where / name
+        if not (runs / name).exists():
+            run(flags_for(demo_root, runs), name, "--epochs", "2", *RUNS[name])
+        return runs / name
 
     return folder_of

@@ -134,9 +134,6 @@ def test_a_folder_of_other_files_is_neither_prepared_in_nor_checked(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw", "thesis.tex"]
 
 
-# The check
-
-
 def test_check_names_deleted_truncated_swapped_and_foreign_files(tmp_path, capsys):
     tree = tmp_path / "set"
     preparation.prepare(raw_set(tmp_path / "raw"), copy_text, tree, 1)
@@ -276,9 +273,6 @@ def test_downloads_at_the_same_time_do_not_mix(server, tmp_path):
         paths = list(pool.map(lambda _: fetch((server.url,), tmp_path / "a.zip"), range(4)))
     assert len(paths) == 4
     assert (tmp_path / "a.zip").read_bytes() == server.content and len(server.asked) == 1
-
-
-# The script
 
 
 def test_the_script_names_the_choices_and_passes_flags_on(tmp_path):

@@ -1,9 +1,8 @@
 """Text as a modality: tokens of a Hugging Face tokenizer, embedded as its model does."""
 
-import shutil
-
 import pytest
 import torch
+from commands import QUICK
 
 import evaluate
 import train
@@ -51,16 +50,13 @@ def test_tokens_become_their_embeddings_and_the_rest_zero(reader, model):
     assert not embedded[0, :, 3].any()
 
 
-def test_text_is_trained_on_beside_another_modality(model, folder_root, tmp_path, capsys):
-    root = tmp_path / "own"
-    shutil.copytree(folder_root, root, ignore=shutil.ignore_patterns("cache"))
-    (root / "text").mkdir()
-    for array in (root / "depth").iterdir():
-        (root / "text" / f"{array.stem}.txt").write_text("the cat purrs")
-    argv = ["--dataset", "folder", "--data_root", str(root), "--ckpt_path", str(tmp_path)]
-    argv += ["--encoder", "cnn", "--batch_size", "8", "--epochs", "1", "--num_workers", "0"]
-    argv += ["--modalities", "text,depth", "--text_model", str(model), "--text_tokens", "8"]
-    train.main([*argv, "--run_name", "run"])
+def test_text_is_trained_on_beside_another_modality(model, own_data, tmp_path, capsys):
+    (own_data / "text").mkdir()
+    for photo in (own_data / "photo").iterdir():
+        (own_data / "text" / f"{photo.stem}.txt").write_text("the cat purrs")
+    argv = ["--dataset", "folder", "--data_root", str(own_data), "--ckpt_path", str(tmp_path)]
+    argv += ["--modalities", "text,photo", "--text_model", str(model), "--text_tokens", "8"]
+    train.main([*argv, *QUICK, "--epochs", "1", "--run_name", "run"])
     assert "text encoder" in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--probe", "missing"])
     assert "text" in capsys.readouterr().out

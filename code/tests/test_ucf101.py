@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from commands import QUICK
 
 import train
 from dataset.derived.flow import flow_picture
@@ -38,8 +39,7 @@ def test_splits_are_those_of_the_files(ucf101_root):
 
 def test_frames_and_flow_are_trained_on_by_default(ucf101_root, tmp_path):
     argv = ["--dataset", "ucf101", "--data_root", str(ucf101_root), "--ckpt_path", str(tmp_path)]
-    argv += ["--image_size", "32", "--encoder", "cnn", "--epochs", "1", "--num_workers", "0"]
-    train.main([*argv, "--no-tensorboard", "--batch_size", "4", "--run_name", "x"])
+    train.main([*argv, *QUICK, "--batch_size", "4", "--epochs", "1", "--run_name", "x"])
     stored = json.loads((tmp_path / "x" / "options.json").read_text())["options"]
     assert stored["modalities"] == ["visual", "flow"] and stored["frames_per_clip"] == 3
 
