@@ -56,7 +56,7 @@ def test_text_is_trained_on_beside_another_modality(model, own_data, tmp_path, c
         (own_data / "text" / f"{photo.stem}.txt").write_text("the cat purrs")
     argv = ["--dataset", "folder", "--data_root", str(own_data), "--ckpt_path", str(tmp_path)]
     argv += ["--modalities", "text,photo", "--text_model", str(model), "--text_tokens", "8"]
-    train.main([*argv, *QUICK, "--epochs", "1", "--run_name", "run"])
+    train.main([*argv, *QUICK, "--batch_size", "4", "--epochs", "1", "--run_name", "run"])
     assert "text encoder" in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--probe", "missing"])
     assert "text" in capsys.readouterr().out
