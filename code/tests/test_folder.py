@@ -99,12 +99,6 @@ def test_arrays_that_cannot_be_trained_on_are_named(own_data, content, message):
         array.Modality(own_data / "depth", False).pack("test1")
 
 
-def test_a_picture_of_16_bits_is_refused(own_data):
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(own_data / "photo" / "deep.png")
-    with pytest.raises(BadInput, match="deep.png: of mode I;16; save it with 8 bits"):
-        built_reader("image", own_data / "photo").pack("deep")
-
-
 def test_suffixes_may_be_in_upper_case(own_data):
     for path in (own_data / "photo").iterdir():
         path.rename(path.with_suffix(".JPG"))

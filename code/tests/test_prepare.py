@@ -75,12 +75,6 @@ def test_a_clip_that_cannot_be_used_is_named_with_its_fault(raw_demo, tmp_path, 
     assert not (tmp_path / "out" / "visual" / clips[0]).exists()
 
 
-def test_a_size_that_the_archives_do_not_have_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="--train_size 70000: must be between 10 and 60000"):
-        avmnist.main(["--output", str(tmp_path / "out"), "--train_size=70000"])
-    assert not (tmp_path / "out").exists()
-
-
 def test_splits_follow_their_seed_and_the_second_one_holds_out_actors():
     clips = [
         f"{a}_{s}_{c}_XX" for a in range(1001, 1011) for s in demo.SENTENCES for c in cremad.CODES
