@@ -206,6 +206,7 @@ def test_leftovers_of_the_dead_are_removed_and_not_what_the_living_write(tmp_pat
         file.write_text("")
         remove_leftovers(tmp_path)
         assert folder.is_dir() and file.is_file()
+        assert not (tmp_path / "d").exists() and not (tmp_path / "e").exists()  # not yet complete
     assert sorted(p.name for p in tmp_path.iterdir()) == [".c.tmp", "d", "e"]
 
 
