@@ -1,12 +1,15 @@
 """Small prepared data sets, made once for the whole suite by the real preparation code."""
 
 import os
+import shutil
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from media import problems_of, write_media
-from own_data import write_own_data
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
@@ -68,39 +71,34 @@ def prepared(tmp_path_factory, name, source, *flags):
 
 @pytest.fixture(scope="session")
 def avmnist_root(tmp_path_factory, real_digits):
-    """A small AV-MNIST from the real digits."""
     sizes = ["--train_size", "60", "--test_size", "30"]
     return prepared(tmp_path_factory, "avmnist", real_digits, *sizes)
 
 
 @pytest.fixture(scope="session")
 def cgmnist_root(tmp_path_factory, real_digits):
-    """A small CG-MNIST from the real digits."""
     sizes = ["--train_size", "400", "--test_size", "200"]
     return prepared(tmp_path_factory, "cgmnist", real_digits, *sizes)
 
 
 @pytest.fixture(scope="session")
 def raw_kinetics(tmp_path_factory):
-    """A Kinetics-400 download: clips with sound of two classes, in several containers.
+    """A Kinetics-400 download: clips with sound of two classes.
 
     A clip's name tells its class, and its loudness its number.
     """
     source = tmp_path_factory.mktemp("raw") / "kinetics"
-    kinds = [("mp4", "libx264", "aac"), ("webm", "libvpx", "libopus"), ("flv", "flv", "libmp3lame")]
     for split, count in (("train", 4), ("test", 2)):
         for label in ("playing drums", "singing"):
             (source / split / label).mkdir(parents=True)
             for i in range(count):
-                suffix, video, audio = kinds[i % 3]
-                name = f"{label[-4:]}-{split[:5]:_<5}{i}_{7 * i:06d}_{7 * i + 10:06d}.{suffix}"
-                write_media(source / split / label / name, video, audio, loud=0.1 + 0.1 * i)
+                name = f"{label[-4:]}-{split:_<5}{i}_{7 * i:06d}_{7 * i + 10:06d}.mp4"
+                write_media(source / split / label / name, loud=0.1 + 0.1 * i)
     return source
 
 
 @pytest.fixture(scope="session")
 def kinetics_sounds_root(tmp_path_factory, raw_kinetics):
-    """Kinetics-Sounds of those clips."""
     flags = ["--split", "kinetics", "--audio_frames", "64", "--mel_bins", "32", "--jobs", "1"]
     return prepared(tmp_path_factory, "kinetics_sounds", raw_kinetics, *flags)
 
@@ -110,26 +108,24 @@ def raw_ucf(tmp_path_factory):
     """UCF-101 as it is handed out, with two classes: videos by class, and the split files."""
     source = tmp_path_factory.mktemp("raw") / "ucf"
     (source / "splits").mkdir(parents=True)
-    classes = ("Archery", "Bowling")
-    lists = {"train": [], "test": []}
-    for number, label in enumerate(classes, start=1):
+    lists = {"train": "", "test": ""}
+    for number, label in ((1, "Archery"), (2, "Bowling")):
         (source / "UCF-101" / label).mkdir(parents=True)
         for i in range(6):
-            name = f"v_{label}_g{i + 1:02d}_c01.avi"
-            path = source / "UCF-101" / label / name
+            path = source / "UCF-101" / label / f"v_{label}_g{i + 1:02d}_c01.avi"
             write_media(path, "mpeg4", None, times=[t / 10 for t in range(10 + 2 * i)], moves=2)
-            part = "test" if i < 2 else "train"
-            lists[part].append(f"{label}/{name}" + (f" {number}" if part == "train" else ""))
-    text = "".join(f"{n} {label}\r\n" for n, label in enumerate(classes, start=1))
-    (source / "splits" / "classInd.txt").write_text(text)
+            if i < 2:
+                lists["test"] += f"{label}/{path.name}\n"
+            else:
+                lists["train"] += f"{label}/{path.name} {number}\n"
+    (source / "splits" / "classInd.txt").write_text("1 Archery\r\n2 Bowling\r\n")
     for part, lines in lists.items():
-        (source / "splits" / f"{part}list01.txt").write_text("\n".join(lines) + "\n")
+        (source / "splits" / f"{part}list01.txt").write_text(lines)
     return source
 
 
 @pytest.fixture(scope="session")
 def ucf101_root(tmp_path_factory, raw_ucf):
-    """Frames and flow of those videos."""
     flags = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
     return prepared(tmp_path_factory, "ucf101", raw_ucf, *flags)
 
@@ -152,14 +148,38 @@ def raw_modelnet(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def modelnet40_root(tmp_path_factory, raw_modelnet):
-    """The views of those solids."""
     return prepared(tmp_path_factory, "modelnet40", raw_modelnet, "--size", "32", "--jobs", "1")
 
 
 @pytest.fixture(scope="session")
 def folder_root(tmp_path_factory):
     """Somebody's own data: sound, frames, pictures and arrays of the same samples."""
-    return write_own_data(tmp_path_factory.mktemp("data") / "own")
+    root = tmp_path_factory.mktemp("data") / "own"
+    rng = np.random.default_rng(0)
+    for modality in ("sound", "clip", "photo", "depth"):
+        (root / modality).mkdir(parents=True)
+    for split, count in (("train", 8), ("test", 4)):
+        rows = ["id,label"] if split == "train" else []  # a header is allowed
+        for number in range(count):
+            name, label = f"{split}{number}", ("cat", "dog")[number % 2]
+            rows.append(f"{name},{label}")
+            wave = 0.3 * np.sin(np.arange(8000) * (0.1 if label == "cat" else 0.3))
+            soundfile.write(root / "sound" / f"{name}.{'wav' if number else 'flac'}", wave, 16000)
+            pixels = rng.integers(0, 256, (3, 40, 48, 3)).astype(np.uint8)
+            (root / "clip" / name).mkdir()
+            for frame in range(3):
+                Image.fromarray(pixels[frame]).save(root / "clip" / name / f"{frame + 8}.png")
+            Image.fromarray(pixels[0]).save(root / "photo" / f"{name}.jpg")
+            np.save(root / "depth" / f"{name}.npy", rng.random((2, 24, 24)))
+        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def own_data(folder_root, tmp_path):
+    """A copy of it to change."""
+    shutil.copytree(folder_root, tmp_path / "own", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "own"
 
 
 @pytest.fixture(scope="session")
@@ -170,11 +190,11 @@ def trained(demo_root, tmp_path_factory):
     """
     from commands import RUNS, flags_for, run
 
-    where = tmp_path_factory.mktemp("trained")
+    runs = tmp_path_factory.mktemp("trained")
 
     def folder_of(name: str) -> Path:
-        if not (where / name).exists():
-            run(flags_for(demo_root, where), name, "--epochs", "2", *RUNS[name])
-        return where / name
+        if not (runs / name).exists():
+            run(flags_for(demo_root, runs), name, "--epochs", "2", *RUNS[name])
+        return runs / name
 
     return folder_of

@@ -11,30 +11,22 @@ RATE_HZ = 22050
 TICKS = 1000  # per second, of the frames' times
 
 
-def write_media(
-    path,
-    video="libx264",
-    audio="aac",
-    size=(64, 48),
-    times=None,
-    seconds=3.0,
-    loud=0.5,
-    pixels=None,
-    moves=0,
-):
+WIDTH, HEIGHT = 64, 48
+
+
+def write_media(path, video="libx264", audio="aac", times=None, seconds=3.0, loud=0.5, moves=0):
     """A file of `seconds` whose top left quarter is dark, the rest brighter with every second.
 
-    video, audio: names of encoders, None for no such track; size: width, height; times: of the
-    frames in seconds, by default 10 a second; loud: peak of the 440 Hz on the left, 0 on the right;
-    pixels: format of the pictures; moves: pixels per frame, to the right, of waves in their place.
+    video, audio: names of encoders, None for no such track; times: of the frames in seconds, by
+    default 10 a second; loud: peak of the 440 Hz on the left, 0 on the right; moves: pixels per
+    frame, to the right, of waves in their place.
     """
     times = np.arange(0, seconds, 0.1) if times is None else times
-    (width, height), packets = size, []
+    packets = []
     with av.open(str(path), "w") as container:
         if video:
             stream = container.add_stream(video, rate=10)
-            stream.width, stream.height = size
-            stream.pix_fmt = pixels or "yuv420p"
+            stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             stream.codec_context.time_base = Fraction(1, TICKS)
             if video == "mpeg4":  # counts ticks with 16 bits
                 stream.codec_context.time_base = Fraction(1, 10)
@@ -50,11 +42,11 @@ def write_media(
             packets += sound.encode(None)
         if video:
             for number, time in enumerate(times):
-                picture = np.full((height, width, 3), 80 + 40 * int(time + 1e-6), np.uint8)
-                picture[: height // 2, : width // 2] = 20
+                picture = np.full((HEIGHT, WIDTH, 3), 80 + 40 * int(time + 1e-6), np.uint8)
+                picture[: HEIGHT // 2, : WIDTH // 2] = 20
                 if moves:
-                    x, y = np.arange(width) - moves * number, np.arange(height)[:, None]
-                    waves = np.sin(x * 6 * np.pi / width) * np.sin(y * 6 * np.pi / height)
+                    x, y = np.arange(WIDTH) - moves * number, np.arange(HEIGHT)[:, None]
+                    waves = np.sin(x * 6 * np.pi / WIDTH) * np.sin(y * 6 * np.pi / HEIGHT)
                     picture[:] = 128 + 100 * waves[..., None]
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = round(float(time) / stream.codec_context.time_base)
@@ -70,12 +62,10 @@ def problems_of(root):
     return json.loads((root / "report.json").read_text())["problems"]
 
 
-def turn(path, degrees):
+def turn(path):
     """Writes the display matrix of a quarter turn into an mp4, as phones do."""
     content = bytearray(path.read_bytes())
-    cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]
-    matrix = [cos, sin, 0, -sin, cos, 0, 0, 0, 2**14]  # 16.16 fixed point, the last 2.30
-    where = content.index(b"tkhd") + 4 + 40
-    content[where : where + 36] = struct.pack(">9i", *(v * 2**16 for v in matrix))
+    matrix = [0, 1, 0, -1, 0, 0, 0, 0, 2**14]  # 16.16 fixed point, the last 2.30
+    start = content.index(b"tkhd") + 4 + 40
+    content[start : start + 36] = struct.pack(">9i", *(v * 2**16 for v in matrix))
     path.write_bytes(content)
-    return path

@@ -182,21 +182,6 @@ def test_a_full_disk_is_named_and_leaves_nothing(root, tmp_path):
     assert caches(tmp_path / "c") == []
 
 
-def test_too_little_space_is_known_before_it_is_filled(root, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(BadInput, match="needs about .* GB, 0.0 GB are free"):
-        reader(root, tmp_path / "c")
-    assert caches(tmp_path / "c") == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_named(root, tmp_path):
-    tmp_path.chmod(0o555)
-    with pytest.raises(BadInput, match="--cache_dir .*Permission denied"):
-        reader(root, tmp_path / "cache")
-
-
 def test_a_build_that_is_killed_is_never_used(root, tmp_path, monkeypatch):
     """Killed before the last step, the rename; nothing is tidied up."""
     cache = tmp_path / "c"
@@ -218,10 +203,3 @@ def test_two_runs_at_once_build_it_once(root, tmp_path, capsys):
         first, second = pool.map(lambda _: reader(root, tmp_path / "c"), range(2))
     assert torch.equal(first.packed(IDS[0]), second.packed(IDS[0]))
     assert capsys.readouterr().out.count("cache: visual") == 1
-
-
-def test_frames_of_different_sizes_are_refused(root, tmp_path):
-    Image.new("RGB", (20, 20)).save(root / "visual" / IDS[3] / "frame_00002.jpg")
-    with pytest.raises(BadInput, match=f"{IDS[3]}: frames of different sizes"):
-        reader(root, tmp_path / "c")
-    assert caches(tmp_path / "c") == []

@@ -18,22 +18,16 @@ SETTINGS = dict(frames_per_second=1.0, min_frames=3, audio_frames=64, mel_bins=3
 
 
 @pytest.mark.parametrize(
-    "name, video, audio, more",
+    "name, video, audio, times",
     [
-        ("a.mp4", "libx264", "aac", {}),
-        ("a.webm", "libvpx", "libopus", {}),
-        ("b.webm", "libvpx-vp9", "libopus", {}),
-        ("a.avi", "mpeg4", "pcm_s16le", {}),
-        ("a.flv", "flv", "libmp3lame", {}),
-        ("a.mkv", "mjpeg", "pcm_s16le", dict(pixels="yuvj420p")),
-        ("odd.mp4", "libx264", "aac", dict(size=(63, 47), pixels="yuv444p")),
-        ("variable.mp4", "libx264", "aac", dict(times=[0, 0.1, 0.15, 0.2, 1.1, 1.4, 2.1, 2.9])),
+        ("variable.mp4", "libx264", "aac", [0, 0.1, 0.15, 0.2, 1.1, 1.4, 2.1, 2.9]),
+        ("a.webm", "libvpx", "libopus", None),
     ],
 )
-def test_every_container_gives_its_frames_and_its_sound(name, video, audio, more, tmp_path):
-    path = write_media(tmp_path / name, video, audio, **more)
+def test_every_container_gives_its_frames_and_its_sound(name, video, audio, times, tmp_path):
+    path = write_media(tmp_path / name, video, audio, times=times)
     frames = read_frames(path, 1)
-    assert {frame.shape for frame in frames} == {(*more.get("size", (64, 48))[::-1], 3)}
+    assert {frame.shape for frame in frames} == {(48, 64, 3)}
     # one frame of each second, by the frames' own times
     assert [round(frame[-1, -1].mean() / 40) for frame in frames] == [2, 3, 4]
     assert frames[0][0, 0].mean() < 30
@@ -47,42 +41,35 @@ def test_every_container_gives_its_frames_and_its_sound(name, video, audio, more
 
 
 def test_the_sound_of_a_wav_track_comes_through_to_the_last_bit(tmp_path):
-    path = write_media(tmp_path / "a.mkv", "mjpeg", "pcm_s16le", pixels="yuvj420p")
+    path = write_media(tmp_path / "a.mkv", None, "pcm_s16le")
     time = np.arange(3 * RATE_HZ) / RATE_HZ
     left = (0.5 * 2**15 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
     samples, _ = read_sound_track(path)
     assert np.abs(samples * 2**15 - left / 2).max() <= 0.5
 
 
-@pytest.mark.parametrize("degrees, corner", [(90, (0, -1)), (180, (-1, -1)), (270, (-1, 0))])
-def test_clips_are_turned_upright(degrees, corner, tmp_path):
-    path = turn(write_media(tmp_path / "a.mp4"), degrees)
+def test_clips_are_turned_upright(tmp_path):
+    path = write_media(tmp_path / "a.mp4")
+    turn(path)
     first = read_frames(path, 1)[0]
-    assert first.shape == ((48, 64, 3) if degrees == 180 else (64, 48, 3))
-    assert first[corner].mean() < 30 < 60 < first[0, 0].mean()
+    assert first.shape == (64, 48, 3)
+    assert first[0, -1].mean() < 30 < 60 < first[0, 0].mean()
     np.testing.assert_array_equal(first, cv2.VideoCapture(str(path)).read()[1])
 
 
 @pytest.mark.parametrize(
-    "name, changes, share_kept, fault",
+    "changes, share_kept, fault",
     [
-        ("a.mp4", dict(audio=None), 1, "has no sound"),
-        ("a.mp4", dict(video=None), 1, "has no video"),
-        ("a.mp4", dict(loud=0), 1, "silent"),
-        ("a.mp4", dict(times=[0]), 1, "a single frame"),
-        ("a.mp4", dict(seconds=1.2), 1, "too short, 1.2 s give 2 frames"),
-        ("a.webm", dict(video="libvpx", audio="libopus"), 0.6, "truncated, "),
-        ("a.mp4", {}, 0.6, "unreadable video"),
-        ("a.mp4", {}, 0, "unreadable video .Invalid data"),
+        (dict(audio=None), 1, "has no sound"),
+        (dict(seconds=1.2), 1, "too short, 1.2 s give 2 frames"),
+        (dict(video="libvpx", audio="libopus"), 0.6, "truncated, "),
     ],
 )
-def test_a_clip_that_cannot_be_used_is_named_with_its_fault(
-    name, changes, share_kept, fault, tmp_path
-):
-    path = write_media(tmp_path / name, **changes)
+def test_a_clip_that_cannot_be_used_is_named_with_its_fault(changes, share_kept, fault, tmp_path):
+    path = write_media(tmp_path / "a.mkv", **changes)
     content = path.read_bytes()
     path.write_bytes(content[: round(len(content) * share_kept)])
-    with pytest.raises(BadInput, match=f"{name}: {fault}"):
+    with pytest.raises(BadInput, match=f"a.mkv: {fault}"):
         kinetics_sounds.from_raw([path], "x", tmp_path / "out", SETTINGS)
     assert not (tmp_path / "out").exists()
 
@@ -91,46 +78,39 @@ def test_real_clips_give_the_filter_bank_of_their_sound_and_a_frame_per_second(
     real_digits, tmp_path
 ):
     """GRID: MPEG with sound, 25 frames per second, 3 s, 44.1 kHz."""
-    files = sorted((real_digits / "grid").glob("*.mpg"))
-    assert files
-    for file in files:
-        assert len(read_frames(file, 3)) == 9
-        assert len(read_frames(file, 1000)) == 75  # each frame once
-        settings = SETTINGS | dict(audio_frames=1024, mel_bins=128)
-        kinetics_sounds.from_raw([file], file.stem, tmp_path / "out", settings)
-        bank = torch.load(tmp_path / "out" / "audio" / f"{file.stem}.pt", weights_only=True)
-        assert bank.shape == (1024, 128)
-        assert (bank[295] - bank[-1]).abs().max() > 0.05  # 2.978 s of sound, then zeros
-        assert (bank[296:] == bank[-1]).all()
-        frames = sorted((tmp_path / "out" / "visual" / file.stem).iterdir())
-        assert [frame.name for frame in frames] == [f"frame_{i:05d}.jpg" for i in (1, 2, 3)]
-        assert cv2.imread(str(frames[0])).shape == (288, 360, 3)
+    file, *_ = sorted((real_digits / "grid").glob("*.mpg"))
+    assert len(read_frames(file, 3)) == 9
+    assert len(read_frames(file, 1000)) == 75  # each frame once
+    settings = SETTINGS | dict(audio_frames=1024, mel_bins=128)
+    kinetics_sounds.from_raw([file], "x", tmp_path, settings)
+    bank = torch.load(tmp_path / "audio" / "x.pt", weights_only=True)
+    assert bank.shape == (1024, 128)
+    assert (bank[295] - bank[-1]).abs().max() > 0.05  # 2.978 s of sound, then zeros
+    assert (bank[296:] == bank[-1]).all()
+    frames = sorted((tmp_path / "visual" / "x").iterdir())
+    assert [frame.name for frame in frames] == [f"frame_{i:05d}.jpg" for i in (1, 2, 3)]
+    assert cv2.imread(str(frames[0])).shape == (288, 360, 3)
 
 
 def test_the_id_of_a_clip_is_its_video_and_its_first_second():
     assert clip_of("-3Mwkq-7TV4_000002_000012") == "-3Mwkq-7TV4_2" == clip_of("-3Mwkq-7TV4_2")
     assert clip_of("4ot6CQO00l4_1245_1255") == "4ot6CQO00l4_1245"
-    for name in ("video", "-3Mwkq-7TV4", "short_2", "-3Mwkq-7TV4_2_3_4"):
+    for name in ("video", "-3Mwkq-7TV4", "short_2", "-3Mwkq-7TV4_2_3_4", "../../k_____2"):
         assert clip_of(name) is None
-
-
-def published_lists(folder, monkeypatch, train, test):
-    """Lists in OGM-GE's format, as long as they should be."""
-    monkeypatch.setattr(
-        kinetics_sounds, "PUBLISHED_COUNTS", {"train": len(train), "test": len(test)}
-    )
-    for name, rows in (("train", train), ("test", test)):
-        (folder / f"my_{name}.txt").write_text("".join(f"{row}\n" for row in rows))
 
 
 def test_the_published_lists_get_their_names_from_the_folders(raw_kinetics, tmp_path, monkeypatch):
     clips = kinetics_sounds.raw_clips(raw_kinetics)
-    rows = {"train": [], "test": []}
+    rows = {"train": [], "test": ["abcdefghijk_5,10,30"]}
     for clip, path in clips.items():
         number = {"playing drums": 11, "singing": 25}[path.parent.name]
         rows[path.parents[1].name].append(f"{clip},10,{number}")
-    rows["test"].append("abcdefghijk_5,10,30")
-    published_lists(tmp_path, monkeypatch, **rows)
+    for part, lines in rows.items():
+        (tmp_path / f"my_{part}.txt").write_text("\n".join(lines))
+    with pytest.raises(BadInput, match="my_train.txt: 8 clips, the published list has 14799"):
+        kinetics_sounds.published_lists(tmp_path, tmp_path)
+    counts = {part: len(lines) for part, lines in rows.items()}
+    monkeypatch.setattr(kinetics_sounds, "PUBLISHED_COUNTS", counts)
     lists = kinetics_sounds.published_lists(tmp_path, tmp_path)
     names = kinetics_sounds.name_classes(lists, clips)
     assert names[11] == "playing drums" and names[25] == "singing" and names[30] == "30"
@@ -139,20 +119,6 @@ def test_the_published_lists_get_their_names_from_the_folders(raw_kinetics, tmp_
     lists["train"][drums] = 25
     with pytest.raises(BadInput, match="class 25 of the list, as clips in"):
         kinetics_sounds.name_classes(lists, clips)
-
-
-@pytest.mark.parametrize(
-    "train, test, message",
-    [
-        (["-3Mwkq-7TV4_2,10,31"], ["abcdefghijk_5,10,1"], "line 1: expected .*class 0 to 30"),
-        (["../../k_____2,10,3"], ["abcdefghijk_5,10,1"], "line 1: expected <YouTube id>_<start>"),
-        (["-3Mwkq-7TV4_2,10,3"] * 2, ["abcdefghijk_5,10,1"], "1 clips, the published list has 2"),
-    ],
-)
-def test_lists_unlike_the_published_ones_are_refused(train, test, message, tmp_path, monkeypatch):
-    published_lists(tmp_path, monkeypatch, train, test)
-    with pytest.raises(BadInput, match=message):
-        kinetics_sounds.published_lists(tmp_path, tmp_path)
 
 
 def test_every_clip_has_the_label_the_frames_and_the_sound_of_its_file(
@@ -179,25 +145,10 @@ def test_annotations_give_the_labels_that_folders_give(raw_kinetics, tmp_path):
     clips = kinetics_sounds.raw_clips(raw_kinetics)
     by_folder = kinetics_sounds.kinetics_split(raw_kinetics, clips)
     assert {part: len(labels) for part, labels in by_folder.items()} == {"train": 8, "test": 4}
-    for path in clips.values():
-        (tmp_path / path.name).touch()
-    flat = kinetics_sounds.raw_clips(tmp_path)
-    with pytest.raises(BadInput, match="no train clips, neither in train/<class>/ nor by train"):
-        kinetics_sounds.kinetics_split(tmp_path, flat)
     for part, labels in by_folder.items():
         rows = [f"{label},{clip[:11]},{clip[12:]},x" for clip, label in labels.items()]
         rows.append("juggling balls,abcdefghijk,5,x")  # not of the 31
         text = "label,youtube_id,time_start,split\n" + "\n".join(rows)
         (tmp_path / f"{part}.csv").write_text(text)
+    flat = {clip: tmp_path / path.name for clip, path in clips.items()}
     assert kinetics_sounds.kinetics_split(tmp_path, flat) == by_folder
-    (tmp_path / "test.csv").write_text("label,id\n")
-    with pytest.raises(BadInput, match="test.csv: has no column time_start, youtube_id"):
-        kinetics_sounds.kinetics_split(tmp_path, flat)
-
-
-def test_wrong_sources_are_named(tmp_path):
-    (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(BadInput, match="holds no clip named <YouTube id>_<start>"):
-        kinetics_sounds.raw_clips(tmp_path)
-    with pytest.raises(BadInput, match="--split_dir .*: has no my_train.txt"):
-        kinetics_sounds.published_lists(tmp_path, tmp_path)

@@ -1,6 +1,5 @@
 """Meshes and MVCNN's pictures to ModelNet40: rendering, broken headers, damage, archives."""
 
-import io
 import shutil
 import tarfile
 import zipfile
@@ -17,10 +16,10 @@ from dataset.prepare._archive import unpack
 from utils.errors import BadInput
 
 
-def prepare(source, output, size=8):
+def prepare(source, output):
     """The command; what it reports as unusable."""
     flags = ["--source", str(source), "--output", str(output)]
-    modelnet40.main([*flags, "--size", str(size), "--jobs", "1"])
+    modelnet40.main([*flags, "--size", "8", "--jobs", "1"])
     return problems_of(output)
 
 
@@ -54,12 +53,11 @@ def test_front_and_rear_are_opposite_and_z_is_up(tmp_path):
     front, rear = (render(mesh, azimuth, 64) < 255 for azimuth in (0, 180))
     assert front.sum() > 100
     np.testing.assert_allclose(front.sum(), rear.sum(), rtol=0.1)
-    top, bottom = front[:32].sum(), front[32:].sum()
-    assert top > 2 * bottom  # the flag is above
-    column = {view: np.nonzero(seen)[1] for view, seen in ((0, front), (180, rear))}
-    row = {view: np.nonzero(seen)[0] for view, seen in ((0, front), (180, rear))}
-    flies = {v: column[v][row[v] < 24].mean() - column[v][row[v] > 40].mean() for v in column}
-    assert flies[0] > 2 and flies[180] < -2  # +y is on the right, seen from +x
+    assert front[:32].sum() > 2 * front[32:].sum()  # the flag is above
+    for view, side in ((front, 1), (rear, -1)):
+        rows, columns = np.nonzero(view)
+        # +y is on the right, seen from +x
+        assert side * (columns[rows < 24].mean() - columns[rows > 40].mean()) > 2
 
 
 def test_size_place_and_winding_of_a_mesh_do_not_matter(tmp_path):
@@ -70,17 +68,6 @@ def test_size_place_and_winding_of_a_mesh_do_not_matter(tmp_path):
     solid.invert()
     second = render(mesh_of(solid, tmp_path / "b.off"), 0, 48)
     assert np.abs(first.astype(int) - second).mean() < 0.5
-
-
-@pytest.mark.parametrize(
-    "header", ["OFF\n3 1 0\n", "OFF3 1 0\n", "OFF 3 1 0\n", "OFF\r\n3 1 0\r\n"]
-)
-def test_headers_in_one_line_are_read(header, tmp_path):
-    (tmp_path / "a.off").write_text(TRIANGLE.replace("OFF\n3 1 0\n", header))
-    (tmp_path / "b.off").write_text(TRIANGLE)
-    a, b = read_mesh(tmp_path / "a.off"), read_mesh(tmp_path / "b.off")
-    np.testing.assert_array_equal(a.vertices, b.vertices)
-    np.testing.assert_array_equal(a.faces, b.faces)
 
 
 def test_real_meshes_are_read_whole_and_fill_their_views(real_digits, tmp_path):
@@ -99,13 +86,7 @@ def test_real_meshes_are_read_whole_and_fill_their_views(real_digits, tmp_path):
 @pytest.mark.parametrize(
     "content, fault",
     [
-        ("", ""),
-        ("this is no mesh", ""),
-        ("OFF\n", ""),
-        ("OFF\n3 0 0\n0 0 0\n1 0 0\n0 0 1\n", "no face"),
-        ("OFF\n3 1 0\n1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n", "one point"),
-        ("OFF\n3 1 0\n0 0 0\n1 0 0\n2 0 0\n3 0 1 2\n", "no area"),
-        (TRIANGLE.replace("1 0 0", "nan 0 0"), ""),
+        (TRIANGLE.replace("0 0 1", "2 0 0"), "no area"),
         (TRIANGLE.replace("3 0 1 2", "3 0 1 7"), ""),
         (TRIANGLE[:-10], ""),
     ],
@@ -118,34 +99,22 @@ def test_damaged_meshes_are_named(content, fault, tmp_path):
     assert not list(tmp_path.glob("out/*/*"))
 
 
-def pictures_of(source, views=range(1, 13)):
-    """MVCNN's names: a grey level per view."""
+def test_views_1_and_7_of_mvcnn_are_taken_as_they_are(tmp_path):
+    """A grey level per view."""
     for split in ("train", "test"):
-        folder = source / "sofa" / split
+        folder = tmp_path / "raw" / "sofa" / split
         folder.mkdir(parents=True)
-        for view in views:
+        for view in range(1, 13):
             picture = Image.new("RGB", (20, 20), (view,) * 3)
             picture.save(folder / f"sofa_{split}.obj.shaded_v{view:03d}.png")
-    return source
-
-
-def test_views_1_and_7_of_mvcnn_are_taken_as_they_are(tmp_path):
-    source = pictures_of(tmp_path / "raw")
-    assert not prepare(source, tmp_path / "out", size=99)
+    assert not prepare(tmp_path / "raw", tmp_path / "out")
     for modality, view in (("front", 1), ("rear", 7)):
-        original = source / "sofa" / "test" / f"sofa_test.obj.shaded_v{view:03d}.png"
+        original = folder / f"sofa_test.obj.shaded_v{view:03d}.png"
         assert (tmp_path / "out" / modality / "sofa_test.png").read_bytes() == original.read_bytes()
-    (source / "sofa" / "test" / "sofa_test.obj.shaded_v007.png").unlink()
-    (source / "sofa" / "train" / "sofa_train.obj.shaded_v001.png").write_bytes(b"")
-    with pytest.raises(BadInput, match="nothing is usable; the first: .*v001.png: unreadable"):
-        prepare(source, tmp_path / "other", size=99)
-    assert not prepare(source, tmp_path / "out", size=99)  # both had been done before
 
 
 def test_archives_are_taken_whole(raw_modelnet, tmp_path):
-    archive = shutil.make_archive(
-        str(tmp_path / "ModelNet40"), "zip", raw_modelnet.parent, raw_modelnet.name
-    )
+    shutil.make_archive(str(tmp_path / "ModelNet40"), "zip", raw_modelnet.parent, raw_modelnet.name)
     assert not prepare(tmp_path / "ModelNet40.zip", tmp_path / "out")
     assert (tmp_path / ".download" / "ModelNet40" / "ModelNet40").is_dir()
     content = bytearray((tmp_path / "ModelNet40.zip").read_bytes())
@@ -153,45 +122,19 @@ def test_archives_are_taken_whole(raw_modelnet, tmp_path):
     (tmp_path / "Damaged.zip").write_bytes(content)
     with pytest.raises(BadInput, match="Damaged.zip: cannot be unpacked"):
         prepare(tmp_path / "Damaged.zip", tmp_path / "other")
-    assert archive and not (tmp_path / ".download" / "Damaged").exists()
+    assert not (tmp_path / ".download" / "Damaged").exists()
 
 
-@pytest.mark.parametrize("name", ["/tmp/out.off", "a/../../out.off", "..\\out.off"])
-def test_zip_files_cannot_write_elsewhere(name, tmp_path):
+def test_archives_cannot_write_or_point_elsewhere(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
-        file.writestr(name, "x")
-    with pytest.raises(BadInput, match="leads out of the archive"):
-        unpack(tmp_path / "a.zip", tmp_path / "in" / "a")
-    assert not list((tmp_path / "in").iterdir())
-
-
-@pytest.mark.parametrize(
-    "name, kind, target",
-    [
-        ("a/../../out.off", tarfile.REGTYPE, ""),
-        ("a", tarfile.SYMTYPE, "../../out"),
-        ("a", tarfile.LNKTYPE, "/etc/passwd"),
-        ("a", tarfile.CHRTYPE, ""),
-    ],
-)
-def test_tar_files_cannot_write_or_point_elsewhere(name, kind, target, tmp_path):
-    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as file:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, target
-        file.addfile(member, io.BytesIO())
-    with pytest.raises(BadInput, match="leads out of the archive"):
-        unpack(tmp_path / "a.tar.gz", tmp_path / "in" / "a")
-    assert not list((tmp_path / "in").iterdir())
-
-
-def test_wrong_sources_are_named(raw_modelnet, tmp_path):
-    (tmp_path / "raw").mkdir()
-    with pytest.raises(BadInput, match="holds neither <class>/<train or test>/<object>.off and"):
-        prepare(tmp_path / "raw", tmp_path / "out")
-    with pytest.raises(BadInput, match="--size 0: must be at least 1"):
-        prepare(raw_modelnet, tmp_path / "out", size=0)
-    source = tmp_path / "copy"
-    shutil.copytree(raw_modelnet, source)
-    pictures_of(source)
-    with pytest.raises(BadInput, match="holds both"):
-        prepare(source, tmp_path / "out")
+        file.writestr("a/../../out.off", "x")
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as file:
+        file.writestr("/tmp/out.off", "x")
+    with tarfile.open(tmp_path / "c.tar.gz", "w:gz") as file:
+        member = tarfile.TarInfo("a")
+        member.type, member.linkname = tarfile.SYMTYPE, "../../out"
+        file.addfile(member)
+    for archive in ("a.zip", "b.zip", "c.tar.gz"):
+        with pytest.raises(BadInput, match="leads out of the archive"):
+            unpack(tmp_path / archive, tmp_path / "in" / "a")
+        assert not list((tmp_path / "in").iterdir())

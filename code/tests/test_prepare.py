@@ -6,7 +6,6 @@ import io
 import shutil
 import tarfile
 
-import cv2
 import numpy as np
 import pytest
 import soundfile
@@ -28,16 +27,6 @@ POINTER = (
 )
 
 
-def some_clips(raw, folder, count=8):
-    """A raw tree with the first clips of `raw`, one of each class and more."""
-    clips = sorted(p.stem for p in (raw / "AudioWAV").iterdir())[:count]
-    for name, suffix in (("VideoFlash", "flv"), ("AudioWAV", "wav")):
-        (folder / name).mkdir(parents=True)
-        for clip in clips:
-            shutil.copy(raw / name / f"{clip}.{suffix}", folder / name)
-    return clips
-
-
 def test_the_demo_set_has_the_tree_of_the_published_loader(demo_root):
     assert (demo_root / "stat.csv").read_bytes().startswith(b"\xef\xbb\xbfANG")
     rows = {s: list(csv.reader((demo_root / f"{s}.csv").open())) for s in ("train", "test")}
@@ -52,77 +41,38 @@ def test_the_demo_set_has_the_tree_of_the_published_loader(demo_root):
 
 def test_the_demo_set_follows_its_seed(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        (tmp_path / name / "VideoFlash").mkdir(parents=True)
-        (tmp_path / name / "AudioWAV").mkdir()
+        for folder in ("VideoFlash", "AudioWAV"):
+            (tmp_path / name / folder).mkdir(parents=True)
         demo.write_clip(tmp_path / name, "1001_DFA_HAP_XX", seed)
-    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*")]
-    assert len(files) == 2
-    for file in files:
+    for file in ("VideoFlash/1001_DFA_HAP_XX.flv", "AudioWAV/1001_DFA_HAP_XX.wav"):
         a, b, c = ((tmp_path / name / file).read_bytes() for name in "abc")
         assert a == b != c
 
 
 def test_a_clip_that_cannot_be_used_is_named_with_its_fault(raw_demo, tmp_path, capsys):
-    clips = some_clips(raw_demo, tmp_path / "raw", 9)
-    flv = [tmp_path / "raw" / "VideoFlash" / f"{c}.flv" for c in clips]
-    wav = [tmp_path / "raw" / "AudioWAV" / f"{c}.wav" for c in clips]
+    clips = sorted(p.stem for p in (raw_demo / "AudioWAV").iterdir())[:8]
+    files = {}
+    for folder, suffix in (("VideoFlash", "flv"), ("AudioWAV", "wav")):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        files[suffix] = [tmp_path / "raw" / folder / f"{clip}.{suffix}" for clip in clips]
+        for file in files[suffix]:
+            shutil.copy(raw_demo / folder / file.name, file)
+    flv, wav = files["flv"], files["wav"]
     flv[0].write_bytes(POINTER)
-    wav[1].write_bytes(POINTER)
-    wav[2].write_bytes(wav[2].read_bytes()[:8000])
-    flv[3].write_bytes(flv[3].read_bytes()[:3000])
-    soundfile.write(wav[4], np.zeros(16000), 16000, subtype="PCM_16")
-    single = cv2.VideoWriter(str(flv[5]), demo.FLV1_TAG, 10, (64, 64))
-    single.write(np.zeros((64, 64, 3), np.uint8))
-    single.release()
-    flv[6].write_bytes(b"")
-    wav[7].unlink()
+    wav[1].write_bytes(wav[1].read_bytes()[:8000])
+    flv[2].write_bytes(flv[2].read_bytes()[:3000])
+    soundfile.write(wav[3], np.zeros(16000), 16000, subtype="PCM_16")
+    wav[4].unlink()
     split = cremad.random_split(clips, 0, 0.5)
     raw = preparation.RawSet(cremad.CODES, split, cremad.raw_clips(tmp_path / "raw"), SETTINGS)
     preparation.prepare(raw, cremad.from_raw, tmp_path / "out", 1)
     problems = problems_of(tmp_path / "out")
-    faults = "pointer, pointer, truncated, truncated, silent, a single frame, unreadable, missing"
-    assert list(problems) == clips[:8]
-    for clip, fault in zip(clips, faults.split(", ")):
+    assert list(problems) == clips[:5]
+    faults = ("pointer", "truncated", "truncated", "silent", "missing")
+    for clip, fault in zip(clips, faults):
         assert clip in problems[clip] and fault in problems[clip]
-    printed = capsys.readouterr().out
-    assert printed.startswith("NOTE: 2 of 17 files in") and "run `git lfs pull` there" in printed
+    assert "run `git lfs pull` there" in capsys.readouterr().out
     assert not (tmp_path / "out" / "visual" / clips[0]).exists()
-
-
-def test_only_pointers_end_at_once_with_the_mending_command(raw_demo, tmp_path):
-    some_clips(raw_demo, tmp_path / "raw", 3)
-    for file in (tmp_path / "raw").rglob("*.*"):
-        file.write_bytes(POINTER)
-    with pytest.raises(BadInput, match="pointers only; run `git lfs pull`"):
-        cremad.raw_clips(tmp_path / "raw")
-
-
-@pytest.mark.parametrize(
-    "command, flag, message",
-    [
-        (cremad, "--frames_per_second=0", "--frames_per_second 0.0: must be a positive number"),
-        (cremad, "--mel_bins=0", "--mel_bins 0: must be at least 1"),
-        (avmnist, "--energy_removed=1.0", "--energy_removed 1.0: must be at least 0 and below 1"),
-        (avmnist, "--train_size=70000", "--train_size 70000: must be between 10 and 60000"),
-        (avmnist, "--source=nowhere", "--source nowhere: no such file or folder"),
-    ],
-)
-def test_bad_flags_are_refused(command, flag, message, tmp_path):
-    with pytest.raises(BadInput, match=message):
-        command.main(["--source", str(tmp_path), "--output", str(tmp_path / "out"), flag])
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_is_no_crema_d_is_named(tmp_path):
-    with pytest.raises(BadInput, match="has no folder VideoFlash"):
-        cremad.raw_clips(tmp_path)
-    (tmp_path / "VideoFlash").mkdir()
-    (tmp_path / "AudioWAV").mkdir()
-    with pytest.raises(BadInput, match="are empty"):
-        cremad.raw_clips(tmp_path)
-    (tmp_path / "AudioWAV" / "holiday.wav").touch()
-    with pytest.raises(BadInput, match="'holiday' is not named like a CREMA-D clip"):
-        cremad.raw_clips(tmp_path)
 
 
 def test_splits_follow_their_seed_and_the_second_one_holds_out_actors():
@@ -140,52 +90,36 @@ def test_splits_follow_their_seed_and_the_second_one_holds_out_actors():
     assert [labels.count(code) for code in cremad.CODES] == [12] * 6
 
 
-def published_like(folder, train_counts, test_counts):
-    """Split files with the given clips per class."""
-    for name, counts, first in (("train", train_counts, 1001), ("test", test_counts, 5001)):
-        lines = [
-            f"{first + i}_DFA_{code}_XX,{code}"
-            for code, n in zip(cremad.CODES, counts)
-            for i in range(n)
-        ]
-        (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
-
-
-def test_the_published_split_is_checked(tmp_path, monkeypatch):
-    counts = cremad.SPLIT_COUNTS
-    assert [sum(c) for c in counts.values()] == [6698, 744]
+def test_the_published_split_is_downloaded_and_checked(tmp_path, monkeypatch):
+    """From an address that is a file's."""
+    for part, first in (("train", 1001), ("test", 5001)):
+        codes = [c for c, n in zip(cremad.CODES, cremad.SPLIT_COUNTS[part]) for _ in range(n)]
+        rows = [f"{first + i}_DFA_{code}_XX,{code}\n" for i, code in enumerate(codes)]
+        (tmp_path / f"{part}.csv").write_text("".join(rows))
     assert all(len(digest) == 64 for digest in cremad.SPLIT_SHA256.values())
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
-    published_like(tmp_path, counts["train"], counts["test"])
-    split = cremad.published_split(["1001_DFA_ANG_XX"], tmp_path, tmp_path)
+    monkeypatch.setattr(cremad, "SPLIT_HOMES", (f"file://{tmp_path}/gone/", f"file://{tmp_path}/"))
+    split = cremad.published_split(["1001_DFA_ANG_XX"], None, tmp_path / "out")
     assert [len(labels) for labels in split.values()] == [6698, 744]
     with pytest.raises(BadInput, match="1 clips are in neither train.csv nor test.csv, such as x"):
         cremad.published_split(["x"], tmp_path, tmp_path)
     monkeypatch.setattr(cremad, "SPLIT_SHA256", {"test": "0" * 64})
     with pytest.raises(BadInput, match="test.csv: SHA-256 of its content is"):
         cremad.published_split([], tmp_path, tmp_path)
-    published_like(tmp_path, counts["train"], [n + 1 for n in counts["test"]])
-    with pytest.raises(BadInput, match="test.csv: clips per class are .* the published split has"):
-        cremad.published_split([], tmp_path, tmp_path)
-    (tmp_path / "test.csv").unlink()
-    with pytest.raises(BadInput, match="has no test.csv"):
-        cremad.published_split([], tmp_path, tmp_path)
 
 
-def test_bad_lines_of_split_files_are_named(tmp_path):
-    for text, message in [
+@pytest.mark.parametrize(
+    "text, message",
+    [
         ("a,ANG\na,ANG\n", "line 2: id 'a' stands in the file twice"),
-        ("a,ANG\nb\n", "line 2: expected `id,label`"),
         ("a,JOY\n", "line 1: label 'JOY' is none of ANG, "),
         ("../a,ANG\n", "line 1: id '../a' is no plain file name"),
-        ("/a,ANG\n", "line 1: id '/a' is no plain file name"),
-        ("..,ANG\n", "line 1: id '..' is no plain file name"),
-        ("a\\b,ANG\n", "line 1: id .* is no plain file name"),
-        ("", "holds no sample"),
-    ]:
-        (tmp_path / "x.csv").write_text(text)
-        with pytest.raises(BadInput, match=message):
-            read_split(tmp_path / "x.csv", cremad.CODES)
+    ],
+)
+def test_bad_lines_of_split_files_are_named(text, message, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        read_split(tmp_path / "x.csv", cremad.CODES)
 
 
 # Sound and video
@@ -218,20 +152,18 @@ def test_the_filter_bank_is_that_of_the_published_script_to_the_last_bit():
     assert abs(bank[10:90].mean(0).argmax() - expected) < 3  # 440 Hz stands where it should
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
-def test_ogms_spectrogram_is_resampled_and_repeats_the_sound_for_three_seconds(rate):
-    picture = audio.ogm_spectrogram(tone(rate=rate), rate)
+def test_ogms_spectrogram_is_resampled_and_repeats_the_sound_for_three_seconds():
+    picture = audio.ogm_spectrogram(tone(rate=16000), 16000)
     assert picture.shape == (257, 188) and torch.isfinite(picture).all()
     for column in (5, 50, 100, 180):
         assert abs(picture[:, column].argmax() - 440 / (22050 / 512)) <= 1
 
 
-@pytest.mark.parametrize("channels, rate", [(1, 8000), (2, 44100)])
-def test_waveforms_become_mono_at_their_own_rate(tmp_path, channels, rate):
-    soundfile.write(tmp_path / "a.wav", np.stack([tone(0.5, rate)] * channels, 1), rate)
+def test_waveforms_become_mono_at_their_own_rate(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(0.5, 44100), np.zeros(22050)], 1), 44100)
     samples, sample_rate_hz = audio.read_waveform(tmp_path / "a.wav")
-    assert sample_rate_hz == rate
-    np.testing.assert_allclose(samples, tone(0.5, rate), atol=1e-4)  # 16 bits
+    assert sample_rate_hz == 44100
+    np.testing.assert_allclose(samples, tone(0.5, 44100) / 2, atol=1e-4)  # 16 bits
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
@@ -243,8 +175,7 @@ def test_one_frame_is_picked_of_each_segment(count):
             assert all(len(positions) == count for positions in picked)
             assert all(0 <= i < available for positions in picked for i in positions)
             if segment:
-                for positions in picked:
-                    assert [i // segment for i in positions] == list(range(count))
+                assert all([i // segment for i in p] == list(range(count)) for p in picked)
             if train and segment > 1:
                 assert len({positions[0] for positions in picked}) > 1
     # the published index counts from 1
@@ -278,10 +209,8 @@ def test_avmnist_is_disjoint_and_true_to_its_sources(avmnist_root, real_digits):
 
 def test_the_index_split_is_that_of_the_recordings(real_digits, tmp_path):
     names = list(avmnist.recordings(real_digits, tmp_path))
-    test = [n for n in names if avmnist.is_test_recording(n, "index")]
-    assert (len(names), len(test)) == (3000, 300)
-    test = [n for n in names if avmnist.is_test_recording(n, "speaker")]
-    assert len(test) == 1000
+    assert len(names) == 3000
+    assert sum(avmnist.is_test_recording(name, "index") for name in names) == 300
 
 
 def test_weakening_removes_the_leading_components(real_digits, tmp_path):
@@ -304,36 +233,11 @@ def test_the_recordings_of_a_digit_take_turns():
     assert set(counts.values()) == {2}
 
 
-def test_damaged_and_changed_archives_are_refused(tmp_path, real_digits):
-    with pytest.raises(BadInput, match="has no recordings.tar.gz"):
-        avmnist.recordings(tmp_path, tmp_path)
-    archive = tmp_path / "recordings.tar.gz"
-    archive.write_bytes((real_digits / "fsdd" / archive.name).read_bytes()[:100000])
-    with pytest.raises(BadInput, match="recordings.tar.gz: unreadable"):
-        avmnist.recordings(tmp_path, tmp_path)
-    with tarfile.open(archive, "w:gz") as file:
+def test_changed_archives_are_refused(tmp_path):
+    with tarfile.open(tmp_path / "recordings.tar.gz", "w:gz") as file:
         file.add(__file__, "3_theo_17.wav")
     with pytest.raises(BadInput, match="recordings.tar.gz: SHA-256 of its content is"):
         avmnist.recordings(tmp_path, tmp_path)
-    for content, fault in ((b"no gzip", "unreadable"), (gzip.compress(b"other"), "SHA-256 of its")):
-        (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
-        with pytest.raises(BadInput, match=f"t10k-images-idx3-ubyte.gz: {fault}"):
-            avmnist.mnist("test", tmp_path, tmp_path)
-
-
-def test_lists_and_archives_are_downloaded_from_the_home_that_has_them(
-    tmp_path, real_digits, monkeypatch
-):
-    """The addresses are those of files."""
-    gone, lists = (f"file://{tmp_path}/{name}/" for name in ("gone", "lists"))
-    (tmp_path / "lists").mkdir()
-    published_like(tmp_path / "lists", *cremad.SPLIT_COUNTS.values())
-    monkeypatch.setattr(cremad, "SPLIT_HOMES", (gone, lists))
-    monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
-    split = cremad.published_split([], None, tmp_path / "out")
-    assert [len(labels) for labels in split.values()] == [6698, 744]
-    monkeypatch.setattr(avmnist, "MNIST_HOMES", (gone, f"file://{real_digits}/mnist/"))
-    recordings = f"file://{real_digits}/fsdd/recordings.tar.gz"
-    monkeypatch.setattr(avmnist, "FSDD_HOMES", (recordings,))
-    assert len(avmnist.mnist("test", None, tmp_path / "out")[0]) == 10000
-    assert len(avmnist.recordings(None, tmp_path / "out")) == 3000
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"other"))
+    with pytest.raises(BadInput, match="t10k-images-idx3-ubyte.gz: SHA-256 of its"):
+        avmnist.mnist("test", tmp_path, tmp_path)

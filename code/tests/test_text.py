@@ -1,12 +1,11 @@
 """Text as a modality: tokens of a Hugging Face tokenizer, embedded as its model does."""
 
-import numpy as np
 import pytest
 import torch
+from commands import QUICK
 
 import evaluate
 import train
-from dataset.folder import Dataset
 from dataset.modalities.text import Modality
 from utils.errors import BadInput
 
@@ -51,43 +50,18 @@ def test_tokens_become_their_embeddings_and_the_rest_zero(reader, model):
     assert not embedded[0, :, 3].any()
 
 
-def test_text_is_trained_on_beside_another_modality(model, tmp_path, capsys):
-    root = tmp_path / "own"
-    for folder in ("text", "number"):
-        (root / folder).mkdir(parents=True)
-    for split, count in (("train", 8), ("test", 4)):
-        rows = []
-        for i in range(count):
-            label = ("cat", "dog")[i % 2]
-            rows.append(f"{split}{i},{label}")
-            (root / "text" / f"{split}{i}.txt").write_text(f"the {label} " + "barks " * i)
-            np.save(root / "number" / f"{split}{i}.npy", np.random.default_rng(i).random((8, 8)))
-        (root / f"{split}.csv").write_text("\n".join(rows) + "\n")
-    assert Dataset(root).modalities == {"number": "array", "text": "text"}
-    argv = ["--dataset", "folder", "--data_root", str(root), "--ckpt_path", str(tmp_path)]
-    argv += ["--encoder", "cnn", "--batch_size", "8", "--epochs", "1", "--num_workers", "0"]
-    argv += ["--text_model", str(model), "--text_tokens", "8", "--run_name", "run"]
-    train.main(argv)
+def test_text_is_trained_on_beside_another_modality(model, own_data, tmp_path, capsys):
+    (own_data / "text").mkdir()
+    for photo in (own_data / "photo").iterdir():
+        (own_data / "text" / f"{photo.stem}.txt").write_text("the cat purrs")
+    argv = ["--dataset", "folder", "--data_root", str(own_data), "--ckpt_path", str(tmp_path)]
+    argv += ["--modalities", "text,photo", "--text_model", str(model), "--text_tokens", "8"]
+    train.main([*argv, *QUICK, "--batch_size", "4", "--epochs", "1", "--run_name", "run"])
     assert "text encoder" in capsys.readouterr().out
     evaluate.main([str(tmp_path / "run"), "--probe", "missing"])
     assert "text" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (dict(text_model=None), "--text_model: needed for text, such as"),
-        (dict(text_model="/nowhere"), "--text_model /nowhere: cannot be loaded .*save_pretrained"),
-        (dict(text_tokens=0), "--text_tokens 0: must be at least 1"),
-    ],
-)
-def test_bad_flags_are_named(model, tmp_path, change, message):
-    with pytest.raises(BadInput, match=message):
-        Modality(tmp_path, True, **dict(text_model=str(model), text_tokens=4) | change)
-
-
-@pytest.mark.parametrize(("content", "message"), [(b"", "has no text"), (b"\xff", "unreadable")])
-def test_bad_files_are_named(reader, content, message):
-    reader.path("a").write_bytes(content)
-    with pytest.raises(BadInput, match=f"a.txt: {message}"):
-        reader.read("a")
+def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(BadInput, match="--text_model /nowhere: cannot be loaded .*save_pretrained"):
+        Modality(tmp_path, True, text_model="/nowhere", text_tokens=4)
