@@ -98,15 +98,6 @@ def test_the_matrix_of_methods_is_what_their_needs_say():
     assert stands.strip() == matrix(), f"docs/methods.md needs this table:\n\n{matrix()}\n"
 
 
-def test_the_citation_in_the_readme_and_in_citation_cff_agree():
-    entry = (ROOT / "README.md").read_text(encoding="utf-8").split("```bibtex")[1]
-    file = (ROOT / "CITATION.cff").read_text(encoding="utf-8").split("preferred-citation:")[1]
-    for field in ("title", "booktitle"):
-        (value,) = re.findall(rf"^  {field}={{(.*)}},$", entry, re.M)
-        assert f'title: "{value}"' in file
-    assert "year={2024}" in entry and "year: 2024" in file
-
-
 # docs/faq.md
 
 
