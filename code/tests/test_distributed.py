@@ -164,21 +164,6 @@ def test_shares_hold_every_sample_once(processes, size, batch_size, monkeypatch)
     assert [len(batch) for batch in sampler] == [sampler.whole(i) for i in range(len(sampler))]
 
 
-def test_the_order_depends_on_seed_and_epoch_alone_and_items_carry_the_epoch():
-    def items(seed, epoch, shuffle=True):
-        sampler = BatchSampler(20, 8, seed, shuffle)
-        sampler.epoch = epoch
-        return [item for batch in sampler for item in batch]
-
-    orders = [[i for _, i in items(*where)] for where in ((0, 0), (0, 1), (1, 0))]
-    assert len({tuple(order) for order in orders}) == 3
-    assert items(0, 1) == items(0, 1) and {epoch for epoch, _ in items(0, 1)} == {1}
-    assert items(0, 1, shuffle=False) == [(1, i) for i in range(20)]
-
-
-# The script
-
-
 SCRIPT = ["sh", "script/mmpareto.sh"]
 TWO = {"NPROC": "2", "OMP_NUM_THREADS": "1"}
 
@@ -203,14 +188,9 @@ def test_the_metrics_count_every_sample_once(flags, tmp_path):
 
 def process_of(rank, launcher):
     """The training process of a rank, found by its environment."""
-    for folder in Path("/proc").iterdir():
-        try:
-            environ = (folder / "environ").read_bytes().split(b"\0")
-            parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
-        except (OSError, IndexError):
-            continue
-        if b"RANK=%d" % rank in environ and int(parent) == launcher:
-            return int(folder.name)
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        if b"RANK=%d" % rank in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
     raise AssertionError(f"no process of rank {rank}")
 
 

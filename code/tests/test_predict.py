@@ -1,7 +1,6 @@
 """predict.py: raw files through the preprocessing of the run; unusable files are named."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from media import write_media
 import predict
 from analysis.trained import load_run
 from models.metrics import predict as predict_split
-from utils.errors import BadInput
 
 
 def check_equal(answers, name, position, logits, branch, classes):
@@ -35,15 +33,6 @@ def test_raw_files_give_what_the_prepared_set_gives(trained, raw_demo, tmp_path,
         for branch in ("multimodal", "audio", "visual"):
             check_equal(answers, name, position, logits, branch, dataset.classes)
     assert capsys.readouterr().out.count("answer") == 5
-
-
-def test_a_set_without_a_raw_file_for_each_sample_is_refused(trained, tmp_path):
-    folder = shutil.copytree(trained("mmpareto"), tmp_path / "x")
-    stored = json.loads((folder / "options.json").read_text())
-    stored["options"]["dataset"] = "avmnist"
-    (folder / "options.json").write_text(json.dumps(stored))
-    with pytest.raises(BadInput, match="avmnist is not prepared from raw files, one for each"):
-        predict.main([str(folder), "x.mp4"])
 
 
 def test_unusable_files_get_a_line_each_and_the_others_an_answer(trained, tmp_path, capsys):

@@ -53,9 +53,6 @@ def test_every_file_exports_its_class_and_says_what_it_is(room):
         assert load(room, name) and registry.load(room, name, "--flag").__doc__, name
 
 
-# What a room answers to mistakes
-
-
 @pytest.mark.parametrize("room", registry.CLASSES)
 def test_a_public_name_that_is_no_hook_is_refused_when_the_file_is_loaded(room):
     name = registry.CLASSES[room]
@@ -75,9 +72,6 @@ def test_a_misspelt_need_is_refused_when_the_file_is_loaded():
 def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant():
     with pytest.raises(BadInput, match="--gama: no flag of this run; did you mean --gamma. Or"):
         options.parse(["--dataset", "demo", "--gama", "2"])
-
-
-# Methods
 
 
 @every("methods")
@@ -166,32 +160,6 @@ def test_uniform_scales_encoders_only_and_measuring_conflict_changes_nothing():
         torch.testing.assert_close(measured[name], gradient, rtol=1e-9, atol=1e-9)
 
 
-def test_uniform_with_a_larger_encoder_gradient_is_mmpareto_without_conflict():
-    """The control of the paper's facts: gamma without direction."""
-    agreeing, in_conflict = 0, 0
-    for seed in range(8):
-        gradients, diagnostics = gradients_of("mmpareto", seed=seed)
-        control, _ = gradients_of("uniform", "--encoder_grad_scale", "1.5", seed=seed)
-        for modality in ("audio", "visual"):
-            names = [n for n in gradients if n.startswith(f"encoders.{modality}")]
-            ours, theirs = (
-                torch.cat([g[n].flatten() for n in names]) for g in (gradients, control)
-            )
-            if diagnostics[f"cosine/{modality}"] > 0:
-                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-                agreeing += 1
-            else:
-                assert (ours - theirs).norm() > 1e-3 * theirs.norm()
-                in_conflict += 1
-        for name in gradients:
-            if not name.startswith("encoders"):
-                torch.testing.assert_close(gradients[name], control[name], rtol=1e-9, atol=1e-9)
-    assert agreeing and in_conflict
-
-
-# Encoders, fusions, the model
-
-
 @every("models/encoders")
 def test_encoders_average_the_frames_of_clips(name):
     encoder = load("models/encoders", name)((2, 32, 40)).eval()
@@ -234,6 +202,15 @@ def test_fusions_are_trained_by_every_loss_that_reaches_them(name, modalities):
     torch.testing.assert_close(reversed_["multimodal"], ordered["multimodal"])
 
 
+def test_late_fusions_take_features_of_different_widths():
+    features = {"audio": torch.randn(4, 5), "visual": torch.randn(4, 7)}
+    classes = [load("models/fusion", name) for name in registry.names("models/fusion")]
+    late = [fusion for fusion in classes if issubclass(fusion, LateFusion)]
+    assert late
+    for fusion in late:
+        assert fusion({"audio": 5, "visual": 7}, 3)(features).shape == (4, 3), fusion.__module__
+
+
 def test_each_branch_of_a_model_has_its_own_modalitys_feature():
     model = MultimodalModel({"audio": (1, 64, 32), "visual": (2, 3, 32, 32)}, 6, "cnn").eval()
     inputs = {"audio": torch.randn(2, 1, 64, 32), "visual": torch.randn(2, 2, 3, 32, 32)}
@@ -245,9 +222,6 @@ def test_each_branch_of_a_model_has_its_own_modalitys_feature():
     assert torch.equal(logits["multimodal"], model.fusion(features))
     alone, _ = MultimodalModel({"audio": (1, 64, 32)}, 6, "cnn")({"audio": inputs["audio"]})
     assert list(alone) == ["audio"]
-
-
-# Data sets
 
 
 @pytest.fixture

@@ -40,9 +40,6 @@ def steps_of(folder):
     return read_jsonl(folder / "steps.jsonl")
 
 
-# Scripts
-
-
 @pytest.mark.parametrize("script, encoder", [("mmpareto", "resnet18"), ("one_joint_loss", "cnn")])
 def test_a_script_trains_evaluates_and_summarises(script, encoder, flags, tmp_path):
     argv = [*flags, "--encoder", encoder, "--epochs", "1", "--run_name", "x"]
@@ -52,8 +49,7 @@ def test_a_script_trains_evaluates_and_summarises(script, encoder, flags, tmp_pa
     assert re.search(r"best on test, as published +0 +\d+\.\d\d \(\d+\.\d\d\)", done.stdout)
     assert ("--probe linear" in done.stdout) == (script == "one_joint_loss")
     assert "\r" not in done.stdout + done.stderr  # no bars in a log file
-    files = {"options.json", "metrics.jsonl", "steps.jsonl", "last.pt", "best.pt", "overview.png"}
-    assert files <= {p.name for p in (tmp_path / "x").iterdir()}
+    assert (tmp_path / "x" / "overview.png").is_file()
     assert len(steps_of(tmp_path / "x")) == 3
 
 
@@ -61,9 +57,6 @@ def test_bad_input_on_the_command_line_is_one_line_and_status_2(flags):
     done = shell("sh", "script/mmpareto.sh", *flags, "--gamma", "-1")
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --gamma -1.0: must be > 0"
-
-
-# What is given, and what is not
 
 
 def test_the_published_defaults():
@@ -89,17 +82,20 @@ def test_without_cremad_the_demo_set_is_generated_and_said(flags, monkeypatch, t
     assert options.parse([]).dataset == "cremad" and not options.notice([])
 
 
+# One frame of 28 pixels, of which ResNet-18 leaves one
+ONE_PIXEL = ["--encoder", "resnet18", "--image_size", "28", "--frames_per_clip", "1"]
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
         (["--method", "mmparetto"], "no file methods/mmparetto.py; choose from"),
-        (["--modalities", "audio,smell"], "--modalities audio,smell: choose from audio,visual"),
         (["--batch_size", "55"], "--batch_size 55: larger than the training split; at most 54"),
         (["--learning_rate", "nan"], "--learning_rate nan: must be a positive number"),
         (["--gamma", "0"], "--gamma 0.0: must be > 0"),  # of a method
         (["--frames_per_clip", "0"], "--frames_per_clip 0: must be at least 1"),  # of a modality
-        (["--image_size", "8", "--batch_size", "53"], "leaves a part of one sample of 54, which"),
-        (["--image_size", "8", "--accumulate", "18"], "leaves a part of one sample of 54, which"),
+        (ONE_PIXEL + ["--batch_size", "53"], "leaves a part of one sample of 54, which cannot"),
+        (ONE_PIXEL + ["--accumulate", "18"], "leaves a part of one sample of 54, which cannot"),
         (["--gpu_ids", "0,1"], "--gpu_ids 0,1: one process per GPU, so start 2: NPROC=2"),
         (["--resume", "--run_name", "nothing"], "holds no run to continue"),
         (["--method", "uniform", "--gamma", "2"], "--gamma: no flag of this run; choose from --ac"),
@@ -134,9 +130,6 @@ def test_missing_clips_are_counted_and_damaged_ones_named(demo_root, tmp_path, f
     (root / "audio" / f"{damaged}.pt").write_bytes(b"half a file")
     with pytest.raises(BadInput, match=f"{damaged}.pt: unreadable"):
         run(flags, "y", "--data_root", str(root), "--cache", "off")
-
-
-# What a run does
 
 
 def test_a_run_of_one_modality_is_named_by_it_and_scores_it_alone(flags, tmp_path):
@@ -286,9 +279,6 @@ def test_a_clipped_gradient_moves_the_weights_by_no_more_than_its_norm(flags, tm
     assert torch.cat([x.flatten() for x in moved]).norm() == pytest.approx(1e-3, rel=0.02)
 
 
-# Number formats, parts of a batch, cache
-
-
 @pytest.mark.parametrize(
     "argv, tolerance",
     [
@@ -345,23 +335,12 @@ def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypat
     assert scale == 2.0**117  # halved by every step that was skipped
 
 
-def test_the_cache_changes_no_result_and_can_be_left_out(avmnist_root, tmp_path):
-    flags = flags_for(avmnist_root, tmp_path, "avmnist")
-    run(flags, "off", "--cache", "off")
-    run(flags, "on", "--cache_dir", str(tmp_path / "cache"))
-    assert list((tmp_path / "cache").iterdir())
-    assert same(weights(tmp_path / "off"), weights(tmp_path / "on"))
-
-
 def test_augmenting_on_the_device_trains_on_the_same_crops(flags, tmp_path):
     losses = {}
     for where in ("loader", "device"):
         run(flags, where, "--augment", where, "--learning_rate", "1e-6")
         losses[where] = [step["loss/visual"] for step in steps_of(tmp_path / where)]
     assert losses["loader"] == pytest.approx(losses["device"], rel=0.01)
-
-
-# What it shows
 
 
 def test_macro_f1_counts_every_class_alike():
@@ -384,8 +363,7 @@ def test_evaluate_repeats_the_metrics_and_probes(trained, tmp_path, capsys):
     stored = json.loads((folder / "probe_linear.json").read_text())["scores"]
     assert stored == scores and "accuracy/audio probe" in scores
     printed = capsys.readouterr().out
-    assert "accuracy per class" in printed and "confusion, multimodal" in printed
-    assert re.search(r"^ANG +3 .*$", printed, re.M), printed
+    assert "confusion, multimodal" in printed and re.search(r"^ANG +3 .*$", printed, re.M)
     with pytest.raises(BadInput, match="--split val: this run held out nothing"):
         evaluate.main([str(folder), "--split", "val"])
 
