@@ -113,10 +113,10 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy_by_bin
     assert probes.calibration_error(sure, target) == pytest.approx(0.25)  # 75 % right, 100 % sure
     right = torch.tensor([[3.0, 1.0]] * 4).double().log()  # 75 % sure
     assert probes.calibration_error(right, target) == pytest.approx(0, abs=1e-12)
-    # two bins: 60 % sure and always right, 90 % sure and never
-    mixed = torch.tensor([[0.6, 0.4]] * 2 + [[0.1, 0.9]] * 2).double().log()
+    # two bins of 1 and 3 samples: 60 % sure and right, 90 % sure and never right
+    mixed = torch.tensor([[0.6, 0.4]] + [[0.1, 0.9]] * 3).double().log()
     error = probes.calibration_error(mixed, torch.tensor([0, 0, 0, 0]))
-    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.9)
+    assert error == pytest.approx(0.25 * 0.4 + 0.75 * 0.9)
 
 
 def test_the_command_prints_and_stores_every_probe(trained, tmp_path, capsys):
