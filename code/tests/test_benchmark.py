@@ -17,21 +17,15 @@ def measured(tmp_path, *argv):
 
 
 @pytest.mark.slow
-def test_measures_everything(tmp_path, capsys):
+def test_measures_everything(tmp_path):
     values = measured(tmp_path, *SMALL)
     for arm in ("joint", "uniform", "pareto", "mmpareto", "published"):
         assert values[f"step.{arm}"] > 0 and values[f"memory.{arm}"] > 0
     for arm in ("published", "cached", "device"):
         assert values[f"loader.{arm}"] > 0
-    for key in ("ratio.mmpareto_over_joint", "ratio.published_over_mmpareto"):
-        assert 0.5 < values[key] < 20
     assert values["epoch.ours"] > 0 and 0 <= values["waiting.ours"] < 1
-    assert values["environment"]["torch"] and values["settings"]["batch_size"] == 4
     small = [values[f"integrate.400 tensors of 50, {kind}"] for kind in ("agreeing", "in conflict")]
     assert small[1] < 1.5 * small[0]  # one path; the bound is for a busy machine
-    printed = capsys.readouterr().out
-    for heading in ("step ", "zero_grad after", "loader, one core", "epoch "):
-        assert heading in printed
 
 
 @pytest.mark.slow
@@ -49,18 +43,5 @@ def test_any_method_is_an_arm(tmp_path, capsys):
     assert values["step.greedy"] > 0 and values["step.mmpareto"] > 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line]
     assert {"greedy", "mmpareto", "joint"} <= set(rows)
-
-
-@pytest.mark.parametrize(
-    "argv, message",
-    [
-        (["--methods", "ogm", "--fusion", "mmtm"], "--methods ogm: --fusion mmtm: has no unimodal"),
-        (["--only", "speed"], "--only speed: choose from step,rivals,integrate,memory,loader"),
-        (["--clips", "3"], "--clips 3: must be at least the batch size 4"),
-        (["--rounds", "0"], "--rounds 0: must be at least 1"),
-        (["--tf32"], "--tf32: needs --device cuda"),
-    ],
-)
-def test_bad_input_is_refused(argv, message):
-    with pytest.raises(BadInput, match=message):
-        benchmark.main([*SMALL, *argv])
+    with pytest.raises(BadInput, match="--methods ogm: --fusion mmtm: has no unimodal"):
+        measured(tmp_path, *SMALL, "--methods", "ogm", "--fusion", "mmtm")

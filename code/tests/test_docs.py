@@ -24,15 +24,12 @@ BLOCK = re.compile(r"^```.*?^```", re.M | re.S)
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors that a page's headings have on GitHub; a repeated heading is numbered."""
-    anchors: set[str] = set()
+    """The anchors that a page's headings have on GitHub."""
+    anchors = set()
     for heading in re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.M):
         text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower()
         anchor = re.sub(r"[^\w\- ]", "", text).strip().replace(" ", "-")
-        number = 1
-        while f"{anchor}-{number}" in anchors:
-            number += 1
-        anchors.add(f"{anchor}-{number}" if anchor in anchors else anchor)
+        anchors.add(anchor)
     return anchors
 
 
@@ -47,9 +44,6 @@ def test_links_lead_to_a_file_and_anchors_to_a_heading(page):
         assert target.exists(), f"{link}: no such file"
         if anchor:
             assert anchor in anchors_of(target), f"{link}: no such heading in {target.name}"
-
-
-# The table of docs/methods.md
 
 
 def fusions_for(needs: set[str], kind: str) -> str:
@@ -98,15 +92,6 @@ def test_the_matrix_of_methods_is_what_their_needs_say():
     assert stands.strip() == matrix(), f"docs/methods.md needs this table:\n\n{matrix()}\n"
 
 
-def test_the_citation_in_the_readme_and_in_citation_cff_agree():
-    entry = (ROOT / "README.md").read_text(encoding="utf-8").split("```bibtex")[1]
-    file = (ROOT / "CITATION.cff").read_text(encoding="utf-8").split("preferred-citation:")[1]
-    for field in ("title", "booktitle"):
-        (value,) = re.findall(rf"^  {field}={{(.*)}},$", entry, re.M)
-        assert f'title: "{value}"' in file
-    assert "year={2024}" in entry and "year: 2024" in file
-
-
 # docs/faq.md
 
 
@@ -119,9 +104,6 @@ def test_flags_that_stand_for_the_published_ones_exist():
     assert len(flags) > 15
     known = options.build_parser(["--dataset", "cremad"])[0].actions
     assert not [flag for flag in flags if flag not in known]
-
-
-# The example files of docs/extending.md
 
 
 @pytest.fixture

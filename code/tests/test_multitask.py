@@ -81,16 +81,6 @@ def test_the_trunk_gets_what_integrate_makes_of_the_tasks_gradients(tasks):
         assert torch.equal(head.weight.grad, gradient)
 
 
-def test_every_method_that_needs_losses_only_trains(compare):
-    names = registry.names("methods")
-    classes = {name: registry.load_class("methods", name, "--methods") for name in names}
-    suited = [name for name in names if issubclass(classes[name], multitask.FAMILIES)]
-    assert {"uniform", "pareto", "mmpareto", "gradnorm", "pcgrad", "mgda_ub"} < set(suited)
-    lines = compare(*QUICK, "--seeds", "0", "--methods", ",".join(suited))
-    rows = {line.split("  ")[0] for line in lines}
-    assert {*suited, "digit 2 (noise 1) alone"} <= rows
-
-
 def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
     compare, tmp_path, monkeypatch
 ):
@@ -100,7 +90,7 @@ def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
     row = next(line for line in lines if line.startswith("mmpareto")).split()
     clean, noisy = float(row[2]), float(row[3])
     assert clean > 80 and clean > noisy + 10  # the noise is what makes the difficulty
-    assert (tmp_path / "plane.png").is_file() and (tmp_path / "plane.svg").is_file()
+    assert (tmp_path / "plane.svg").is_file()
     stored = json.loads((tmp_path / "mmpareto-0-1-seed1.json").read_text())
     assert stored["settings"]["noise"] == [0, 0.6] and stored["environment"]["torch"]
     steps = 4 * 320 / 16
@@ -113,32 +103,22 @@ def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
     assert compare(*argv) == lines
     with pytest.raises(BadInput, match="has other settings; choose another --output"):
         compare(*argv, "--epochs", "5")
+    with pytest.raises(BadInput, match="--methods ogm: needs modalities, not tasks alone"):
+        compare(*argv, "--methods", "ogm")
 
 
-def test_a_method_may_have_flags_and_every_task_has_a_column(compare, tmp_path):
-    arms = ["uniform", "uniform --encoder_grad_scale 50", "uniform --encoder_grad_scale 1"]
+def test_all_methods_of_losses_train_and_flags_and_tasks_are_told_apart(compare, tmp_path):
+    names = registry.names("methods")
+    classes = {name: registry.load_class("methods", name, "--methods") for name in names}
+    suited = [name for name in names if issubclass(classes[name], multitask.FAMILIES)]
+    assert {"uniform", "pareto", "mmpareto", "gradnorm", "pcgrad", "mgda_ub"} < set(suited)
+    scales = ["uniform --encoder_grad_scale 50", "uniform --encoder_grad_scale 1"]
+    arms = [*suited, *scales]
     argv = ["--seeds", "3", "--noise", "0,0.5,1", "--methods", ",".join(arms)]
     head, *lines = compare(*QUICK, *argv)
     assert all(name in head for name in multitask.task_names([0, 0.5, 1]))
-    assert arms[1] in [line.split("  ")[0] for line in lines]
-    names = [arm.replace(" --", "-").replace(" ", "-") for arm in arms]
-    files = [tmp_path / f"{name}-0-1-2-seed3.json" for name in names]
-    plain, scaled, same = (json.loads(file.read_text())["accuracy"] for file in files)
+    assert {*arms, "digit 3 (noise 1) alone"} <= {line.split("  ")[0] for line in lines}
+    files = [arm.replace(" --", "-").replace(" ", "-") for arm in ("uniform", *scales)]
+    stored = [json.loads((tmp_path / f"{file}-0-1-2-seed3.json").read_text()) for file in files]
+    plain, scaled, same = (content["accuracy"] for content in stored)
     assert plain == same != scaled
-
-
-@pytest.mark.parametrize(
-    "flags, message",
-    [
-        (["--methods", "ogm"], "--methods ogm: needs modalities, not tasks alone"),
-        (["--methods", "uniform --gamma 2"], "uniform --gamma 2: uniform has no --gamma 2"),
-        (["--methods", "mmpareto --gamma 0"], "mmpareto --gamma 0: --gamma 0.0: must be > 0"),
-        (["--methods", "nothing"], "--methods nothing: no file methods/nothing.py"),
-        (["--noise", "0,-1"], "--noise .*: give two or more numbers of at least 0"),
-        (["--encoder", "mobilenet_v3"], "--encoder mobilenet_v3: has no stages"),
-    ],
-)
-def test_bad_input_is_refused(flags, message, compare, tmp_path):
-    with pytest.raises(BadInput, match=message):
-        compare(*QUICK, *flags)
-    assert not list(tmp_path.glob("*.json"))

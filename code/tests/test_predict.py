@@ -1,7 +1,6 @@
 """predict.py: raw files through the preprocessing of the run; unusable files are named."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from media import write_media
 import predict
 from analysis.trained import load_run
 from models.metrics import predict as predict_split
-from utils.errors import BadInput
 
 
 def check_equal(answers, name, position, logits, branch, classes):
@@ -34,8 +32,7 @@ def test_raw_files_give_what_the_prepared_set_gives(trained, raw_demo, tmp_path,
     for position, name in enumerate(files):
         for branch in ("multimodal", "audio", "visual"):
             check_equal(answers, name, position, logits, branch, dataset.classes)
-    printed = capsys.readouterr().out
-    assert printed.count("answer") == 5 and "probability, %" in printed
+    assert capsys.readouterr().out.count("answer") == 5
 
 
 def test_unusable_files_get_a_line_each_and_the_others_an_answer(trained, tmp_path, capsys):
@@ -56,9 +53,6 @@ def test_unusable_files_get_a_line_each_and_the_others_an_answer(trained, tmp_pa
     for line, words in zip(lines, ("mute.mp4: has no sound", "broken.mp4: ", "none.mp4: missing")):
         assert line.startswith("error: ") and words in line
     assert picture.stat().st_size > 5_000
-    with pytest.raises(SystemExit):
-        predict.main([folder, files[0], "--picture", str(tmp_path / "nothing.png")])
-    assert not (tmp_path / "nothing.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -83,18 +77,3 @@ def test_raw_files_of_other_sets_too(name, raw, suffixes, request, tmp_path):
         start = sample.id if name == "modelnet40" else sample.id[:11]
         (path,) = [path for stem, path in files.items() if stem.startswith(start)]
         check_equal(answers, str(path), position, logits, "multimodal", dataset.classes)
-
-
-def test_runs_that_cannot_predict_say_why(trained, tmp_path):
-    with pytest.raises(BadInput, match="no run folder"):
-        predict.main([str(tmp_path), "x.mp4"])
-    folder = tmp_path / "x"
-    shutil.copytree(trained("mmpareto"), folder)
-    stored = json.loads((folder / "options.json").read_text())
-    of_digits = stored | {"options": stored["options"] | {"dataset": "avmnist"}}
-    (folder / "options.json").write_text(json.dumps(of_digits))
-    with pytest.raises(BadInput, match="avmnist is not prepared from raw files, one for each"):
-        predict.main([str(folder), "x.mp4"])
-    (folder / "options.json").write_text(json.dumps(stored | {"data": None}))
-    with pytest.raises(BadInput, match="does not say how its data were prepared; train it again"):
-        predict.main([str(folder), "x.mp4"])

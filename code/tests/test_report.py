@@ -31,30 +31,18 @@ def runs(trained, tmp_path):
             folder = tmp_path / f"{method}{seed}"
             shutil.copytree(trained(method), folder, ignore=shutil.ignore_patterns("*.pt"))
             change(folder, random_seed=seed)
-            write_accuracy(folder, accuracy)
+            first, last = read_jsonl(folder / "metrics.jsonl")
+            first["test/accuracy/multimodal"] = 1.0  # best on test, and not in the last epoch
+            last["test/accuracy/multimodal"] = accuracy
+            (folder / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
             folders[folder.name] = folder
     return folders
-
-
-def write_accuracy(folder, accuracy):
-    """Of the last epoch; the first had 1."""
-    first, last = read_jsonl(folder / "metrics.jsonl")
-    first["test/accuracy/multimodal"], last["test/accuracy/multimodal"] = 1.0, accuracy
-    write_metrics(folder, first, last)
-
-
-def write_metrics(folder, *records):
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
 
 
 def change(folder, part="options", **values):
     content = json.loads((folder / "options.json").read_text())
     content[part] |= values
     (folder / "options.json").write_text(json.dumps(content))
-
-
-def samples_of(folder):
-    return json.loads((folder / "options.json").read_text())["data"]["samples"]
 
 
 def write_probe(folder, name, scores, checkpoint="last", split="test"):
@@ -100,7 +88,6 @@ def test_means_deviations_and_paired_differences(printed):
     assert "not distinguishable" in rows["pareto"][COLUMN]
     assert "not distinguishable" not in rows["mmpareto"][COLUMN]
     assert rows["joint"]["audio head"] == "untrained" and rows["joint"]["conflict audio"] == "-"
-    assert float(rows["mmpareto"]["minutes"].split(" ")[0]) >= 0
     assert 0.2 < float(rows["mmpareto"]["peak memory, GB"].split(" ")[0]) < 20
     assert "F1 audio head" in table(text, "Macro F1, %")["mmpareto"]
     assert "demo, cnn, concat, last of 2 epochs" in text and "commit " in text
@@ -138,7 +125,6 @@ def test_probes_are_averaged_too(runs, printed, tmp_path):
             lambda folder: change(folder, batch_size=9),
             "--batch_size 9, but .* has 18; only runs with the same options share a table",
         ),
-        (lambda folder: change(folder, image_size=64), "--image_size 64, but"),  # of a modality
         (
             lambda folder: change(folder, "data", samples={"train": 9, "test": 9}),
             "trained on data with samples .* 9.*; only runs on the same data share a table",
@@ -150,41 +136,15 @@ def test_probes_are_averaged_too(runs, printed, tmp_path):
         (lambda folder: change(folder, random_seed=0), "seed 0 of uniform is there twice"),
         (lambda folder: change(folder, epochs=3), "2 of 3 epochs done; finish it with --resume"),
         (
-            lambda folder: write_metrics(folder, *2 * read_jsonl(folder / "metrics.jsonl")[:1]),
-            "metrics.jsonl does not hold epochs 0 to 1, each once",
-        ),
-        (
             lambda folder: write_probe(folder, "linear", {}, checkpoint="best"),
             "probe_linear.json: of best.pt on the test split, tables show the last epoch",
         ),
-        (
-            lambda folder: write_probe(folder, "noise", {}, split="val"),
-            "of last.pt on the val split",
-        ),
-        (lambda folder: (folder / "options.json").unlink(), "no run folder, it has no options.j"),
     ],
 )
-def test_mixtures_and_forgeries_are_refused(runs, printed, forge, message, tmp_path, capsys):
+def test_runs_that_do_not_belong_together_share_no_table(runs, printed, forge, message):
     forge(runs["uniform1"])
     with pytest.raises(BadInput, match=message):
         printed()
-    assert not capsys.readouterr().out and not (tmp_path / "report.md").exists()
-
-
-def test_fusion_and_held_out_samples_are_named_where_they_are_not_those_of_most(runs, printed):
-    change(runs["mmpareto0"], fusion="cosine")
-    change(runs["mmpareto1"], val_fraction=0.1)
-    samples = samples_of(runs["mmpareto1"])
-    left = {split: samples[split] - 8 for split in ("train", "train_plain")}
-    change(runs["mmpareto1"], "data", samples=samples | left | {"val": 8})
-    rows = table(printed())
-    assert {"uniform", "mmpareto --fusion cosine", "mmpareto --val_fraction 0.1"} <= set(rows)
-    for folder in runs.values():
-        change(folder, fusion="sum", val_fraction=0)
-        change(folder, "data", samples=samples)
-    text = printed()
-    assert set(table(text)) == set(ACCURACY)  # what all have is no name
-    assert "demo, cnn, sum, last of" in text
 
 
 def test_flags_make_a_row_that_is_compared_with_the_reference_in_its_own_setting(runs, printed):
@@ -192,30 +152,19 @@ def test_flags_make_a_row_that_is_compared_with_the_reference_in_its_own_setting
         change(runs[name], fusion="cosine")
     change(runs["pareto0"], fusion="sum")  # there is no uniform with it
     change(runs["mmpareto1"], gamma=2.0)
+    change(runs["mmpareto2"], val_fraction=0.1)
+    samples = json.loads((runs["mmpareto2"] / "options.json").read_text())["data"]["samples"]
+    left = {split: samples[split] - 8 for split in ("train", "train_plain")}
+    change(runs["mmpareto2"], "data", samples=samples | left | {"val": 8})
     rows = table(printed())
     assert rows["mmpareto --fusion cosine"][COLUMN] == "+10.00, one seed"
     assert rows["uniform --fusion cosine"][COLUMN] == rows["uniform"][COLUMN] == ""
     assert rows["joint"][COLUMN].startswith("-16.00 [")  # seeds 1 and 2
     assert rows["mmpareto --gamma 2.0"][COLUMN] == "+9.00, one seed"
-    assert rows["mmpareto"]["n"] == "1"
+    assert rows["mmpareto --val_fraction 0.1"]["n"] == "1"
     assert rows["pareto --fusion sum"][COLUMN] == "no common seed"
-
-
-def test_another_row_may_be_the_reference(printed):
     column = "minus joint, 95% interval"
-    rows = table(printed("--reference", "joint"))
-    assert rows["joint"][column] == "" and rows["uniform"][column].startswith("+14.00 [")
-    with pytest.raises(BadInput, match="--reference ogm: no such row; choose from uniform, mmpar"):
-        printed("--reference", "ogm")
-
-
-def test_runs_of_older_versions_are_taken_as_they_are(runs, printed):
-    change(runs["uniform1"], "data", samples=None)  # they did not say how many they had
-    stored = json.loads((runs["uniform1"] / "options.json").read_text())
-    del stored["options"]["compile"]  # had fewer flags
-    stored["options"] |= {"missing": "drop", "processes": 1}  # and others that are gone
-    (runs["uniform1"] / "options.json").write_text(json.dumps(stored))
-    assert table(printed())["uniform"]["n"] == "3"
+    assert table(printed("--reference", "joint"))["uniform"][column].startswith("+16.00 [")
 
 
 def test_a_modality_alone_stands_in_the_table_with_the_flags_it_has(runs, printed):
@@ -226,9 +175,6 @@ def test_a_modality_alone_stands_in_the_table_with_the_flags_it_has(runs, printe
     (runs["uniform0"] / "options.json").write_text(json.dumps(stored))
     rows = table(printed())
     assert rows["audio alone"]["n"] == "1" and rows["audio alone"]["visual head"] == "-"
-    change(runs["uniform0"], batch_size=9)
-    with pytest.raises(BadInput, match="--batch_size 9, but"):
-        printed()
 
 
 def test_what_others_report_stands_apart_with_its_marks(runs, printed):

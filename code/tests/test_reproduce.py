@@ -6,11 +6,6 @@ from commands import shell
 from utils import registry
 
 
-def test_a_data_set_is_needed():
-    done = shell("sh", "script/reproduce.sh")
-    assert done.returncode != 0 and "name a data set, a file of dataset/" in done.stderr
-
-
 @pytest.mark.slow
 def test_all_runs_tables_and_figures_and_the_second_time_nothing_is_trained(demo_root, tmp_path):
     command = ["sh", "script/reproduce.sh", "demo", "--data_root", str(demo_root), "--seeds", "0"]

@@ -1,8 +1,5 @@
 """Contracts: every file of every room, so a new file is tested by being there."""
 
-import sys
-import types
-
 import pytest
 import torch
 from commands import flags_for, run
@@ -56,15 +53,6 @@ def test_every_file_exports_its_class_and_says_what_it_is(room):
         assert load(room, name) and registry.load(room, name, "--flag").__doc__, name
 
 
-# What a room answers to mistakes
-
-
-def test_a_misspelt_file_is_answered_with_the_choices():
-    message = r"--flag nothing: no file models/fusion/nothing.py; choose from bilinear, centr"
-    with pytest.raises(BadInput, match=message):
-        registry.load("models/fusion", "nothing", "--flag")
-
-
 @pytest.mark.parametrize("room", registry.CLASSES)
 def test_a_public_name_that_is_no_hook_is_refused_when_the_file_is_loaded(room):
     name = registry.CLASSES[room]
@@ -75,64 +63,15 @@ def test_a_public_name_that_is_no_hook_is_refused_when_the_file_is_loaded(room):
     assert type(name, (BASES[room],), module | {"_finnish": lambda self: None})  # a helper
 
 
-@pytest.fixture
-def method_file(monkeypatch):
-    """(classes) -> a file methods/mistaken.py with these."""
-
-    def put(**classes):
-        module = types.ModuleType("methods.mistaken")
-        vars(module).update(classes)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(registry, "names", lambda room: ["mistaken"])
-        registry.load_class.cache_clear()
-
-    return put
-
-
-def test_a_misspelt_class_is_refused_with_those_that_are_there(method_file):
-    module = {"__module__": "methods.mistaken"}
-    misspelt = type("Metod", (methods.Method,), module)
-    method_file(Metod=misspelt, Method=methods.Method)  # the base, imported
-    with pytest.raises(BadInput, match="exports no class Method .*its classes: Metod"):
-        load("methods", "mistaken")
-
-
-def test_a_flag_that_the_class_does_not_take_is_refused(method_file):
-    class Method(methods.Method):
-        __module__ = "methods.mistaken"
-
-        def __init__(self, strength=1.0):
-            pass
-
-        @staticmethod
-        def add_options(parser):
-            parser.add_argument("--strenth", type=float, default=1.0)
-
-    method_file(Method=Method)
-    with pytest.raises(BadInput, match="flag --strenth, which .* does not take; .*strength"):
-        load("methods", "mistaken")
-
-
 def test_a_misspelt_need_is_refused_when_the_file_is_loaded():
     contents = {"__module__": "methods.mistaken", "needs": {"whole_bach"}}
     with pytest.raises(BadInput, match="methods.mistaken: needs whole_bach; choose from whole_bat"):
         type("Method", (methods.Method,), contents)
 
 
-@pytest.mark.parametrize(
-    "argv, near",
-    [
-        (["--gama", "2"], "--gamma"),  # of the method
-        (["--mbt_token", "2", "--encoder", "vit_tiny", "--fusion", "mbt"], "--mbt_tokens"),
-        (["--bach_size", "2"], "--batch_size"),  # of all runs
-    ],
-)
-def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant(argv, near):
-    with pytest.raises(BadInput, match=f"{argv[0]}: no flag of this run; did you mean {near}. Or"):
-        options.parse(["--dataset", "demo", *argv])
-
-
-# Methods
+def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant():
+    with pytest.raises(BadInput, match="--gama: no flag of this run; did you mean --gamma. Or"):
+        options.parse(["--dataset", "demo", "--gama", "2"])
 
 
 @every("methods")
@@ -206,9 +145,8 @@ def gradients_of(name, *argv, seed=0):
 
 def test_joint_leaves_unimodal_heads_alone():
     gradients, _ = gradients_of("joint")
-    assert {n for n, g in gradients.items() if g is None} == {
-        n for n in gradients if n.startswith("heads")
-    }
+    untrained = {name for name, gradient in gradients.items() if gradient is None}
+    assert untrained == {name for name in gradients if name.startswith("heads")} != set()
 
 
 def test_uniform_scales_encoders_only_and_measuring_conflict_changes_nothing():
@@ -220,32 +158,6 @@ def test_uniform_scales_encoders_only_and_measuring_conflict_changes_nothing():
         factor = 1.5 if name.startswith("encoders") else 1.0
         torch.testing.assert_close(scaled[name], factor * gradient)
         torch.testing.assert_close(measured[name], gradient, rtol=1e-9, atol=1e-9)
-
-
-def test_uniform_with_a_larger_encoder_gradient_is_mmpareto_without_conflict():
-    """The control of the paper's facts: gamma without direction."""
-    agreeing, in_conflict = 0, 0
-    for seed in range(8):
-        gradients, diagnostics = gradients_of("mmpareto", seed=seed)
-        control, _ = gradients_of("uniform", "--encoder_grad_scale", "1.5", seed=seed)
-        for modality in ("audio", "visual"):
-            names = [n for n in gradients if n.startswith(f"encoders.{modality}")]
-            ours, theirs = (
-                torch.cat([g[n].flatten() for n in names]) for g in (gradients, control)
-            )
-            if diagnostics[f"cosine/{modality}"] > 0:
-                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-                agreeing += 1
-            else:
-                assert (ours - theirs).norm() > 1e-3 * theirs.norm()
-                in_conflict += 1
-        for name in gradients:
-            if not name.startswith("encoders"):
-                torch.testing.assert_close(gradients[name], control[name], rtol=1e-9, atol=1e-9)
-    assert agreeing and in_conflict
-
-
-# Encoders, fusions, the model
 
 
 @every("models/encoders")
@@ -312,9 +224,6 @@ def test_each_branch_of_a_model_has_its_own_modalitys_feature():
     assert list(alone) == ["audio"]
 
 
-# Data sets
-
-
 @pytest.fixture
 def root(name, request):
     """A small prepared tree of a data set, by its own preparation."""
@@ -368,7 +277,5 @@ def test_help_names_every_data_set_and_the_flags_and_defaults_of_the_run(capsys)
     assert "--encoder_grad_scale" in printed and "--gamma" not in printed
     assert "(default: 0.002)" in printed
     for name in registry.names("dataset"):
-        module = registry.load("dataset", name, "--flag")
-        assert f"  {name}\n    {module.__doc__.splitlines()[0]}" in printed
-        for flag, value in module.Dataset.defaults.items():
+        for flag, value in load("dataset", name).defaults.items():
             assert f"--{flag} {value}" in printed

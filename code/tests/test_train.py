@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import torch
-from commands import CODE, flags_for, run, shell, start, wait_for
+from commands import flags_for, run, shell, start, wait_for
 
 import evaluate
 import train
@@ -40,21 +40,16 @@ def steps_of(folder):
     return read_jsonl(folder / "steps.jsonl")
 
 
-# Scripts
-
-
 @pytest.mark.parametrize("script, encoder", [("mmpareto", "resnet18"), ("one_joint_loss", "cnn")])
 def test_a_script_trains_evaluates_and_summarises(script, encoder, flags, tmp_path):
     argv = [*flags, "--encoder", encoder, "--epochs", "1", "--run_name", "x"]
     done = shell("sh", f"script/{script}.sh", *argv)
     assert done.returncode == 0, done.stderr
     assert "demo train: 54 of 54 samples found" in done.stdout
-    assert re.search(r"epoch 0: test accuracy % multimodal \d+\.\d \| audio", done.stdout)
     assert re.search(r"best on test, as published +0 +\d+\.\d\d \(\d+\.\d\d\)", done.stdout)
     assert ("--probe linear" in done.stdout) == (script == "one_joint_loss")
     assert "\r" not in done.stdout + done.stderr  # no bars in a log file
-    files = {"options.json", "metrics.jsonl", "steps.jsonl", "last.pt", "best.pt", "overview.png"}
-    assert files <= {p.name for p in (tmp_path / "x").iterdir()}
+    assert (tmp_path / "x" / "overview.png").is_file()
     assert len(steps_of(tmp_path / "x")) == 3
 
 
@@ -62,9 +57,6 @@ def test_bad_input_on_the_command_line_is_one_line_and_status_2(flags):
     done = shell("sh", "script/mmpareto.sh", *flags, "--gamma", "-1")
     assert done.returncode == 2
     assert done.stderr.strip() == "error: --gamma -1.0: must be > 0"
-
-
-# What is given, and what is not
 
 
 def test_the_published_defaults():
@@ -90,27 +82,21 @@ def test_without_cremad_the_demo_set_is_generated_and_said(flags, monkeypatch, t
     assert options.parse([]).dataset == "cremad" and not options.notice([])
 
 
+# One frame of 28 pixels, of which ResNet-18 leaves one
+ONE_PIXEL = ["--encoder", "resnet18", "--image_size", "28", "--frames_per_clip", "1"]
+
+
 @pytest.mark.parametrize(
     "argv, message",
     [
         (["--method", "mmparetto"], "no file methods/mmparetto.py; choose from"),
-        (["--modalities", "audio,smell"], "--modalities audio,smell: choose from audio,visual"),
-        (["--modalities", "audio,audio"], "each at most once"),
-        (["--batch_size", "0"], "--batch_size 0: must be at least 1"),
         (["--batch_size", "55"], "--batch_size 55: larger than the training split; at most 54"),
         (["--learning_rate", "nan"], "--learning_rate nan: must be a positive number"),
-        (["--val_fraction", "1"], "--val_fraction 1.0: must be at least 0 and below 1"),
-        (["--val_fraction", "0.001"], "leaves no validation sample"),
-        (["--clip_grad", "-1"], "--clip_grad -1.0: must be at least 0"),
         (["--gamma", "0"], "--gamma 0.0: must be > 0"),  # of a method
         (["--frames_per_clip", "0"], "--frames_per_clip 0: must be at least 1"),  # of a modality
+        (ONE_PIXEL + ["--batch_size", "53"], "leaves a part of one sample of 54, which cannot"),
+        (ONE_PIXEL + ["--accumulate", "18"], "leaves a part of one sample of 54, which cannot"),
         (["--gpu_ids", "0,1"], "--gpu_ids 0,1: one process per GPU, so start 2: NPROC=2"),
-        (["--gpu_ids", "a"], "--gpu_ids a: give numbers of GPUs"),
-        (["--gpu_ids", "0", "--device", "cpu"], "means nothing with --device cpu"),
-        (["--tf32"], "--tf32: needs --device cuda, this run is on cpu"),
-        (["--augment", "device", "--cache", "off"], "--augment device: needs the cache"),
-        (["--cache_dir", "/dev/null/x"], "--cache_dir /dev/null/x: cannot hold the cache"),
-        (["--run_name", "../x"], "--run_name ../x: must be a plain folder name"),
         (["--resume", "--run_name", "nothing"], "holds no run to continue"),
         (["--method", "uniform", "--gamma", "2"], "--gamma: no flag of this run; choose from --ac"),
     ],
@@ -128,35 +114,6 @@ def test_the_published_command_line_is_answered_flag_by_flag(flags):
     _, *lines = str(answer.value).splitlines()
     answered = [line.strip().split(":")[0] for line in lines]
     assert answered == ["--train", "--model", "--n_classes", "--use_tensorboard", "--clip_grad"]
-    options.answer_published_flags(["--clip_grad", "40", "--dataset", "CREMAD"])  # means something
-    assert options.dataset_name("CREMAD") == "cremad"
-    assert options.dataset_name("KineticSound") == "kinetics_sounds"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize("argv", [["--device", "cuda"], ["--gpu_ids", "0"]])
-def test_an_absent_gpu_is_an_error(argv, flags):
-    with pytest.raises(BadInput, match="--device cuda: not available here; use --device cpu"):
-        train.main(flags + argv)
-
-
-def test_a_format_that_the_device_cannot_do_is_an_error(flags, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise RuntimeError("not implemented for Half")
-
-    monkeypatch.setattr(torch.nn.functional, "conv2d", refuse)
-    with pytest.raises(BadInput, match="--amp fp16: this cpu cannot; use --amp off"):
-        options.parse([*flags, "--amp", "fp16"])
-
-
-def test_a_part_that_cannot_be_normalised_is_an_error_at_the_start(avmnist_root, tmp_path):
-    """60 samples of 28 pixels, of which ResNet-18 leaves one: the last sample would be alone."""
-    flags = [*flags_for(avmnist_root, tmp_path, "avmnist"), "--encoder", "resnet18"]
-    flags += ["--image_size", "28", "--batch_size", "60"]
-    for argv in (["--batch_size", "59"], ["--batch_size", "1"], ["--accumulate", "60"]):
-        with pytest.raises(BadInput, match="leaves a part of one sample of 60, which cannot be"):
-            run(flags, "x", *argv)
-    assert not (tmp_path / "x").exists()
 
 
 def test_missing_clips_are_counted_and_damaged_ones_named(demo_root, tmp_path, flags, capsys):
@@ -173,19 +130,12 @@ def test_missing_clips_are_counted_and_damaged_ones_named(demo_root, tmp_path, f
     (root / "audio" / f"{damaged}.pt").write_bytes(b"half a file")
     with pytest.raises(BadInput, match=f"{damaged}.pt: unreadable"):
         run(flags, "y", "--data_root", str(root), "--cache", "off")
-    shutil.rmtree(root / "visual")
-    with pytest.raises(BadInput, match="no train sample is there"):
-        run(flags, "z", "--data_root", str(root))
 
 
-# What a run does
-
-
-@pytest.mark.parametrize("method", ["mmpareto", "joint"])
-def test_one_modality_trains_the_unimodal_baseline(method, flags, tmp_path):
-    train.main([*flags, "--modalities", "visual", "--method", method, "--epochs", "1"])
+def test_a_run_of_one_modality_is_named_by_it_and_scores_it_alone(flags, tmp_path):
+    train.main([*flags, "--modalities", "visual", "--epochs", "1"])
     (folder,) = tmp_path.iterdir()
-    assert folder.name == f"demo-visual-{method}-seed0"
+    assert folder.name == "demo-visual-mmpareto-seed0"
     last = read_jsonl(folder / "metrics.jsonl")[-1]
     assert {k for k in last if "accuracy" in k} == {"test/accuracy/visual"}
 
@@ -222,8 +172,6 @@ def test_a_finished_run_is_neither_overwritten_nor_resumed_differently(flags, tm
         run(flags, "x")
     with pytest.raises(BadInput, match="was begun with --gamma 1.5, not 2.0"):
         run(flags, "x", "--gamma", "2", "--resume")
-    with pytest.raises(BadInput, match="was begun with --method mmpareto, not joint"):
-        run(flags, "x", "--method", "joint", "--resume")
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "x").iterdir()}
     capsys.readouterr()
     run(flags, "x", "--resume")
@@ -239,48 +187,26 @@ def test_unnamed_runs_are_numbered_on(flags, tmp_path):
     assert names == ["demo-mmpareto-seed0", "demo-mmpareto-seed0-2"]
 
 
-def stop_at(step, stop):
-    """Recorder.add_step that calls `stop` after this step."""
+def stop_at(step):
+    """Recorder.add_step that interrupts the run after this step."""
     add_step = Recorder.add_step
 
     def add_and_stop(self, *arguments):
         add_step(self, *arguments)
         if self.step == step:
             self.flush()
-            stop()
+            raise KeyboardInterrupt
 
     return add_and_stop
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
-KILLED = """
-import os, signal, sys, test_train, train
-from training.record import Recorder
-kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
-Recorder.add_step = test_train.stop_at(7, kill)
-train.main(sys.argv[1:])
-"""
-
-
-@pytest.mark.parametrize(
-    "step, is_killed",
-    [(1, False), (7, False), pytest.param(7, True, marks=pytest.mark.slow)],
-    ids=["before a checkpoint", "in the third epoch", "killed in the third epoch"],
-)
-def test_a_stopped_run_resumes_to_the_same_bits(step, is_killed, flags, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", [1, 7], ids=["before there is a checkpoint", "in the third epoch"])
+def test_a_stopped_run_resumes_to_the_same_bits(step, flags, tmp_path, monkeypatch):
     argv = ["--epochs", "4", "--lr_decay_step", "2", "--val_fraction", "0.2"]
     run(flags, "whole", *argv)
-    if is_killed:
-        command = [sys.executable, "-c", KILLED, *flags, *argv, "--run_name", "stopped"]
-        killed = shell(*command, PYTHONPATH=f"{CODE}{os.pathsep}{CODE / 'tests'}")
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-    else:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Recorder, "add_step", stop_at(step, interrupt))
-            run(flags, "stopped", *argv)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Recorder, "add_step", stop_at(step))
+        run(flags, "stopped", *argv)
     with open(tmp_path / "stopped" / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 9, "half a li')  # as a kill in the middle of a write leaves it
     run(flags, "stopped", *argv, "--resume")
@@ -353,16 +279,23 @@ def test_a_clipped_gradient_moves_the_weights_by_no_more_than_its_norm(flags, tm
     assert torch.cat([x.flatten() for x in moved]).norm() == pytest.approx(1e-3, rel=0.02)
 
 
-# Number formats, parts of a batch, cache
-
-
 @pytest.mark.parametrize(
     "argv, tolerance",
-    [(["--amp", "bf16"], 0.02), (["--amp", "fp16"], 0.02), (["--no-channels_last"], 1e-4)],
+    [
+        (["--amp", "bf16"], 0.02),
+        (["--amp", "fp16"], 0.02),
+        (["--no-channels_last"], 1e-4),
+        pytest.param(["--compile"], 1e-4, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
-def test_number_formats_and_layouts_give_the_losses_of_float32(argv, tolerance, flags, tmp_path):
-    """But for rounding; one epoch from the same weights."""
+def test_number_formats_and_layouts_give_the_losses_of_float32(
+    argv, tolerance, flags, tmp_path, monkeypatch
+):
+    """But for rounding; one epoch from the same weights. Compiled without code generation, which
+    takes minutes: the same graphs, cut the same way."""
+    compiled = partial(torch.nn.Module.compile, backend="aot_eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled(self))
     start = [*flags, "--learning_rate", "1e-5", "--val_fraction", "0.2"]
     # fp16 is slow on a CPU; bf16 of PyTorch 2.11 overflows there in pictures of 16 pixels and less
     start += ["--image_size", "8" if "fp16" in argv else "32"]
@@ -388,20 +321,6 @@ def test_recorded_norms_are_divided_by_the_loss_scale_and_nothing_else_is(tmp_pa
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["mmpareto", "joint"])
-def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(method, flags, tmp_path, monkeypatch):
-    """Without batch normalisation, which sees the parts. The last batch is 2 of 54 samples, fewer
-    than there are parts."""
-    monkeypatch.setattr(torch.nn.BatchNorm2d, "forward", lambda self, x: x)
-    start = [*flags, "--batch_size", "26", "--method", method]
-    run(start, "whole")
-    run(start, "parts", "--accumulate", "3")
-    whole, parts = steps_of(tmp_path / "whole"), steps_of(tmp_path / "parts")
-    assert len(whole) == len(parts) == 3
-    for a, b in zip(parts, whole):
-        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
-
-
 @pytest.mark.slow
 def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypatch):
     monkeypatch.setattr(
@@ -416,40 +335,12 @@ def test_an_overflow_of_the_loss_scale_skips_the_step(flags, tmp_path, monkeypat
     assert scale == 2.0**117  # halved by every step that was skipped
 
 
-@pytest.mark.slow
-def test_compiled_encoders_train_alike(flags, tmp_path, monkeypatch):
-    """Compiled without code generation, which takes minutes: the same graphs, cut the same way."""
-    compile_module = torch.nn.Module.compile
-    monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda self: compile_module(self, backend="aot_eager")
-    )
-    start = [*flags, "--learning_rate", "1e-5"]
-    run(start, "plain")
-    run(start, "x", "--compile")
-    plain, compiled = steps_of(tmp_path / "plain"), steps_of(tmp_path / "x")
-    assert len(plain) == len(compiled) == 3
-    for a, b in zip(plain, compiled):
-        assert a == pytest.approx(b, rel=1e-3, abs=1e-3)
-    assert weights(tmp_path / "plain").keys() == weights(tmp_path / "x").keys()
-
-
-def test_the_cache_changes_no_result_and_can_be_left_out(avmnist_root, tmp_path):
-    flags = flags_for(avmnist_root, tmp_path, "avmnist")
-    run(flags, "off", "--cache", "off")
-    run(flags, "on", "--cache_dir", str(tmp_path / "cache"))
-    assert list((tmp_path / "cache").iterdir())
-    assert same(weights(tmp_path / "off"), weights(tmp_path / "on"))
-
-
 def test_augmenting_on_the_device_trains_on_the_same_crops(flags, tmp_path):
     losses = {}
     for where in ("loader", "device"):
         run(flags, where, "--augment", where, "--learning_rate", "1e-6")
         losses[where] = [step["loss/visual"] for step in steps_of(tmp_path / where)]
     assert losses["loader"] == pytest.approx(losses["device"], rel=0.01)
-
-
-# What it shows
 
 
 def test_macro_f1_counts_every_class_alike():
@@ -472,12 +363,9 @@ def test_evaluate_repeats_the_metrics_and_probes(trained, tmp_path, capsys):
     stored = json.loads((folder / "probe_linear.json").read_text())["scores"]
     assert stored == scores and "accuracy/audio probe" in scores
     printed = capsys.readouterr().out
-    assert "accuracy per class" in printed and "confusion, multimodal" in printed
-    assert re.search(r"^ANG +3 .*$", printed, re.M), printed
+    assert "confusion, multimodal" in printed and re.search(r"^ANG +3 .*$", printed, re.M)
     with pytest.raises(BadInput, match="--split val: this run held out nothing"):
         evaluate.main([str(folder), "--split", "val"])
-    with pytest.raises(BadInput, match="no run folder"):
-        evaluate.main([str(tmp_path / "nowhere")])
 
 
 def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
@@ -499,8 +387,6 @@ def test_tensorboard_tells_the_story_on_one_page(flags, tmp_path):
     cosines = [r["cosine/audio"] for r in steps_of(tmp_path / "x") if r["epoch"] == 1]
     rate = sum(cosine <= 0 for cosine in cosines) / len(cosines)
     assert events.Scalars("conflict_rate/audio")[1].value == pytest.approx(rate)
-    times = read_jsonl(tmp_path / "x" / "times.jsonl")
-    assert [r["epoch"] for r in times] == [0, 1] and all(r["seconds"] > 0 for r in times)
 
 
 def test_avmnist_is_learnt_from_real_digits(avmnist_root, tmp_path):
