@@ -25,15 +25,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from torchvision import transforms
 
 from dataset._cache import open_cache
-from dataset._loader import Batches, BatchSampler, SampleDataset, collate
+from dataset._loader import Batches, BatchSampler, SampleDataset, build_readers, collate
 from dataset._samples import Sample
-from dataset.modalities import frames, spectrogram
 from methods import ForwardPass, Method
 from mmpareto import integrate
+from models.metrics import branch_losses
 from models.multimodal import MultimodalModel
 from training import precision
 from training.messages import align
@@ -76,7 +75,7 @@ class Arm:
             self.optimizer.zero_grad()
         with precision.autocast(self.options):
             logits, features = self.model(inputs)
-            losses = {branch: cross_entropy(x, target) for branch, x in logits.items()}
+            losses = branch_losses(logits, target)
         if not frees_first:
             self.optimizer.zero_grad()
         forward = ForwardPass(losses, logits, features, target, 0)
@@ -201,7 +200,8 @@ class TorchJDPerEncoder(Method):
             parameters = list(encoder.parameters())
             backward(losses, inputs=parameters, retain_graph=True, parallel_chunk_size=1)
             jac_to_grad(parameters, MGDA())
-        sum(forward.losses.values()).backward(inputs=outside_encoders(model))
+        others = [*model.fusion.parameters(), *model.heads.parameters()]
+        sum(forward.losses.values()).backward(inputs=others)
 
 
 class TorchJDMultiTask(Method):
@@ -241,11 +241,6 @@ RIVALS = {
     "torchjd_mtl_backward": TorchJDMultiTask,
     "torchjd_autogram": TorchJDGramian,
 }
-
-
-def outside_encoders(model) -> list[Tensor]:
-    inside = set(model.encoders.parameters())
-    return [p for p in model.parameters() if p not in inside]
 
 
 def measure_rivals(options, figures: dict) -> None:
@@ -365,17 +360,6 @@ def make_set(root: Path, clips: int) -> list[str]:
     return ids
 
 
-def build_readers(options, root: Path, ids: list[str], augment: str) -> dict:
-    flags = dict(image_size=options.loader_pixels, frames_per_clip=2, augment=augment)
-    readers = {
-        "audio": spectrogram.Modality(root / "audio", True),
-        "visual": frames.Modality(root / "visual", True, **flags),
-    }
-    for reader in readers.values():
-        reader.packed = open_cache(reader, ids, root / "cache", options.num_workers)
-    return readers
-
-
 def published_item(root: Path, clip: str, image_size: int = 224) -> tuple[Tensor, Tensor]:
     """Filter bank (1, T, F) and two frames (2, 3, S, S) as the published loader reads them.
 
@@ -415,8 +399,13 @@ class PublishedItems(torch.utils.data.Dataset):
 
 
 def our_items(options, root: Path, ids: list[str], augment: str) -> SampleDataset:
+    kinds = {"audio": "spectrogram", "visual": "frames"}
+    flags = dict(image_size=options.loader_pixels, frames_per_clip=2, augment=augment)
+    readers = build_readers(kinds, root, True, flags)
+    for reader in readers.values():
+        reader.packed = open_cache(reader, ids, root / "cache", options.num_workers)
     samples = [Sample(name, i % CLASSES) for i, name in enumerate(ids)]
-    return SampleDataset(samples, build_readers(options, root, ids, augment), seed=0)
+    return SampleDataset(samples, readers, seed=0)
 
 
 def measure_loader(options, root: Path, ids: list[str], figures: dict) -> None:

@@ -108,8 +108,11 @@ def plan(options, flags: list[str]) -> list[Run]:
     of_all = ["--dataset", options.dataset, "--ckpt_path", str(options.ckpt_path)]
     if options.data_root:
         of_all += ["--data_root", str(options.data_root)]
-    modalities = [["--modalities", value] for flag, value in grid if flag == "modalities"]
-    known = [build_parser([*of_all, *sum(modalities, []), *arm])[0].actions for arm in arms]
+    chosen = list(of_all)
+    for flag, value in grid:
+        if flag == "modalities":  # on which it depends what flags there are
+            chosen += ["--modalities", value]
+    known = [build_parser([*chosen, *arm])[0].actions for arm in arms]
     for flag, _ in grid:
         if not any(flag in flags_of_arm for flags_of_arm in known):
             raise BadInput(f"--{flag}: no run of this sweep has such a flag")

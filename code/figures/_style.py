@@ -9,8 +9,7 @@ matplotlib.use("Agg")  # no screen needed
 import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 
-from analysis.runs import ACCURACY, Run, arm_of, read_run  # noqa: E402
-from analysis.tables import differences  # noqa: E402
+from analysis.runs import Run, arm_of, read_run  # noqa: E402
 from utils.errors import BadInput  # noqa: E402
 
 plt.rcParams["figure.constrained_layout.use"] = True
@@ -116,22 +115,6 @@ def draw_epochs(axis, runs: list[Run], branch: str, arm: str) -> None:
     values = 100 * np.array([[record[key] for record in run.epochs] for run in runs])
     draw_band(axis, np.arange(values.shape[1]), values, arm)
     epoch_axis(axis, f"{branch} test accuracy (%)")
-
-
-def draw_last_accuracies(axis, groups: dict[str, list[Run]]) -> None:
-    """A row per arm: multimodal accuracy after the last epoch, and its difference to uniform."""
-    labels, compared = [], differences(groups)
-    known = [arm for arm in METHODS if arm in groups]  # first, in this order
-    for row, arm in enumerate(dict.fromkeys([*known, *groups])):
-        runs, (name, style) = groups[arm], look_of(arm)
-        values = [run.measures[ACCURACY] for run in runs]
-        axis.scatter(values, np.full(len(values), row - 0.12), s=14, alpha=0.6, **style)
-        std = np.std(values, ddof=1) if len(values) > 1 else 0
-        axis.errorbar(np.mean(values), row + 0.12, xerr=std, capsize=3, **style)
-        labels.append(f"{name} (n = {len(values)})\n{compared.get(arm, '')}".strip())
-    axis.set(xlabel="multimodal test accuracy (%)", ylim=(len(labels) - 0.4, -0.6))
-    axis.set_yticks(range(len(labels)), labels, fontsize=8)
-    axis.set_title("last epoch: seeds, mean ± std; minus uniform [95 %]")
 
 
 def epoch_axis(axis, ylabel: str) -> None:

@@ -4,9 +4,11 @@ several methods; left the cosines of the first MMPareto run, for the encoder wit
 from argparse import Namespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 
-from analysis.runs import Run, conflict_rate, group
-from figures._style import draw_cosine, draw_epochs, draw_last_accuracies, measured_encoders
+from analysis.runs import ACCURACY, Run, conflict_rate, group
+from analysis.tables import differences
+from figures._style import METHODS, draw_cosine, draw_epochs, look_of, measured_encoders
 from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
 
@@ -24,3 +26,19 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     middle.set_title("while training, signs as on the right")
     draw_last_accuracies(right, groups)
     return figure
+
+
+def draw_last_accuracies(axis, groups: dict[str, list[Run]]) -> None:
+    """A row per arm: multimodal accuracy after the last epoch, and its difference to uniform."""
+    labels, compared = [], differences(groups)
+    known = [arm for arm in METHODS if arm in groups]  # first, in this order
+    for row, arm in enumerate(dict.fromkeys([*known, *groups])):
+        runs, (name, style) = groups[arm], look_of(arm)
+        values = [run.measures[ACCURACY] for run in runs]
+        axis.scatter(values, np.full(len(values), row - 0.12), s=14, alpha=0.6, **style)
+        std = np.std(values, ddof=1) if len(values) > 1 else 0
+        axis.errorbar(np.mean(values), row + 0.12, xerr=std, capsize=3, **style)
+        labels.append(f"{name} (n = {len(values)})\n{compared.get(arm, '')}".strip())
+    axis.set(xlabel="multimodal test accuracy (%)", ylim=(len(labels) - 0.4, -0.6))
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set_title("last epoch: seeds, mean ± std; minus uniform [95 %]")

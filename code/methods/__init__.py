@@ -110,13 +110,6 @@ def norms_of_sum(groups: dict[str, list[Tensor]], name: str = "sum") -> dict[str
     return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items()}
 
 
-def check_at_least(least: float, **flags: float) -> None:
-    """Raises ValueError for a flag that is smaller, or nan."""
-    for flag, value in flags.items():
-        if not value >= least:
-            raise ValueError(f"--{flag} {value}: must be at least {least}")
-
-
 def generator_of(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A method's own random numbers: the same in every process and after a resume."""
     return torch.Generator(device).manual_seed(1_000_003 * seed + epoch)

@@ -15,8 +15,8 @@ Needs a fusion with unimodal logits. Unimodal heads: not trained. Cost: 3 F per 
 
 from torch.nn.functional import cross_entropy
 
-from methods import check_at_least
 from methods._modulation import Modulation, mean_of_others
+from utils.errors import check_at_least
 
 
 class Method(Modulation):

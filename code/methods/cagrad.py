@@ -12,8 +12,8 @@ cone program). Departs: the factor n (see _per_loss.py). Cost: a backward pass p
 step, and a solver on the CPU.
 """
 
-from methods import check_at_least
 from methods._per_loss import TorchJD
+from utils.errors import check_at_least
 
 
 class Method(TorchJD):

@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 import methods
 from models.metrics import predict
+from utils.errors import check_at_least
 
 LEAST = 1e-6  # of O_k^2: a branch that did not overfit at all
 
@@ -41,7 +42,7 @@ class Method(methods.Method):
     needs = {"validation"}
 
     def __init__(self, g_blending_every=1):
-        methods.check_at_least(1, g_blending_every=g_blending_every)
+        check_at_least(1, g_blending_every=g_blending_every)
         self.every, self.memory = g_blending_every, {"before": None, "weights": None}
         self._applied = {}  # {loss: its weight in the last step}
 

@@ -18,8 +18,8 @@ from math import log
 
 import torch
 
-from methods import check_at_least
 from methods._per_loss import PerLoss
+from utils.errors import check_at_least
 
 LEAST = 0.01  # a weight that reached 0 would stay there
 

@@ -21,14 +21,15 @@ from torch.nn.utils import get_total_norm
 from torch.utils._pytree import tree_map
 
 import methods
+from utils.errors import check_at_least
 
 
 class Method(methods.Method):
     needs = {"whole_batch", "gates"}
 
     def __init__(self, greedy_tolerance=0.01, greedy_steps=5, greedy_start=2):
-        methods.check_at_least(0, greedy_tolerance=greedy_tolerance, greedy_start=greedy_start)
-        methods.check_at_least(1, greedy_steps=greedy_steps)
+        check_at_least(0, greedy_tolerance=greedy_tolerance, greedy_start=greedy_start)
+        check_at_least(1, greedy_steps=greedy_steps)
         self.tolerance, self.window, self.start = greedy_tolerance, greedy_steps, greedy_start
         self.memory = {}  # tensors, so that nothing waits for the device; see `_count_step`
         self._epoch, self._scale_per_sample = 0, 1.0

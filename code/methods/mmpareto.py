@@ -11,13 +11,13 @@ Source: Wei & Hu 2024, Algorithm 1. Cost: a backward pass per loss, 5 F per step
 
 from methods._per_loss import PerLoss
 from mmpareto import mmpareto_factors
+from utils.errors import check_positive
 
 
 class Method(PerLoss):
     def __init__(self, gamma=1.5, rescale="tensor", groups="encoder"):
         super().__init__(groups)
-        if not gamma > 0:
-            raise ValueError(f"--gamma {gamma}: must be > 0")
+        check_positive(gamma=gamma)
         self.gamma, self.rescale = gamma, rescale
 
     @staticmethod

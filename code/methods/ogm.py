@@ -15,8 +15,8 @@ Unimodal heads: not trained. Cost: 3 F per step, as one joint loss.
 
 import torch
 
-from methods import check_at_least
 from methods._modulation import Modulation, mean_of_others
+from utils.errors import check_at_least
 
 
 class Method(Modulation):

@@ -22,6 +22,7 @@ from torch.nn.functional import one_hot
 import methods
 from methods._modulation import mean_of_others
 from models.metrics import predict
+from utils.errors import check_at_least
 
 
 class Method(methods.Method):
@@ -29,7 +30,7 @@ class Method(methods.Method):
     trains_unimodal_heads = False
 
     def __init__(self, pmr_alpha=1.0, pmr_mu=0.01, pmr_entropy_epochs=5, pmr_momentum=0.2):
-        methods.check_at_least(0, pmr_alpha=pmr_alpha, pmr_mu=pmr_mu)
+        check_at_least(0, pmr_alpha=pmr_alpha, pmr_mu=pmr_mu)
         if not 0 <= pmr_momentum < 1:
             raise ValueError(f"--pmr_momentum {pmr_momentum}: must be within [0, 1)")
         self.alpha, self.mu = pmr_alpha, pmr_mu

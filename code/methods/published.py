@@ -17,6 +17,7 @@ waited for. Refuses --accumulate, and fusions in which encoders meet.
 import torch
 
 import methods
+from utils.errors import check_positive
 
 
 def least_norm_pair(first, second):
@@ -36,8 +37,7 @@ class Method(methods.Method):
     needs = {"whole_batch", "late_fusion", "waits_for_device"}
 
     def __init__(self, gamma=1.5):
-        if not gamma > 0:
-            raise ValueError(f"--gamma {gamma}: must be > 0")
+        check_positive(gamma=gamma)
         self.gamma, self._copies = gamma, {}
 
     @staticmethod

@@ -11,6 +11,7 @@ of the sum nor to the length of the step. Not in the paper. A backward pass per 
 import torch
 
 from methods._per_loss import PerLoss
+from utils.errors import check_positive
 
 
 def random_factors(gram, a):
@@ -26,8 +27,7 @@ def random_factors(gram, a):
 class Method(PerLoss):
     def __init__(self, gamma=1.5, groups="encoder"):
         super().__init__(groups)
-        if not gamma > 0:
-            raise ValueError(f"--gamma {gamma}: must be > 0")
+        check_positive(gamma=gamma)
         self.gamma = gamma
 
     @staticmethod

@@ -21,7 +21,7 @@ from torch.nn.functional import mse_loss
 import methods
 from models.multimodal import MultimodalModel
 from utils import run_folder
-from utils.errors import BadInput
+from utils.errors import BadInput, check_at_least
 
 
 def read_teachers(text: str) -> dict[str, Path]:
@@ -59,7 +59,7 @@ class Method(methods.Method):
     trains_unimodal_heads = False
 
     def __init__(self, umt_teachers="", umt_weight=50.0):
-        methods.check_at_least(0, umt_weight=umt_weight)
+        check_at_least(0, umt_weight=umt_weight)
         folders = read_teachers(umt_teachers) if umt_teachers else {}
         self.weight = umt_weight
         self.teachers = {m: load_teacher(folder, m) for m, folder in folders.items()}

@@ -11,12 +11,12 @@ import torch
 import methods
 from methods import norms_of_sum
 from methods._per_loss import PerLoss
+from utils.errors import check_positive
 
 
 class Method(methods.Method):
     def __init__(self, encoder_grad_scale=1.0, measure_conflict=False):
-        if not encoder_grad_scale > 0:
-            raise ValueError(f"--encoder_grad_scale {encoder_grad_scale}: must be > 0")
+        check_positive(encoder_grad_scale=encoder_grad_scale)
         self.scale, self._groups = encoder_grad_scale, {}
         # the same gradient, put together from each loss's own, which are measured
         self._measured = PerLoss() if measure_conflict else None

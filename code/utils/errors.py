@@ -9,6 +9,20 @@ class BadInput(ValueError):
     """The user's input cannot be used. The message: argument, rule, value, what mends it."""
 
 
+def check_at_least(least: float, **flags: float) -> None:
+    """Raises BadInput for a flag whose value is smaller than `least`, or nan."""
+    for flag, value in flags.items():
+        if not value >= least:
+            raise BadInput(f"--{flag} {value}: must be at least {least}")
+
+
+def check_positive(**flags: float) -> None:
+    """Raises BadInput for a flag whose value is not greater than 0."""
+    for flag, value in flags.items():
+        if not value > 0:
+            raise BadInput(f"--{flag} {value}: must be > 0")
+
+
 advice: list[str] = []  # what to do after this process was interrupted
 
 

@@ -9,15 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from utils.errors import BadInput
 from utils.registry import Contract
-
-
-def check_at_least(minimum: int, **flags: int) -> None:
-    """Raises BadInput for a flag whose value is below `minimum`."""
-    for flag, value in flags.items():
-        if value < minimum:
-            raise BadInput(f"--{flag} {value}: must be at least {minimum}")
 
 
 class Modality(Contract):

@@ -9,8 +9,8 @@ from torchvision.transforms.v2 import functional
 
 from dataset import modalities
 from dataset._samples import natural
-from dataset.modalities import check_at_least, image
-from utils.errors import BadInput
+from dataset.modalities import image
+from utils.errors import BadInput, check_at_least
 
 
 def pick(available: int, count: int, train: bool) -> list[int]:

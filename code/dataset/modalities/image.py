@@ -9,8 +9,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
-from dataset.modalities import check_at_least
-from utils.errors import BadInput
+from utils.errors import BadInput, check_at_least
 
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from dataset import modalities
-from dataset.modalities import check_at_least
-from utils.errors import BadInput
+from utils.errors import BadInput, check_at_least
 
 
 @cache

@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from dataset import modalities
-from dataset.modalities import check_at_least
 from utils.command import count
+from utils.errors import check_at_least
 
 
 class Modality(modalities.Modality):

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.fusion import InnerFusion
+from utils.errors import check_at_least
 
 
 class Fusion(InnerFusion):
@@ -36,8 +37,7 @@ class Fusion(InnerFusion):
         self.first = depth - max(1, depth // 3) if mbt_layer is None else mbt_layer
         if not 0 <= self.first < depth:
             raise ValueError(f"--mbt_layer {mbt_layer}: the encoders have layers 0 to {depth - 1}")
-        if mbt_tokens < 1:
-            raise ValueError(f"--mbt_tokens {mbt_tokens}: must be at least 1")
+        check_at_least(1, mbt_tokens=mbt_tokens)
         self.bottleneck = nn.Parameter(torch.empty(1, mbt_tokens, widths.pop()).normal_(std=0.02))
         self.linear = nn.Linear(sum(e.feature_dim for e in encoders.values()), num_classes)
 
