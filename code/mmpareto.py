@@ -139,7 +139,7 @@ class LossGradients:
     """
 
     def __init__(self, groups: Mapping[str, Group]):
-        self.groups = {name: _parameters_of(group, name) for name, group in groups.items()}
+        self.groups = _parameters_of(groups)
         self.sums: dict[str, dict[Tensor, Tensor]] = {}
 
     def add(self, losses: Mapping[str, Tensor | None], backward=Tensor.backward) -> None:
@@ -213,8 +213,9 @@ def mmpareto_backward(
     """
     _check(gamma, rescale)
     if distributed.is_available() and distributed.is_initialized():
-        remedy = "each would take a step of its own; add up LossGradients.sums instead, see README"
-        _ensure(distributed.get_world_size() == 1, "mmpareto_backward in processes", remedy)
+        remedy = "each would take a step of its own; use LossGradients as in README"
+        where = "mmpareto_backward in several processes (DistributedDataParallel)"
+        _ensure(distributed.get_world_size() == 1, where, remedy)
     gradients = LossGradients(groups)
     gradients.add(losses, backward)
     return gradients.integrate(gamma, rescale, dict.fromkeys(gradients.groups, rule))
@@ -238,13 +239,18 @@ def _check(gamma: float, rescale: str) -> None:
     _ensure(rescale in choices, "rescale", f"choose from {choices}, got {rescale!r}")
 
 
-def _parameters_of(group: Group, name: str) -> list[Tensor]:
-    _ensure(not isinstance(group, Tensor | str), f"groups[{name!r}]", PARAMETERS)
-    parts = [group] if isinstance(group, nn.Module) else list(group)
-    is_used_up = isinstance(group, Iterator) and not parts
-    _ensure(not is_used_up, f"groups[{name!r}]", "an iterator, used up; give the module instead")
-    inner = [p.parameters() if isinstance(p, nn.Module) else [p] for p in parts]
-    return [p for parameters in inner for p in parameters]
+def _parameters_of(groups: Mapping[str, Group]) -> dict[str, list[Tensor]]:
+    is_named = isinstance(groups, Mapping | nn.ModuleDict)
+    _ensure(is_named, "groups", "must be {name: module}, as {'audio': audio_encoder}")
+    members = {}
+    for name, group in groups.items():
+        _ensure(not isinstance(group, Tensor | str), f"groups[{name!r}]", PARAMETERS)
+        parts = [group] if isinstance(group, nn.Module) else list(group)
+        is_used_up = isinstance(group, Iterator) and not parts
+        _ensure(not is_used_up, f"groups[{name!r}]", "an iterator, used up; give the module")
+        inner = [p.parameters() if isinstance(p, nn.Module) else [p] for p in parts]
+        members[name] = [p for parameters in inner for p in parameters]
+    return members
 
 
 def _checked(losses, groups) -> tuple[dict[str, Tensor], list[Tensor], set[Tensor]]:
