@@ -20,7 +20,6 @@ from functools import reduce
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.function import BackwardCFunction
 
 Gradients = Sequence[Sequence[Tensor]]  # n lists, one per loss, of T tensors, one per parameter
 Group = nn.Module | Iterable[nn.Module | Tensor]  # an encoder, several, or their parameters
@@ -156,7 +155,7 @@ class LossGradients:
                 backward(losses[name], retain_graph=number > 0)
                 reached = [p for p in parameters if p.grad is not None]
                 gradients[name] = {p: p.grad.to_dense() for p in reached}
-            _ensure(any(gradients.values()), *NOT_REACHED)
+            _ensure(any(gradients.values()), "groups", NOT_REACHED)
             _ensure(versions == [p._version for p in parameters], "groups", IN_BACKWARD)
         except BaseException:
             before |= before_rest
@@ -225,7 +224,7 @@ def mmpareto_backward(
 
 PARAMETERS = "must be the module, or real parameters: no feature, computed weight, copy or buffer"
 IN_BACKWARD = "an optimizer, or another hook, steps within the backward pass; step after it"
-NOT_REACHED = "groups", "no loss reaches any parameter: all frozen, or of another model or a copy"
+NOT_REACHED = "no loss reaches any parameter; all are frozen, or of another model or a copy"
 
 
 def _ensure(holds: bool, subject: str, rule: str) -> None:
@@ -272,19 +271,15 @@ def _checked(losses, groups) -> tuple[dict[str, Tensor], list[Tensor], set[Tenso
             rule = f"one parameter is in {group_of.get(p)} and, again, in {name}"
             _ensure(p not in group_of, "groups", rule)
             group_of[p] = name
-    leaves, is_open = leaves_of(losses.values())
-    _ensure(is_open or not leaves.isdisjoint(group_of), *NOT_REACHED)
-    return losses, list(group_of), leaves - group_of.keys()
+    return losses, list(group_of), leaves_of(losses.values()) - group_of.keys()
 
 
-def leaves_of(losses: Iterable[Tensor]) -> tuple[set[Tensor], bool]:
-    """The tensors that backward() would give a gradient, by the graph; and whether parts of the
-    graph are written in Python: a reentrant checkpoint reaches more than the graph shows."""
+def leaves_of(losses: Iterable[Tensor]) -> set[Tensor]:
+    """The tensors that backward() would give a gradient, read off the graph."""
     nodes = list({loss.grad_fn for loss in losses} - {None})
     seen = set(nodes)
     for node in nodes:  # which grows
         following = {n for n, _ in node.next_functions} - seen - {None}
         seen |= following
         nodes += following
-    leaves = {node.variable for node in nodes if type(node).__name__ == "AccumulateGrad"}
-    return leaves, any(isinstance(node, BackwardCFunction) for node in nodes)
+    return {node.variable for node in nodes if type(node).__name__ == "AccumulateGrad"}

@@ -158,6 +158,7 @@ BAD_GROUPS = {
     "an empty iterator": (lambda model: iter(()), "iterator, used up"),
     "one parameter": (lambda model: model.audio.weight, "real parameters"),
     "one bias": (lambda model: model.audio.bias, "real parameters"),
+    "a scale": (lambda model: nn.Parameter(torch.ones(())), "real parameters"),
     "features": (lambda model: [model.audio(torch.ones(2, 4).double())], "no feature"),
     "features as they are": (lambda model: model.audio(torch.ones(2, 4).double()), "no feature"),
     "a weight under spectral norm": (with_spectral_norm, "computed weight"),
