@@ -52,7 +52,7 @@ def least_norm(rows):
     return best[1]
 
 
-def expected(losses, groups, parameters, gamma=1.5):
+def by_formula(losses, groups, parameters, gamma=1.5):
     """{parameter: gradient} by the formula; None where no loss reaches."""
     losses = [loss for loss in losses.values() if loss is not None]
     of_loss = []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import CODE, flags_for, shell, start, wait_for
-from formula import Model, expected, members_of
+from formula import Model, by_formula, members_of
 from steps import build_method, build_model, load_method
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -287,7 +287,7 @@ def test_readmes_step_in_processes_is_right_whatever_is_wrapped(tmp_path):
     model = Model()
     halves = zip(model.losses(0).items(), model.losses(1).values())
     losses = {name: (a + b) / 2 for (name, a), b in halves}
-    result = expected(losses, members_of(model.groups()), list(model.parameters()))
+    result = by_formula(losses, members_of(model.groups()), list(model.parameters()))
     for process in several:
         for wrapper in WRAPPERS:
             torch.testing.assert_close(process[wrapper], list(result.values()))

@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 import torch
-from formula import Model, expected, members_of
+from formula import Model, by_formula, members_of
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -21,7 +21,7 @@ def check_formula(model, groups, losses, members, rtol=1e-10, **arguments):
     """Of a call: `.grad` of every parameter is what stood there plus the formula's."""
     parameters = list(model.parameters())
     before = {p: None if p.grad is None else p.grad.clone() for p in parameters}
-    result = expected(losses, members, parameters)
+    result = by_formula(losses, members, parameters)
     diagnostics = mmpareto_backward(losses, groups, **arguments)
     assert all(torch.isfinite(value) for value in diagnostics.values())
     for p, gradient in result.items():
@@ -375,7 +375,7 @@ def test_what_other_encoders_do_comes_out_as_the_formula(change):
         if change is checkpointed_as_of_old:  # autograd.grad cannot look into it
             reference.audio, reference.visual = reference.audio.inner, reference.visual.inner
         members = members_of(reference.groups())
-        result = expected(reference.losses(step), members, list(reference.parameters()))
+        result = by_formula(reference.losses(step), members, list(reference.parameters()))
         diagnostics = mmpareto_backward(model.losses(step), groups)
         cosines += [value for key, value in diagnostics.items() if key.startswith("cosine")]
         for p, gradient in zip(model.parameters(), result.values()):
@@ -462,7 +462,7 @@ def test_a_compiled_model_runs_or_says_the_line_that_makes_it_run():
     model = Model()
     compiled = torch.compile(Losses(model), backend="aot_eager")
     groups, members = model.groups(), members_of(model.groups())
-    result = expected(model.losses(), members, list(model.parameters()))
+    result = by_formula(model.losses(), members, list(model.parameters()))
     with config.patch(donated_buffer=False):
         mmpareto_backward(compiled(0), groups)
     for p, gradient in result.items():
