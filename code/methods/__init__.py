@@ -110,9 +110,9 @@ class Method(Contract):
 
 
 def norms_of_sum(groups: dict[str, list[Tensor]], name: str = "sum") -> dict[str, Tensor]:
-    """{"norm/<group>/<name>": norm of `.grad`}."""
+    """{"norm/<group>/<name>": norm of `.grad`}, without groups of which nothing has a gradient."""
     gradients = {g: [p.grad for p in ps if p.grad is not None] for g, ps in groups.items()}
-    return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items()}
+    return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items() if grads}
 
 
 def generator_of(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -51,7 +51,8 @@ class PerLoss(Method):
             of_encoders = {p for parameters in encoders.values() for p in parameters}
             rest = [p for p in model.parameters() if p not in of_encoders]
             self._gradients = LossGradients(encoders | {"shared": rest})
-        self._gradients.add(forward.losses)
+        trained = {n: loss for n, loss in forward.losses.items() if loss.requires_grad}
+        self._gradients.add(trained)
 
     def to_sum(self, model):
         sums = self._gradients.sums

@@ -33,25 +33,32 @@ class Method(methods.Method):
         for p, gradient in zip(heads, gradients(sum(losses.values()), heads)):
             p.grad = gradient
 
-        z = {}  # {modality: {name of a loss that reaches its features: z_i}}
+        rows = {}  # {modality: {name of a loss that reaches its features: z_i}}
         for position, modality in enumerate(features):
-            rows = {name: of_loss[position] for name, of_loss in of_losses.items()}
-            if reached := {name: row for name, row in rows.items() if row is not None}:
-                z[modality] = reached
-        grams = {modality: inner_products(rows.values()) for modality, rows in z.items()}
+            of_modality = {name: of_loss[position] for name, of_loss in of_losses.items()}
+            rows[modality] = {name: z for name, z in of_modality.items() if z is not None}
+        grams = {  # of all losses, in all processes; zeros where a loss does not reach
+            m: inner_products([rows.get(m, {}).get(n, torch.zeros_like(f)) for n in forward.losses])
+            for m, f in forward.features.items()
+        }
         forward.sum(list(grams.values()))
-        mixtures, self._diagnostics = [], {}
-        for modality, rows in z.items():
+        reached, mixtures, self._diagnostics = [], [], {}
+        for modality, feature in features.items():
             norms = grams[modality].diagonal().sqrt()
             alpha = least_norm_weights(grams[modality])
-            n = (norms > 0).sum().clamp(min=1)
-            mixtures.append(sum(c.to(z_i.dtype) * z_i for c, z_i in zip(n * alpha, rows.values())))
-            if len(rows) > 1:
+            factors = (norms > 0).sum().clamp(min=1) * alpha
+            z = rows[modality]
+            of_losses = list(zip(forward.losses, factors, alpha, norms))
+            if z:
+                reached.append(feature)
+                mixtures.append(sum(c.to(feature.dtype) * z[n] for n, c, *_ in of_losses if n in z))
+            if len(z) > 1:
                 self._diagnostics[f"cosine/{modality}"] = cosines(grams[modality]).amin()
-            for name, weight, norm in zip(rows, alpha, norms):
-                self._diagnostics[f"weight/{modality}/{name}"] = weight
-                self._diagnostics[f"norm/{modality}/{name}"] = norm
-        torch.autograd.backward([features[modality] for modality in z], mixtures)
+            for name, _, weight, norm in of_losses:
+                if name in z:
+                    self._diagnostics[f"weight/{modality}/{name}"] = weight
+                    self._diagnostics[f"norm/{modality}/{name}"] = norm
+        torch.autograd.backward(reached, mixtures)
 
     def integrate(self, model):
         return self._diagnostics

@@ -264,7 +264,7 @@ def test_every_method_in_parts_of_a_batch_is_the_run_on_whole_batches(alone):
 
 def test_processes_that_drop_other_layers_add_up_gradients_by_parameter(tmp_path):
     """As one process does that computes both parts of the batch, each with its layers dropped."""
-    names = [n for n in METHODS if "gates" not in load_method(n).needs and n != "published"]
+    names = [n for n in METHODS if "gates" not in load_method(n).needs]
     several = train_in_processes(2, tmp_path, names, modalities=["dropping"])
     assert several[0].keys() == set(names)
     for name in names:

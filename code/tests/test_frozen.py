@@ -12,7 +12,9 @@ from toy import CLASSES, Given, Toy
 
 from methods._per_loss import PerLoss
 from models.encoders import Encoder
+from models.metrics import check_trained
 from utils import registry
+from utils.errors import BadInput
 
 METHODS = registry.names("methods")
 PER_LOSS = [name for name in METHODS if issubclass(load_method(name), PerLoss)]
@@ -58,6 +60,8 @@ class Model(Toy):
         self.fusion = build(given, CLASSES) if len(kinds) > 1 else None
         self.double()
         for m, kind in kinds.items():
+            if kind == "frozen" and self.fusion is not None:  # then its loss needs no gradient
+                self.heads[m].requires_grad_(False)
             if "frozen" in kind:
                 parameters = list(self.encoders[m].parameters())
                 count = len(parameters) if kind == "frozen" else draw.randint(1, 5)
@@ -222,3 +226,9 @@ def test_metabalance_averages_the_norms_of_the_steps_in_which_a_loss_was_there()
         take_step(method, model, model.forward_pass())
     averages = {"multimodal": 0.75, "audio": 1.0, "visual": 5.0}
     assert method.memory == {"audio": averages}
+
+
+def test_a_run_of_which_nothing_is_trained_is_refused():
+    with pytest.raises(BadInput, match="multimodal loss reaches no parameter that is trained"):
+        check_trained({"multimodal": torch.ones(()), "audio": torch.ones((), requires_grad=True)})
+    check_trained({"multimodal": torch.ones((), requires_grad=True)})
