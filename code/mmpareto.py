@@ -263,13 +263,14 @@ def _checked(losses, groups) -> tuple[dict[str, Tensor], list[Tensor], set[Tenso
         _ensure(loss.requires_grad, f"losses[{name!r}]", rule)
     group_of: dict[Tensor, str] = {}
     for name, parameters in groups.items():
+        where = f"groups[{name!r}]"
         for p in parameters:
             is_leaf = isinstance(p, Tensor) and p.is_leaf and not p.is_complex()
             is_parameter = is_leaf and (p.requires_grad or isinstance(p, nn.Parameter))
-            _ensure(is_parameter, f"groups[{name!r}]", PARAMETERS)
-            _ensure(not p._post_accumulate_grad_hooks, f"groups[{name!r}]", IN_BACKWARD)
-            rule = f"one parameter is in {group_of.get(p)} and, again, in {name}"
-            _ensure(p not in group_of, "groups", rule)
+            _ensure(is_parameter, where, PARAMETERS)
+            _ensure(not p._post_accumulate_grad_hooks, where, IN_BACKWARD)
+            if p in group_of:
+                raise ValueError(f"groups: one parameter is in {group_of[p]} and, again, in {name}")
             group_of[p] = name
     return losses, list(group_of), leaves_of(losses.values()) - group_of.keys()
 
