@@ -42,6 +42,13 @@ class PerLoss(Method):
         ones, the uniform baseline."""
         return torch.ones_like(gram[0])
 
+    def _of_losses(self, group: str, losses: list[str]) -> dict[str, Tensor]:
+        """What `memory` has of a group, {loss: value}, for methods that remember each loss."""
+        values = self.memory.setdefault(group, {})
+        if torch.is_tensor(values):  # (n,), as checkpoints had it before November 2026
+            self.memory[group] = values = dict(zip(losses, values))
+        return values
+
     def start_epoch(self, epoch, model, loaders, seed=0):
         self._generator = generator_of(seed, epoch)
 

@@ -55,7 +55,7 @@ class Method(PerLoss):
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        memory = self.memory.setdefault(group, {})
+        memory = self._of_losses(group, losses)
         one = torch.ones_like(norms[0])
         w = torch.stack([memory.get(name, one).to(norms) for name in losses])
         values = torch.stack([self._totals[name] for name in losses]).to(norms)

@@ -36,7 +36,7 @@ class Method(PerLoss):
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        memory, zero = self.memory.setdefault(group, {}), torch.zeros_like(norms[0])
+        memory, zero = self._of_losses(group, losses), torch.zeros_like(norms[0])
         before = torch.stack([memory.get(name, zero).to(norms) for name in losses])
         m = self.beta * before + (1 - self.beta) * norms
         memory.update(zip(losses, m))
