@@ -51,7 +51,7 @@ def take_step(model, gradients, optimizer, scaler, batch, parts=2):
         gradients.add({name: scaler.scale(share * loss) for name, loss in losses.items()})
     diagnostics = gradients.integrate()  # before unscale_, as these gradients are scaled, too
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     scaler.step(optimizer)  # leaves it out if a gradient is inf or nan
     scaler.update()
     return diagnostics

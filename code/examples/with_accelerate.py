@@ -49,7 +49,7 @@ def train(accelerator: Accelerator, model, optimizer, loader, epochs: int) -> No
                 gradients.add(losses, backward=accelerator.backward)
                 if accelerator.sync_gradients:
                     gradients.integrate()
-                    accelerator.clip_grad_norm_(model.parameters(), 5.0)
+                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 optimizer.zero_grad()
 

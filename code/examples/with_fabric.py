@@ -50,7 +50,7 @@ def train(fabric: Fabric, model, optimizer, loader, epochs: int, parts: int = 2)
                 losses = {k: share * cross_entropy(x, target) for k, x in logits.items()}
                 gradients.add(losses, backward=fabric.backward)
             gradients.integrate()  # before clip_gradients, which unscales with 16-mixed
-            fabric.clip_gradients(model, optimizer, max_norm=5.0)
+            fabric.clip_gradients(model, optimizer, max_norm=1.0)
             optimizer.step()
 
 

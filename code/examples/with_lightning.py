@@ -1,9 +1,8 @@
 """The MMPareto step in Lightning's own loop: clipping, accumulation and 16-mixed work as always.
 
-Two hooks are replaced. `backward` gathers a gradient per loss: what Lightning gives it is the loss
-of `training_step` times a factor (loss scale, 1 / accumulate_grad_batches), which each loss gets.
-`optimizer_step`, once a step, integrates the gradients before Lightning unscales and clips.
-On a GPU `precision="16-mixed"` does as well as the plugin below; on a CPU it would give bf16.
+`backward` gathers a gradient per loss: Lightning gives it the loss of `training_step` times a
+factor (loss scale, 1 / accumulate_grad_batches), which each loss gets, too. `optimizer_step`, once
+a step, integrates before Lightning unscales and clips. On a GPU precision="16-mixed" will do.
 pip install . lightning   (in the repository), then: python code/examples/with_lightning.py
 """
 
@@ -63,10 +62,11 @@ def make_set(samples: int) -> TensorDataset:
 
 def main(epochs: int = 5) -> float:
     torch.manual_seed(0)
-    fp16 = MixedPrecision("16-mixed", DEVICE, torch.amp.GradScaler(DEVICE))
-    options = dict(accumulate_grad_batches=2, gradient_clip_val=5.0, plugins=fp16, devices=1)
-    options |= dict(logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    trainer = lightning.Trainer(accelerator=DEVICE, max_epochs=epochs, **options)
+    fp16 = MixedPrecision("16-mixed", DEVICE, torch.amp.GradScaler(DEVICE))  # a CPU needs it
+    options = dict(max_epochs=epochs, accumulate_grad_batches=2, gradient_clip_val=1.0)
+    options |= dict(accelerator=DEVICE, devices=1, plugins=fp16, enable_progress_bar=False)
+    quiet = dict(logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer = lightning.Trainer(**options, **quiet)
     module = MMPareto()
     trainer.fit(module, DataLoader(make_set(512), batch_size=32, shuffle=True))
     *inputs, target = make_set(512).tensors
