@@ -1,7 +1,7 @@
 """The MMPareto step, in one file that needs torch only: copy it, or `pip install .` here.
 
     losses = {"multimodal": ..., "audio": ..., "visual": ...}  # the multimodal loss first
-    groups = {"audio": audio_encoder.parameters(), "visual": visual_encoder.parameters()}
+    groups = {"audio": audio_encoder, "visual": visual_encoder}
     diagnostics = mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
 
 For every encoder, with the gradients g_1 ... g_n of the losses that reach it:
@@ -15,13 +15,14 @@ Algorithm 1. The paper has one lambda for an encoder, `rescale="encoder"`; its p
 one for each parameter tensor, as here by default. Nothing waits for the device.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
 Gradients = Sequence[Sequence[Tensor]]  # n lists, one per loss, of T tensors, one per parameter
+Group = nn.Module | Iterable[nn.Module | Tensor]  # an encoder, several, or their parameters
 Rule = Callable[[Tensor], Tensor]  # inner products (n, n) -> factors c (n,) in h = sum_i c_i g_i
 
 
@@ -136,26 +137,36 @@ class LossGradients:
     `sums`, {loss: {parameter: gradient}}, are what several processes add up before `integrate`.
     """
 
-    def __init__(self, groups: Mapping[str, Iterable[Tensor]]):
-        self.groups = {group: list(parameters) for group, parameters in groups.items()}
-        _check_disjoint(self.groups)
+    def __init__(self, groups: Mapping[str, Group]):
+        self.groups = _parameters_of(groups)
         self.sums: dict[str, dict[Tensor, Tensor]] = {}
 
     def add(self, losses: Mapping[str, Tensor | None], backward=Tensor.backward) -> None:
-        """One backward pass per loss, the first loss last: its pass frees the graph."""
-        losses = {name: loss for name, loss in losses.items() if loss is not None}
+        """One backward pass per loss, the first loss last: its pass frees the graph. If one fails,
+        the sums and `.grad` are as before."""
+        losses, parameters, rest = _checked(losses, self.groups)
+        before = {p: p.grad for p in parameters}
+        before_rest = {p: None if p.grad is None else p.grad.clone() for p in rest}
+        gradients, versions = {}, [p._version for p in parameters]
+        try:
+            for number, name in reversed(list(enumerate(losses))):
+                for p in parameters:
+                    p.grad = None
+                backward(losses[name], retain_graph=number > 0)
+                reached = [p for p in parameters if p.grad is not None]
+                gradients[name] = {p: p.grad.to_dense() for p in reached}
+            _ensure(any(gradients.values()), "groups", NOT_REACHED)
+            _ensure(versions == [p._version for p in parameters], "groups", IN_BACKWARD)
+        except BaseException:
+            before |= before_rest
+            raise
+        finally:
+            for p, gradient in before.items():
+                p.grad = gradient
         self.sums = {name: {} for name in losses} | self.sums
-        parameters = [p for ps in self.groups.values() for p in ps]
-        before = [p.grad for p in parameters]
-        for number, name in reversed(list(enumerate(losses))):
-            for p in parameters:
-                p.grad = None
-            backward(losses[name], retain_graph=number > 0)
+        for name, of_loss in gradients.items():
             sums = self.sums[name]
-            for p in (p for p in parameters if p.grad is not None):
-                sums[p] = sums[p].add_(p.grad) if p in sums else p.grad
-        for p, gradient in zip(parameters, before):
-            p.grad = gradient
+            sums |= {p: sums[p].add_(g) if p in sums else g for p, g in of_loss.items()}
 
     def losses_of(self, group: str) -> list[str]:  # which reach it, in the order given
         return [n for n, s in self.sums.items() if not s.keys().isdisjoint(self.groups[group])]
@@ -182,7 +193,7 @@ class LossGradients:
 
 def mmpareto_backward(
     losses: Mapping[str, Tensor | None],
-    groups: Mapping[str, Iterable[Tensor]],
+    groups: Mapping[str, Group],
     gamma: float = 1.5,
     rescale: str = "tensor",
     rule: Rule = mmpareto_factors,
@@ -191,30 +202,85 @@ def mmpareto_backward(
     """Stands where `sum(losses.values()).backward()` stood, and like it adds to `.grad`.
 
     losses:   {"multimodal": 0-d, modality: 0-d, ...}, the multimodal one first; None is left out.
-    groups:   {name: parameters}, disjoint, usually one per encoder. A loss that does not reach a
-              parameter counts as zero there; a group that one loss reaches has its plain gradient.
+    groups:   {name: module or parameters}, disjoint, usually one per encoder. A loss that does not
+              reach a parameter counts as zero there; what one loss reaches has its plain gradient.
     gamma:    magnitude gain, > 0; like rescale it applies to any `rule`, see Rule.
     rescale:  one lambda for each parameter "tensor", one for the whole "encoder", or "none".
     backward: what stands for `loss.backward(retain_graph=...)`, such as Fabric's or Accelerate's.
     Returns diagnostics, 0-d: cosine/GROUP, scale/GROUP (mean), weight/, norm/, descent/GROUP/LOSS.
+    Raises ValueError where something else would come out, and leaves `.grad` as it was.
     """
     _check(gamma, rescale)
+    if distributed.is_available() and distributed.is_initialized():
+        remedy = "each would take a step of its own; use LossGradients as in README"
+        where = "mmpareto_backward in several processes (DistributedDataParallel)"
+        _ensure(distributed.get_world_size() == 1, where, remedy)
     gradients = LossGradients(groups)
     gradients.add(losses, backward)
-    return gradients.integrate(gamma, rescale, dict.fromkeys(groups, rule))
+    return gradients.integrate(gamma, rescale, dict.fromkeys(gradients.groups, rule))
+
+
+# What would silently become another gradient is refused, before any gradient has changed.
+
+PARAMETERS = "must be the module, or real parameters: no feature, computed weight, copy or buffer"
+IN_BACKWARD = "an optimizer, or another hook, steps within the backward pass; step after it"
+NOT_REACHED = "no loss reaches any parameter; all are frozen, or of another model or a copy"
+
+
+def _ensure(holds: bool, subject: str, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"{subject}: {rule}")
 
 
 def _check(gamma: float, rescale: str) -> None:
-    if not gamma > 0:
-        raise ValueError(f"gamma: must be > 0, got {gamma}")
-    if rescale not in ("tensor", "encoder", "none"):
-        raise ValueError(f"rescale: choose from 'tensor', 'encoder', 'none'; got {rescale!r}")
+    _ensure(gamma > 0, "gamma", f"must be > 0, got {gamma}")
+    choices = ("tensor", "encoder", "none")
+    _ensure(rescale in choices, "rescale", f"choose from {choices}, got {rescale!r}")
 
 
-def _check_disjoint(groups: Mapping[str, list[Tensor]]) -> None:
-    seen: dict[Tensor, str] = {}
-    for group, parameters in groups.items():
+def _parameters_of(groups: Mapping[str, Group]) -> dict[str, list[Tensor]]:
+    is_named = isinstance(groups, Mapping | nn.ModuleDict)
+    _ensure(is_named, "groups", "must be {name: module}, as {'audio': audio_encoder}")
+    members = {}
+    for name, group in groups.items():
+        _ensure(not isinstance(group, Tensor | str), f"groups[{name!r}]", PARAMETERS)
+        parts = [group] if isinstance(group, nn.Module) else list(group)
+        is_used_up = isinstance(group, Iterator) and not parts
+        _ensure(not is_used_up, f"groups[{name!r}]", "an iterator, used up; give the module")
+        inner = [p.parameters() if isinstance(p, nn.Module) else [p] for p in parts]
+        members[name] = [p for parameters in inner for p in parameters]
+    return members
+
+
+def _checked(losses, groups) -> tuple[dict[str, Tensor], list[Tensor], set[Tensor]]:
+    """The losses without None, the parameters of all groups, and what else the losses reach."""
+    _ensure(isinstance(losses, Mapping), "losses", "must be {name: loss}, the multimodal one first")
+    losses = {name: loss for name, loss in losses.items() if loss is not None}
+    for name, loss in losses.items():
+        is_number = isinstance(loss, Tensor) and loss.numel() == 1 and not loss.is_complex()
+        _ensure(is_number, f"losses[{name!r}]", "must be one real number, as loss.mean() is")
+        rule = "requires no gradient, it is detached or all behind it is frozen; leave it out"
+        _ensure(loss.requires_grad, f"losses[{name!r}]", rule)
+    group_of: dict[Tensor, str] = {}
+    for name, parameters in groups.items():
+        where = f"groups[{name!r}]"
         for p in parameters:
-            if p in seen:
-                raise ValueError(f"groups: one parameter is in {seen[p]} and, again, in {group}")
-            seen[p] = group
+            is_leaf = isinstance(p, Tensor) and p.is_leaf and not p.is_complex()
+            is_parameter = is_leaf and (p.requires_grad or isinstance(p, nn.Parameter))
+            _ensure(is_parameter, where, PARAMETERS)
+            _ensure(not p._post_accumulate_grad_hooks, where, IN_BACKWARD)
+            if p in group_of:
+                raise ValueError(f"groups: one parameter is in {group_of[p]} and, again, in {name}")
+            group_of[p] = name
+    return losses, list(group_of), leaves_of(losses.values()) - group_of.keys()
+
+
+def leaves_of(losses: Iterable[Tensor]) -> set[Tensor]:
+    """The tensors that backward() would give a gradient, read off the graph."""
+    nodes = list({loss.grad_fn for loss in losses} - {None})
+    seen = set(nodes)
+    for node in nodes:  # which grows
+        following = {n for n, _ in node.next_functions} - seen - {None}
+        seen |= following
+        nodes += following
+    return {node.variable for node in nodes if type(node).__name__ == "AccumulateGrad"}

@@ -28,6 +28,7 @@ from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import Parser
 from utils.errors import BadInput, run_command
+from utils.seed import seeded
 
 Shares = dict[str, dict[str, float]]  # {branch: {class: probability}} of a sample
 
@@ -70,8 +71,9 @@ class Predictor:
         kinds = {m: self.data["readers"][m] for m in self.options.modalities}
         readers = build_readers(kinds, root, False, vars(self.options))
         data = SampleDataset([Sample(name, target=0) for name in ids], readers, seed=0)
-        inputs, _ = first_batch(data, len(ids), self.options.device)
-        logits, _ = self.model(inputs)
+        with seeded(self.options.random_seed):  # for encoders that draw here, too
+            inputs, _ = first_batch(data, len(ids), self.options.device)
+            logits, _ = self.model(inputs)
         shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
         answers = [{} for _ in ids]
         for branch, rows in shares.items():

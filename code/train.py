@@ -10,7 +10,7 @@ from tqdm import tqdm
 from dataset._loader import build_loaders, check_batch_size
 from figures._style import draw_run
 from methods import ForwardPass
-from models.metrics import branch_losses, predict, score
+from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision
 from training.options import build_method, build_model, notice, parse
 from training.record import Recorder
@@ -50,6 +50,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
                 logits, features = model(inputs)
                 losses = branch_losses(logits, target)
             if recorder.step == 0 and not totals:
+                check_trained(losses)
                 tqdm.write(messages.objective_lines(model, losses))
             # the part's share of the batch: losses and gradients of all parts add up to the batch's
             share = len(target) / batch_size
@@ -83,6 +84,7 @@ def main(argv=None) -> None:
     print(notice(argv), end="", flush=True)
 
     # What is trained on what
+    seed_everything(options.random_seed)  # for what draws while it is built
     with distributed.main_first():  # it may generate the demo set and the cache
         dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
         loaders = build_loaders(dataset, vars(options))

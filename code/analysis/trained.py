@@ -8,6 +8,7 @@ from models.multimodal import MultimodalModel
 from training import resume
 from training.options import build_model, choose_device
 from utils import registry, run_folder
+from utils.seed import seed_everything
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def load_run(
     dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
     state = run_folder.load(folder / f"{checkpoint}.pt")
     loaders = build_loaders(dataset, vars(options))
+    seed_everything(options.random_seed)  # for encoders that draw when they are evaluated, too
     model = build_model(options, dataset, loaders["test"].dataset.readers)
     model.load_state_dict(state["model"])
     return options, dataset, loaders, model.to(options.device)

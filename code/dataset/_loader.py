@@ -23,7 +23,7 @@ from dataset._samples import Sample
 from dataset.modalities import Modality
 from utils import distributed, registry
 from utils.errors import BadInput
-from utils.seed import generator, seeded
+from utils.seed import generator, restored, seed_host, seeded
 
 
 class BatchSampler(Sampler):
@@ -61,7 +61,8 @@ class SampleDataset(Dataset):
     """`samples` as `readers` {modality: reader} give them.
 
     Item (epoch, index) is ({modality: tensor or tuple of tensors}, target). What readers draw at
-    random depends on seed, epoch and index alone.
+    random, from torch, numpy or `random`, depends on seed, epoch and index alone: a sample is the
+    same with any number of workers, and after a resume.
     """
 
     def __init__(self, samples: list[Sample], readers: dict[str, Modality], seed: int):
@@ -71,11 +72,18 @@ class SampleDataset(Dataset):
         return len(self.samples)
 
     def __getitem__(self, position: tuple[int, int]) -> tuple[dict, int]:
-        epoch, index = position
+        (item,) = self.__getitems__([position])
+        return item
+
+    def __getitems__(self, positions: list[tuple[int, int]]) -> list[tuple[dict, int]]:
+        """A batch, as DataLoader asks for it: what is drawn outside goes on as if nothing was."""
+        with restored():
+            return [self._read(epoch, index) for epoch, index in positions]
+
+    def _read(self, epoch: int, index: int) -> tuple[dict, int]:
         sample = self.samples[index]
-        with seeded(self.seed, epoch, index):
-            inputs = {m: reader.read(sample.id) for m, reader in self.readers.items()}
-        return inputs, sample.target
+        seed_host(self.seed, epoch, index)
+        return {m: reader.read(sample.id) for m, reader in self.readers.items()}, sample.target
 
 
 def collate(items: list[tuple[dict, int]]) -> tuple[dict, Tensor]:
@@ -130,6 +138,9 @@ class Batches(DataLoader):
             worker_init_fn=leave_ctrl_c_to_main,
             persistent_workers=num_workers > 0,
             pin_memory=device == "cuda",
+            # its own: it would draw a seed for the workers from the run's generator, with workers
+            # in the first epoch only, without them in every epoch
+            generator=torch.Generator(),
         )
         self.device = device
 
@@ -156,7 +167,8 @@ def build_readers(
     readers = {}
     for modality, kind in kinds.items():
         build = registry.load_class("dataset/modalities", kind, "--modalities")
-        readers[modality] = build(root / modality, train, **registry.settings(build, flags))
+        with seeded(flags.get("random_seed", 0)):
+            readers[modality] = build(root / modality, train, **registry.settings(build, flags))
     return readers
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from utils import distributed
 from utils.errors import BadInput
 from utils.registry import Contract
 
@@ -90,7 +91,11 @@ class Method(Contract):
 
     def to_sum(self, model) -> list[Tensor]:
         """What the last part of the batch leaves to be summed over the processes, in place."""
-        return [p.grad for p in model.parameters() if p.grad is not None]
+        gradients = {p: p.grad for p in model.parameters() if p.grad is not None}
+        tensors = distributed.completed([gradients], list(model.parameters()))
+        for p, gradient in gradients.items():
+            p.grad = gradient
+        return tensors
 
     def integrate(self, model) -> dict[str, Tensor]:
         """Leaves `.grad` complete. Returns diagnostics, {name: 0-d tensor} on the device; a value
@@ -105,9 +110,9 @@ class Method(Contract):
 
 
 def norms_of_sum(groups: dict[str, list[Tensor]], name: str = "sum") -> dict[str, Tensor]:
-    """{"norm/<group>/<name>": norm of `.grad`}."""
+    """{"norm/<group>/<name>": norm of `.grad`}, without groups of which nothing has a gradient."""
     gradients = {g: [p.grad for p in ps if p.grad is not None] for g, ps in groups.items()}
-    return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items()}
+    return {f"norm/{g}/{name}": get_total_norm(grads) for g, grads in gradients.items() if grads}
 
 
 def generator_of(seed: int, epoch: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -2,10 +2,11 @@
 
 The factors follow from how well each modality does by itself in the mini-batch, measured on the
 unimodal parts of the fused logits (`Fusion.unimodal`). With a single modality nothing is modulated.
+An encoder without a gradient (frozen) has its score all the same, which counts for the others.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods import joint
 
@@ -27,8 +28,10 @@ class Modulation(joint.Method):
     def factors(self, scores: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def modulate(self, gradients: list[Tensor], factor: Tensor) -> None:
-        torch._foreach_mul_(gradients, factor)
+    def modulate(self, encoder: nn.Module, factor: Tensor) -> None:
+        gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
+        if gradients:  # none where it is frozen
+            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
 
     def backward(self, forward, model):
         super().backward(forward, model)
@@ -42,10 +45,8 @@ class Modulation(joint.Method):
         diagnostics = super().integrate(model)
         if self._totals is not None:
             scores, self._totals = self._totals[:-1] / self._totals[-1], None
-            encoders = model.encoder_parameters()
-            for (modality, parameters), factor in zip(encoders.items(), self.factors(scores)):
-                gradients = [p.grad for p in parameters if p.grad is not None]
-                self.modulate(gradients, factor.to(gradients[0].dtype))
+            for (modality, encoder), factor in zip(model.encoders.items(), self.factors(scores)):
+                self.modulate(encoder, factor)
                 diagnostics[f"factor/{modality}"] = factor
         return diagnostics
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from methods import Method, generator_of, norms_of_sum
 from mmpareto import LossGradients
+from utils import distributed
 
 
 class PerLoss(Method):
@@ -46,24 +47,45 @@ class PerLoss(Method):
 
     def backward(self, forward, model):
         if self._gradients is None:
-            groups = model.groups(forward.losses)
-            if self._together:
-                groups = {"encoders": [p for parameters in groups.values() for p in parameters]}
-            self._gradients = LossGradients(groups)
-        self._gradients.add(forward.losses)
+            encoders = model.encoder_parameters()
+            of_encoders = {p for parameters in encoders.values() for p in parameters}
+            rest = [p for p in model.parameters() if p not in of_encoders]
+            self._gradients = LossGradients(encoders | {"shared": rest})
+        trained = {n: loss for n, loss in forward.losses.items() if loss.requires_grad}
+        self._gradients.add(trained)
 
     def to_sum(self, model):
-        gathered = [g for sums in self._gradients.sums.values() for g in sums.values()]
-        return gathered + super().to_sum(model)
+        sums = self._gradients.sums
+        return distributed.completed(list(sums.values()), list(model.parameters()))
 
     def integrate(self, model):
         gradients, self._gradients = self._gradients, None
+        gradients.groups = regrouped(gradients, self._together)
         rules = {
             group: partial(self.factors, group=group, losses=gradients.losses_of(group))
             for group in gradients.groups
         }
         diagnostics = gradients.integrate(self.gamma, self.rescale, rules)
-        return diagnostics or norms_of_sum(gradients.groups)  # for one loss alone there are none
+        return diagnostics or norms_of_sum(model.encoder_parameters())  # there is one loss alone
+
+
+def regrouped(gradients: LossGradients, together: bool) -> dict[str, list[Tensor]]:
+    """The groups as this step's gradients show them, of all parts of the batch and all processes.
+
+    Outside the encoders, what several losses reach is "shared"; what one loss reaches, such as its
+    head, is a group of that loss alone and has its plain gradient.
+    """
+    groups = dict(gradients.groups)
+    rest = groups.pop("shared")
+    losses_of = {p: [name for name, sums in gradients.sums.items() if p in sums] for p in rest}
+    if shared := [p for p in rest if len(losses_of[p]) > 1]:
+        groups["shared"] = shared
+    if together:
+        groups = {"encoders": [p for parameters in groups.values() for p in parameters]}
+    alone = {
+        f"{name} alone": [p for p in rest if losses_of[p] == [name]] for name in gradients.sums
+    }
+    return groups | alone
 
 
 class TorchJD(PerLoss):

@@ -71,5 +71,9 @@ class Method(methods.Method):
 
     def integrate(self, model):
         n = len(self._applied)
-        shares = {f"weight/loss/{name}": torch.tensor(w / n) for name, w in self._applied.items()}
+        device = next(model.parameters()).device
+        shares = {
+            f"weight/loss/{name}": torch.full((), w / n, device=device)
+            for name, w in self._applied.items()
+        }
         return super().integrate(model) | shares

@@ -29,7 +29,7 @@ class Method(PerLoss):
         super().__init__(groups)
         check_at_least(0, gradnorm_alpha=gradnorm_alpha, gradnorm_lr=gradnorm_lr)
         self.alpha, self.eta = gradnorm_alpha, gradnorm_lr
-        self.memory = {}  # {group: weights (n,)}
+        self.memory = {}  # {group: {loss: its weight}}; which losses reach it may change
         self._totals = {}  # {loss: its value so far in this batch, over log K}
 
     @staticmethod
@@ -55,9 +55,11 @@ class Method(PerLoss):
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        w = self.memory.get(group, torch.ones_like(norms)).to(norms)
+        memory = self.memory.setdefault(group, {})
+        one = torch.ones_like(norms[0])
+        w = torch.stack([memory.get(name, one).to(norms) for name in losses])
         values = torch.stack([self._totals[name] for name in losses]).to(norms)
-        self.memory[group] = updated(w, norms, values, self.alpha, self.eta)
+        memory.update(zip(losses, updated(w, norms, values, self.alpha, self.eta)))
         return w
 
 

@@ -7,7 +7,8 @@ to learn from its own modality for some steps.
         largest s_m are their mean over all steps so far, and no longer depend on the others
 
 `--fusion mmtm` gives the gates. Steps with held gates do not count for s. With an infinite
-tolerance this is the uniform baseline on that fusion.
+tolerance this is the uniform baseline on that fusion. A modality of which the gates or the encoder
+have not moved yet (frozen) has no speed: it is neither compared nor held, and s is written as 0.
 
 Source: Wu et al. 2022 (ICML), Sec. 4 and Algorithm 1; the sums, the logarithm and the held gate as
 in their published code, and its defaults: tolerance 0.01, 5 steps, 2 epochs without. Departs: the
@@ -70,18 +71,23 @@ class Method(methods.Method):
     def integrate(self, model):
         diagnostics = super().integrate(model)
         if model.fusion is not None:
-            speeds = self._count_step(model)
-            self._choose_held(speeds)
+            self._count_step(model)
+            moves = self.memory["moves"]
+            has_speed = (moves > 0).all(1)
+            speeds = torch.where(has_speed, (moves[:, 0] / moves[:, 1]).log10(), 0)
+            self._choose_held(speeds, has_speed)
             self._hold_gates(model)
             diagnostics |= {f"speed/{m}": s for m, s in zip(model.encoders, speeds)}
         return diagnostics
 
     def _count_step(self, model):
-        """Counts gates and moves of this step in; the speeds s (M,)."""
+        """Counts gates and moves of this step in."""
         encoders, gates = model.encoder_parameters(), model.fusion.gate_parameters()
-        mu = torch.stack([torch.stack([move(gates[m]), move(encoders[m])]) for m in encoders])
+        at_rest = torch.zeros_like(self._samples)
+        moves = [move(of[m], at_rest) for m in encoders for of in (gates, encoders)]
         # without the loss scale of fp16, which would weigh the steps
-        mu = mu / (self._scale_per_sample * self._samples) ** 2
+        mu = torch.stack(moves).view(-1, 2) / (self._scale_per_sample * self._samples) ** 2
+        mu = torch.where(mu.isfinite(), mu, 0)  # theta = 0, or a gradient that overflowed in fp16
         if not self.memory:
             self.memory = {
                 "steps": 0,
@@ -97,14 +103,16 @@ class Method(methods.Method):
                 means[modality] += (x / self._samples - means[modality]) / memory["steps"]
         is_regular = memory["left"] == 0
         memory["moves"] += torch.where(is_regular, mu, 0)
-        return (memory["moves"][:, 0] / memory["moves"][:, 1]).log10()
 
-    def _choose_held(self, s):
-        """Whose gates to hold in the steps to come, and in how many of them."""
+    def _choose_held(self, s, has_speed):
+        """Whose gates to hold in the steps to come, and in how many of them. Both (M,)."""
         memory = self.memory
         is_regular = memory["left"] == 0
-        starts = is_regular & (s.max() - s.min() > self.tolerance) & (self._epoch >= self.start)
-        memory["held"] = torch.where(starts, s.argmax(), memory["held"])
+        fastest = torch.where(has_speed, s, -torch.inf)
+        slowest = torch.where(has_speed, s, torch.inf).min()
+        is_uneven = fastest.max() - slowest > self.tolerance  # -inf where none has a speed
+        starts = is_regular & is_uneven & (self._epoch >= self.start)
+        memory["held"] = torch.where(starts, fastest.argmax(), memory["held"])
         memory["left"] = torch.where(starts, self.window, (memory["left"] - 1).clamp(min=0))
 
     def _hold_gates(self, model):
@@ -114,7 +122,9 @@ class Method(methods.Method):
             model.fusion.held_gates = self.memory["gates"]
 
 
-def move(parameters):
-    """mu = |g|^2 / |theta|^2 of all that have a gradient, together."""
+def move(parameters, at_rest):
+    """mu = |g|^2 / |theta|^2 of all that have a gradient, together; `at_rest` where none has."""
     moved = [p for p in parameters if p.grad is not None]
+    if not moved:
+        return at_rest
     return (get_total_norm([p.grad for p in moved]) / get_total_norm(moved)) ** 2

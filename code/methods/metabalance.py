@@ -25,7 +25,7 @@ class Method(PerLoss):
         if not 0 <= metabalance_beta < 1:
             raise ValueError(f"--metabalance_beta {metabalance_beta}: must be within [0, 1)")
         self.r, self.beta = metabalance_relax, metabalance_beta
-        self.memory = {}  # {group: m (n,), the multimodal loss first}
+        self.memory = {}  # {group: {loss: its m}}; which losses reach it may change
 
     @staticmethod
     def add_options(parser):
@@ -36,8 +36,10 @@ class Method(PerLoss):
 
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
-        before = self.memory.get(group, torch.zeros_like(norms)).to(norms.device)
-        m = self.memory[group] = self.beta * before + (1 - self.beta) * norms
+        memory, zero = self.memory.setdefault(group, {}), torch.zeros_like(norms[0])
+        before = torch.stack([memory.get(name, zero).to(norms) for name in losses])
+        m = self.beta * before + (1 - self.beta) * norms
+        memory.update(zip(losses, m))
         factors = self.r * torch.where(m > 0, m[0] / m, 1) + 1 - self.r
         factors[0] = 1
         return factors

@@ -9,7 +9,7 @@ encoder whose Jacobian is orthogonal the two are equal.
 
 Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Cost: one backward
 pass of every encoder, 3 F per step, beside the heads'. Refuses --accumulate: the whole batch must
-be known before the encoders' pass.
+be known before the encoders' pass. Features that need no gradient (a frozen encoder) have no z_i.
 """
 
 import torch
@@ -25,39 +25,49 @@ class Method(methods.Method):
         self._diagnostics = {}
 
     def backward(self, forward, model):
-        losses, features = forward.losses, list(forward.features.values())
+        losses = {name: loss for name, loss in forward.losses.items() if loss.requires_grad}
+        features = {m: feature for m, feature in forward.features.items() if feature.requires_grad}
         of_encoders = {id(p) for ps in model.encoder_parameters().values() for p in ps}
         heads = [p for p in model.parameters() if id(p) not in of_encoders and p.requires_grad]
-        gradients = {
-            name: torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
-            for name, loss in losses.items()
-        }
-        summed = sum(losses.values())
-        at_heads = torch.autograd.grad(summed, heads, retain_graph=True, allow_unused=True)
-        for p, gradient in zip(heads, at_heads):
+        of_losses = {name: gradients(loss, features.values()) for name, loss in losses.items()}
+        for p, gradient in zip(heads, gradients(sum(losses.values()), heads)):
             p.grad = gradient
 
-        z = {}  # {modality: {name of a loss that reaches its features: z_i}}
-        for position, modality in enumerate(forward.features):
-            rows = {name: of_loss[position] for name, of_loss in gradients.items()}
-            z[modality] = {name: row for name, row in rows.items() if row is not None}
-        grams = {modality: inner_products(rows.values()) for modality, rows in z.items()}
+        rows = {}  # {modality: {name of a loss that reaches its features: z_i}}
+        for position, modality in enumerate(features):
+            of_modality = {name: of_loss[position] for name, of_loss in of_losses.items()}
+            rows[modality] = {name: z for name, z in of_modality.items() if z is not None}
+        grams = {  # of all losses, in all processes; zeros where a loss does not reach
+            m: inner_products([rows.get(m, {}).get(n, torch.zeros_like(f)) for n in forward.losses])
+            for m, f in forward.features.items()
+        }
         forward.sum(list(grams.values()))
-        mixtures, self._diagnostics = [], {}
-        for modality, rows in z.items():
+        reached, mixtures, self._diagnostics = [], [], {}
+        for modality, feature in features.items():
             norms = grams[modality].diagonal().sqrt()
             alpha = least_norm_weights(grams[modality])
-            n = (norms > 0).sum().clamp(min=1)
-            mixtures.append(sum(c.to(z_i.dtype) * z_i for c, z_i in zip(n * alpha, rows.values())))
-            if len(rows) > 1:
+            factors = (norms > 0).sum().clamp(min=1) * alpha
+            z = rows[modality]
+            of_losses = list(zip(forward.losses, factors, alpha, norms))
+            if z:
+                reached.append(feature)
+                mixtures.append(sum(c.to(feature.dtype) * z[n] for n, c, *_ in of_losses if n in z))
+            if len(z) > 1:
                 self._diagnostics[f"cosine/{modality}"] = cosines(grams[modality]).amin()
-            for name, weight, norm in zip(rows, alpha, norms):
-                self._diagnostics[f"weight/{modality}/{name}"] = weight
-                self._diagnostics[f"norm/{modality}/{name}"] = norm
-        torch.autograd.backward(features, mixtures)
+            for name, _, weight, norm in of_losses:
+                if name in z:
+                    self._diagnostics[f"weight/{modality}/{name}"] = weight
+                    self._diagnostics[f"norm/{modality}/{name}"] = norm
+        torch.autograd.backward(reached, mixtures)
 
     def integrate(self, model):
         return self._diagnostics
+
+
+def gradients(loss, inputs):
+    """Of a loss at each of the inputs, None where it does not reach one; the graph stays."""
+    inputs = list(inputs)
+    return torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True) if inputs else []
 
 
 def inner_products(vectors):

@@ -50,10 +50,11 @@ class Method(methods.Method):
         self._copies = {modality: {} for modality in trained(model)}
         for name, loss in forward.losses.items():
             model.zero_grad()
-            loss.backward(retain_graph=True)
+            if loss.requires_grad:
+                loss.backward(retain_graph=True)
             for modality, parameters in trained(model).items():
                 if name in (multimodal, modality):
-                    self._copies[modality][name] = [p.grad.clone() for p in parameters]
+                    self._copies[modality][name] = [copy_of_gradient(p) for p in parameters]
         model.zero_grad()
         sum(forward.losses.values()).backward()
 
@@ -65,20 +66,29 @@ class Method(methods.Method):
         diagnostics = {}
         for modality, parameters in trained(model).items():
             names, pair = list(self._copies[modality]), list(self._copies[modality].values())
-            if len(pair) < 2:
+            is_reached = any(p.grad is not None for p in parameters)
+            if len(pair) < 2 or not is_reached:  # of one modality alone, or frozen
                 continue
             flat = [torch.cat([g.flatten() for g in gradients]) for gradients in pair]
             cosine = torch.cosine_similarity(*flat, dim=0)
             alphas = (0.5, 0.5) if float(cosine) > 0 else least_norm_pair(*pair)
             for parameter, g_m, g_u in zip(parameters, *pair):
+                if parameter.grad is None:
+                    continue
                 h = 2 * alphas[0] * g_m + 2 * alphas[1] * g_u
                 ratio = torch.norm(parameter.grad) / torch.norm(h)
                 parameter.grad = (ratio * h if ratio > 1 else h) * self.gamma
             diagnostics[f"cosine/{modality}"] = cosine
             for name, alpha, gradient in zip(names, alphas, flat):
-                diagnostics[f"weight/{modality}/{name}"] = torch.tensor(alpha)
+                diagnostics[f"weight/{modality}/{name}"] = cosine.new_full((), alpha)
                 diagnostics[f"norm/{modality}/{name}"] = gradient.norm()
         return diagnostics
+
+
+def copy_of_gradient(parameter):
+    """Zero where nothing has reached it, so that all processes sum tensors of the same shapes."""
+    gradient = parameter.grad
+    return torch.zeros_like(parameter) if gradient is None else gradient.clone()
 
 
 def trained(model):

@@ -11,13 +11,14 @@ import torch
 import methods
 from methods import norms_of_sum
 from methods._per_loss import PerLoss
+from utils import distributed
 from utils.errors import check_positive
 
 
 class Method(methods.Method):
     def __init__(self, encoder_grad_scale=1.0, measure_conflict=False):
         check_positive(encoder_grad_scale=encoder_grad_scale)
-        self.scale, self._groups = encoder_grad_scale, {}
+        self.scale, self._shared = encoder_grad_scale, set()
         # the same gradient, put together from each loss's own, which are measured
         self._measured = PerLoss() if measure_conflict else None
 
@@ -33,16 +34,24 @@ class Method(methods.Method):
         )
 
     def backward(self, forward, model):
-        self._groups = model.groups(forward.losses)
+        self._shared |= set(model.groups(forward.losses).get("shared", []))
         (self._measured or super()).backward(forward, model)
 
     def to_sum(self, model):
+        # in any part of the batch and any process: each may drop layers at random
+        parameters = list(model.parameters())
+        shared = distributed.gather([i for i, p in enumerate(parameters) if p in self._shared])
+        self._shared = {parameters[i] for i in shared}
         return (self._measured or super()).to_sum(model)
 
     def integrate(self, model):
         measured = self._measured.integrate(model) if self._measured else {}
-        diagnostics = norms_of_sum(self._groups) | measured
-        gradients = [p.grad for ps in self._groups.values() for p in ps if p.grad is not None]
+        groups = model.encoder_parameters()
+        if shared := [p for p in model.parameters() if p in self._shared]:
+            groups["shared"] = shared
+        self._shared = set()
+        diagnostics = norms_of_sum(groups) | measured
+        gradients = [p.grad for ps in groups.values() for p in ps if p.grad is not None]
         if self.scale != 1:
             torch._foreach_mul_(gradients, self.scale)
         return diagnostics

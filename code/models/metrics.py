@@ -7,6 +7,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map
 
 from utils import distributed
+from utils.errors import BadInput
 
 
 @torch.no_grad()
@@ -38,3 +39,10 @@ def score(logits: dict[str, Tensor], target: Tensor) -> dict[str, float]:
 def branch_losses(logits: dict[str, Tensor], target: Tensor) -> dict[str, Tensor]:
     """{branch: cross-entropy, mean over the batch}."""
     return {branch: cross_entropy(x, target) for branch, x in logits.items()}
+
+
+def check_trained(losses: dict[str, Tensor]) -> None:
+    """Raises BadInput where the first loss depends on nothing that is trained."""
+    branch, loss = next(iter(losses.items()))
+    if not loss.requires_grad:
+        raise BadInput(f"the {branch} loss reaches no parameter that is trained: all are frozen")

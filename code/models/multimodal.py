@@ -59,7 +59,6 @@ class MultimodalModel(nn.Module):
                 self.fusion = build(fusion_class, flags, self.encoders, num_classes)
             else:
                 self.fusion = build(fusion_class, flags, feature_dims, num_classes)
-        self._groups = {}  # {names of the losses: groups}
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """inputs {modality: (B, C, H, W) or (B, T, C, H, W)} -> logits and features.
@@ -82,11 +81,8 @@ class MultimodalModel(nn.Module):
         return {m: list(encoder.parameters()) for m, encoder in self.encoders.items()}
 
     def groups(self, losses: dict[str, Tensor]) -> dict[str, list[nn.Parameter]]:
-        """The groups on which these losses can conflict, by `reach.groups_of`, looked up once."""
-        names = tuple(losses)
-        if names not in self._groups:
-            self._groups[names] = groups_of(losses, self.encoder_parameters(), self.parameters())
-        return self._groups[names]
+        """The groups on which these losses can conflict, by `reach.groups_of`."""
+        return groups_of(losses, self.encoder_parameters(), self.parameters())
 
 
 def encoder_classes(text: str, modalities: list[str]) -> dict[str, type[Encoder]]:

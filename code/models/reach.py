@@ -4,19 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-
-def reached_by(loss: Tensor) -> set[int]:
-    """`id` of every leaf tensor that `loss.backward()` would give a gradient."""
-    nodes, seen, leaves = [loss.grad_fn], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):  # AccumulateGrad: the end of a path
-            leaves.add(id(node.variable))
-        nodes += [following for following, _ in node.next_functions]
-    return leaves
+from mmpareto import leaves_of
 
 
 def groups_of(
@@ -35,10 +23,10 @@ def groups_of(
     the modality's own.
     """
     groups = {modality: list(members) for modality, members in encoders.items()}
-    of_encoders = {id(p) for members in groups.values() for p in members}
-    reached = [reached_by(loss) for loss in losses.values()]
-    outside = [p for p in parameters if id(p) not in of_encoders]
-    shared = [p for p in outside if sum(id(p) in leaves for leaves in reached) > 1]
+    of_encoders = {p for members in groups.values() for p in members}
+    reached = [leaves_of([loss]) for loss in losses.values()]
+    outside = [p for p in parameters if p not in of_encoders]
+    shared = [p for p in outside if sum(p in leaves for leaves in reached) > 1]
     return groups | {"shared": shared} if shared else groups
 
 
@@ -46,9 +34,8 @@ def objectives_of(
     losses: Mapping[str, Tensor], groups: Mapping[str, Iterable[Tensor]]
 ) -> dict[str, list[str]]:
     """{group: names of the losses that reach it}, in the order of the losses."""
-    reached = {name: reached_by(loss) for name, loss in losses.items()}
-    members = {group: {id(p) for p in parameters} for group, parameters in groups.items()}
+    reached = {name: leaves_of([loss]) for name, loss in losses.items()}
     return {
-        group: [name for name, leaves in reached.items() if leaves & ids]
-        for group, ids in members.items()
+        group: [name for name, leaves in reached.items() if not leaves.isdisjoint(parameters)]
+        for group, parameters in groups.items()
     }

@@ -5,20 +5,26 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from commands import CODE, flags_for, shell, start, wait_for
-from steps import build_method, build_model
+from formula import Model, by_formula, members_of
+from steps import build_method, build_model, load_method
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import FrozenBatchNorm2d
+from toy import CLASSES, Toy
 
 import evaluate
 import train
 from dataset._loader import Batches, BatchSampler, SampleDataset
 from dataset._samples import Sample
 from dataset.modalities import Modality
+from mmpareto import LossGradients, mmpareto_backward
+from models.fusion.concat import Fusion
 from training import precision
 from utils import distributed, registry
 from utils.run_folder import read_jsonl
@@ -92,7 +98,121 @@ def train_all(methods, accumulate, modalities):
     }
 
 
+class Dropping(nn.Module):
+    """Layers of one size, some of which are dropped in this pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers, self.dropped = nn.ModuleList(nn.Linear(4, 4) for _ in range(4)), set()
+
+    def forward(self, x):
+        for number, layer in enumerate(self.layers):
+            x = x if number in self.dropped else x + layer(x).tanh()
+        return x
+
+
+class ModelThatDrops(Toy):
+    """Drops another layer of each encoder, and of those that all losses share, in each process."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.encoders = nn.ModuleDict({m: Dropping() for m in self.encoders})
+        self.between = Dropping()
+        self.heads = nn.ModuleDict({m: nn.Linear(4, CLASSES) for m in self.encoders})
+        self.fusion = Fusion(dict.fromkeys(self.encoders, 4), CLASSES)
+        self.double()
+
+    def forward(self, inputs):
+        features = {m: self.between(e(inputs[m])) for m, e in self.encoders.items()}
+        heads = {m: head(features[m]) for m, head in self.heads.items()}
+        return {"multimodal": self.fusion(features)} | heads, features
+
+    def part(self, rank):
+        """The forward pass of a process, half of the batch."""
+        for module in (*self.encoders.values(), self.between):
+            module.dropped = {rank, 3}  # the last layer in all processes
+        forward = self.forward_pass(self.batch(rank))
+        forward.losses = {name: loss / 2 for name, loss in forward.losses.items()}
+        forward.scale, forward.sum = 0.5, distributed.sum_over_processes
+        return forward
+
+
+def step_that_drops(name, ranks):
+    """{parameter's name: gradient or None} of a step on the parts of these processes."""
+    model, method = ModelThatDrops(), build_method(name)
+    for rank in ranks:
+        method.backward(model.part(rank), model)
+    distributed.sum_over_processes(method.to_sum(model))
+    method.integrate(model)
+    return {name: p.grad for name, p in model.named_parameters()}
+
+
+def program_that_drops(target, methods):
+    distributed.start("cpu", "x")
+    rank = distributed.rank()
+    torch.save({m: step_that_drops(m, [rank]) for m in methods.split(",")}, f"{target}.{rank}")
+    distributed.end()
+
+
+class Losses(nn.Module):
+    """A model and its losses as one module, for those who wrap all of it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, seed):
+        return {name: loss / 2 for name, loss in self.model.losses(seed).items()}
+
+
+def wrapped_encoders(model):
+    model.audio = DistributedDataParallel(model.audio)
+    model.visual = DistributedDataParallel(model.visual, gradient_as_bucket_view=True)
+    return Losses(model)
+
+
+WRAPPERS = {
+    "nothing": Losses,
+    "encoders": wrapped_encoders,
+    "all": lambda m: DistributedDataParallel(Losses(m), find_unused_parameters=True),
+    "all without sync": lambda m: DistributedDataParallel(Losses(m)),
+}
+
+
+def step_as_in_readme(wrapper):
+    """{parameter's position: gradient} of the step that README shows for several processes."""
+    model = Model()
+    losses_of = WRAPPERS[wrapper](model)
+    with losses_of.no_sync() if wrapper == "all without sync" else nullcontext():
+        losses = losses_of(distributed.rank())
+        with pytest.raises(ValueError, match="several processes .DistributedDataParallel"):
+            mmpareto_backward(losses, model.groups())
+        gradients = LossGradients(model.groups())
+        gradients.add(losses)
+    parameters = [p for ps in gradients.groups.values() for p in ps if p.requires_grad]
+    for sums in gradients.sums.values():
+        for p in parameters:
+            torch.distributed.all_reduce(sums.setdefault(p, torch.zeros_like(p)))
+    for p in model.parameters():
+        if p not in set(parameters):
+            torch.distributed.all_reduce(p.grad)
+    gradients.integrate()
+    return [p.grad.clone() for p in model.parameters()]
+
+
+def program_as_in_readme(target, wrappers):
+    distributed.start("cpu", "x")
+    results = {wrapper: step_as_in_readme(wrapper) for wrapper in wrappers.split(",")}
+    torch.save(results, f"{target}.{distributed.rank()}")
+    distributed.end()
+
+
 def program(target, methods, accumulate, modalities):
+    if modalities == "dropping":
+        return program_that_drops(target, methods)
+    if modalities == "readme":
+        return program_as_in_readme(target, methods)
     torch.set_num_threads(1)
     distributed.start("cpu", "x")
     results = train_all(methods.split(","), int(accumulate), modalities.split(","))
@@ -140,6 +260,37 @@ def test_every_method_in_parts_of_a_batch_is_the_run_on_whole_batches(alone):
     suited = [name for name in METHODS if "whole_batch" not in needs[name]]
     parts = 7  # of 8 samples, one part has two; the last batch has 6 samples, one for a part
     check_same([train_all(suited, parts, TWO_MODALITIES)], alone)
+
+
+def test_processes_that_drop_other_layers_add_up_gradients_by_parameter(tmp_path):
+    """As one process does that computes both parts of the batch, each with its layers dropped."""
+    names = [n for n in METHODS if "gates" not in load_method(n).needs]
+    several = train_in_processes(2, tmp_path, names, modalities=["dropping"])
+    assert several[0].keys() == set(names)
+    for name in names:
+        first, second = (process[name] for process in several)
+        if "whole_batch" in load_method(name).needs:
+            expected = first
+        else:
+            expected = step_that_drops(name, [0, 1])
+            assert [expected[f"between.layers.{n}.bias"] is None for n in range(4)].count(True) == 1
+        for process in (first, second):
+            for key, gradient in expected.items():
+                assert (process[key] is None) == (gradient is None), (name, key)
+                if gradient is not None:
+                    torch.testing.assert_close(process[key], gradient, rtol=1e-10, atol=1e-14)
+
+
+def test_readmes_step_in_processes_is_right_whatever_is_wrapped(tmp_path):
+    """DistributedDataParallel averages some passes; the sum of an average is the sum."""
+    several = train_in_processes(2, tmp_path, list(WRAPPERS), modalities=["readme"])
+    model = Model()
+    halves = zip(model.losses(0).items(), model.losses(1).values())
+    losses = {name: (a + b) / 2 for (name, a), b in halves}
+    result = by_formula(losses, members_of(model.groups()), list(model.parameters()))
+    for process in several:
+        for wrapper in WRAPPERS:
+            torch.testing.assert_close(process[wrapper], list(result.values()))
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def descend(method, model, steps, epoch=5):
         held = is_held(model)
         history.append((step(method, model, seed, epoch), held))
         with torch.no_grad():
-            for p in model.parameters():
+            for p in (p for p in model.parameters() if p.grad is not None):
                 p -= 1e-2 * p.grad
     return history
 
@@ -115,3 +115,20 @@ def test_of_three_modalities_at_most_one_is_held():
     model = build_model("greedy", ("audio", "visual", "flow"))
     history = descend(build_method("greedy", "--greedy_tolerance", "0"), model, 4)
     assert {len(held) for _, held in history} == {0, 1}
+
+
+def test_a_frozen_encoder_is_neither_compared_nor_held():
+    for frozen, others in (("audio", {"visual"}), ("visual", {"audio", "flow"})):
+        model = build_model("greedy", sorted({frozen, *others}))
+        model.encoders[frozen].requires_grad_(False)
+        history = descend(build_method("greedy", "--greedy_tolerance", "0"), model, 4)
+        held = {m for _, of_step in history for m in of_step}
+        assert bool(held) == (len(others) > 1) and held <= others
+        assert all(diagnostics[f"speed/{frozen}"] == 0 for diagnostics, _ in history)
+
+
+def test_a_step_that_overflowed_does_not_count():
+    """With fp16 the scaler leaves such a step out; what is remembered stays finite."""
+    model, method = build_model("greedy"), build_method("greedy")
+    step(method, model, scale=float("inf"))
+    assert step(method, model)["speed/audio"].isfinite() and method.memory["moves"].min() > 0

@@ -5,10 +5,12 @@ import torch
 from steps import build_method, shapes_for, take_step
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from toy import CLASSES, Toy
 
 import train
-from methods import ForwardPass, g_blending, umt
+from methods import ForwardPass, g_blending, ogm_ge, umt
+from models.encoders import vit_tiny
 from models.multimodal import MultimodalModel
 
 PAIR, THREE = ("audio", "visual"), ("audio", "visual", "flow")
@@ -85,6 +87,60 @@ def test_ogm_ge_is_ogm_and_noise_with_the_deviation_of_each_convolutions_gradien
         assert torch.equal(again[name], gradients[name])
         assert not torch.equal(later[name], gradients[name])
     torch.testing.assert_close({name: gradients[name] for name in without_noise}, without_noise)
+
+
+def convolutional(layer, *, size):
+    """An encoder of (B, 4): a layer that sees pictures of this size, and a matrix."""
+    width = layer(torch.zeros(1, 1, *size)).numel()
+    layers = [nn.Unflatten(1, (1, *size)), layer, nn.Flatten(), nn.Linear(width, 5)]
+    return nn.Sequential(*layers).double()
+
+
+WITH_NOISE = {  # {encoder: its parameters that get noise}
+    "Conv1d": (lambda: convolutional(nn.Conv1d(1, 9, 4), size=(4,)), {"1.weight"}),
+    "Conv2d": (lambda: convolutional(nn.Conv2d(1, 9, 2), size=(2, 2)), {"1.weight"}),
+    "Conv3d": (lambda: convolutional(nn.Conv3d(1, 9, (1, 2, 2)), size=(1, 2, 2)), {"1.weight"}),
+    "transposed": (
+        lambda: convolutional(nn.ConvTranspose2d(1, 9, 1, (3, 3)), size=(1, 4)),
+        {"1.weight"},
+    ),
+    "spectral norm": (
+        lambda: convolutional(spectral_norm(nn.Conv1d(1, 9, 4)), size=(4,)),
+        {"1.parametrizations.weight.original"},
+    ),
+    "weight norm": (
+        lambda: convolutional(weight_norm(nn.Conv2d(1, 9, 2)), size=(2, 2)),
+        {f"1.parametrizations.weight.original{i}" for i in (0, 1)},
+    ),
+    "of one number": (lambda: convolutional(nn.Conv1d(1, 1, 1, 4), size=(4,)), set()),
+    "none": (lambda: nn.Linear(4, 5).double(), set()),
+}
+
+
+@pytest.mark.parametrize("encoder", WITH_NOISE)
+def test_the_noise_of_ogm_ge_is_for_convolutions_of_any_dimension_and_not_for_biases(encoder):
+    build, noisy = WITH_NOISE[encoder]
+    torch.manual_seed(0)
+    model = Toy()
+    model.encoders = nn.ModuleDict({m: build() for m in PAIR})
+    model.eval()  # spectral norm goes on with its estimate when it is trained
+    batch, method = model.batch(), build_method("ogm_ge")
+    method.start_epoch(0, None, {})
+    without_noise = step(build_method("ogm"), model, batch)[0]
+    gradients = step(method, model, batch)[0]
+    trained = {name: g for name, g in gradients.items() if g is not None}
+    assert all(g.isfinite().all() for g in trained.values())
+    differ = {name for name, g in trained.items() if not torch.equal(g, without_noise[name])}
+    assert differ == {f"encoders.{m}.{name}" for m in PAIR for name in noisy}
+
+
+def test_the_position_embedding_of_a_transformer_gets_no_noise():
+    encoder = vit_tiny.Encoder((1, 32, 32))
+    for p in encoder.parameters():
+        p.grad = torch.ones_like(p)
+    noisy = {id(g) for g in ogm_ge.gradients_of_convolutions(encoder)}
+    names = {n for n, p in encoder.named_parameters() if id(p.grad) in noisy}
+    assert names and all(n.startswith("trunk.conv_proj.") for n in names)
 
 
 def test_agm_follows_its_formula_step_after_step_and_over_a_resume():

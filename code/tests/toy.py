@@ -20,7 +20,6 @@ class Toy(MultimodalModel):
         self.encoders = nn.ModuleDict({m: nn.Linear(4, 5) for m in modalities})
         self.heads = nn.ModuleDict({m: nn.Linear(5, CLASSES) for m in modalities})
         self.fusion = Fusion(dict.fromkeys(modalities, 5), CLASSES)
-        self._groups = {}
         self.double()
 
     def batch(self, seed=0, size=8):
@@ -49,8 +48,11 @@ class Given(nn.Module):
             {m: torch.zeros_like(next(iter(rows.values()))) for m, rows in gradients.items()}
         )
 
-    def groups(self, losses):
+    def encoder_parameters(self):
         return {m: [p] for m, p in self.encoders.items()}
+
+    def groups(self, losses):
+        return self.encoder_parameters()
 
     def losses(self):
         losses = {}

@@ -58,7 +58,8 @@ def start(device: str, run_name: str) -> str:
         torch.cuda.set_device(local)
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # what all would print, one prints
-    dist.init_process_group({"cuda": "nccl", "cpu": "gloo"}.get(device, device))
+    # on GPUs also gloo: what is agreed on does not wait for them
+    dist.init_process_group({"cuda": "cpu:gloo,cuda:nccl", "cpu": "gloo"}.get(device, device))
     names = [run_name]
     with loss_of_a_process():
         dist.broadcast_object_list(names)
@@ -111,6 +112,22 @@ def gather(values: list) -> list:
     with loss_of_a_process():
         dist.all_gather_object(lists, values)
     return [value for each in lists for value in each]
+
+
+def completed(tables: list[dict[Tensor, Tensor]], parameters: list[Tensor]) -> list[Tensor]:
+    """The gradients in `tables`, each {parameter: gradient}, in one order for all processes.
+
+    Where only another process has a gradient, as where layers are dropped at random, zeros are put
+    into the table.
+    """
+    present = [
+        (t, i) for t, table in enumerate(tables) for i, p in enumerate(parameters) if p in table
+    ]
+    positions = sorted(set(gather(present)))
+    for t, i in positions:
+        if parameters[i] not in tables[t]:
+            tables[t][parameters[i]] = torch.zeros_like(parameters[i])
+    return [tables[t][parameters[i]] for t, i in positions]
 
 
 def sum_over_processes(tensors: list[Tensor]) -> None:

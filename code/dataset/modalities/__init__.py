@@ -15,8 +15,8 @@ from utils.registry import Contract
 class Modality(Contract):
     """Reads `<folder>/<id><suffix>`.
 
-    Built as Modality(folder, train, **flags): training may draw at random, from torch's generator.
-    Raises BadInput for a flag out of range, and for a file that it cannot read.
+    Built as Modality(folder, train, **flags): training may draw at random, from a generator that
+    utils/seed.py seeds. Raises BadInput for a flag out of range and a file that it cannot read.
     """
 
     suffixes: tuple[str, ...] = ()  # lower case; "" is a folder for each sample
