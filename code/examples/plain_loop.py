@@ -1,67 +1,77 @@
-"""The MMPareto step in a training loop of your own: two encoders, one line replaced.
+"""The MMPareto step in a training loop of your own. Where a loop needs no more, it is this:
 
+    groups = {"audio": model.audio, "visual": model.visual}  # once, outside of the loop
+    optimizer.zero_grad()
+    mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
+    optimizer.step()
+
+The loop below computes a batch in two parts, in fp16 with a GradScaler, and clips. The step needs
+the gradients of the whole batch: `add` gathers them over the parts, `integrate` comes once.
 pip install .   (in the repository), then: python code/examples/plain_loop.py
 """
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
-from mmpareto import mmpareto_backward
+from mmpareto import LossGradients
 
 CLASSES, WIDTH = 4, 32
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
-        self.audio = nn.Sequential(nn.Linear(20, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
-        self.visual = nn.Sequential(nn.Linear(30, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+        self.audio, self.visual = nn.Linear(20, WIDTH), nn.Linear(30, WIDTH)
+        self.heads = nn.ModuleDict({m: nn.Linear(WIDTH, CLASSES) for m in ("audio", "visual")})
         self.fusion = nn.Linear(2 * WIDTH, CLASSES)
-        self.audio_head = nn.Linear(WIDTH, CLASSES)
-        self.visual_head = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, audio, visual):
-        a, v = self.audio(audio), self.visual(visual)
-        return {
-            "multimodal": self.fusion(torch.cat([a, v], dim=1)),
-            "audio": self.audio_head(a),
-            "visual": self.visual_head(v),
-        }
+        features = {"audio": self.audio(audio).relu(), "visual": self.visual(visual).relu()}
+        fused = self.fusion(torch.cat(list(features.values()), dim=1))
+        return {"multimodal": fused} | {m: self.heads[m](f) for m, f in features.items()}
 
 
-def make_set(samples: int, generator: torch.Generator):
+def make_set(samples: int):
     """Sound that tells the class at once and pictures that tell it through noise."""
-    target = torch.randint(CLASSES, (samples,), generator=generator)
-    audio = 2.0 * nn.functional.one_hot(target, 20) + torch.randn(samples, 20, generator=generator)
-    visual = 0.8 * nn.functional.one_hot(target, 30) + torch.randn(samples, 30, generator=generator)
-    return audio, visual, target
+    target = torch.randint(CLASSES, (samples,))
+    audio = 2.0 * one_hot(target, 20) + torch.randn(samples, 20)
+    visual = 0.8 * one_hot(target, 30) + torch.randn(samples, 30)
+    return audio.to(DEVICE), visual.to(DEVICE), target.to(DEVICE)
+
+
+def take_step(model, gradients, optimizer, scaler, batch, parts=2):
+    optimizer.zero_grad()
+    for audio, visual, target in zip(*(tensor.chunk(parts) for tensor in batch)):
+        with torch.autocast(DEVICE, torch.float16, enabled=scaler.is_enabled()):
+            logits = model(audio, visual)
+            losses = {name: cross_entropy(x, target) for name, x in logits.items()}
+        share = len(target) / len(batch[-1])
+        gradients.add({name: scaler.scale(share * loss) for name, loss in losses.items()})
+    diagnostics = gradients.integrate()  # before unscale_, as these gradients are scaled, too
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scaler.step(optimizer)  # leaves it out if a gradient is inf or nan
+    scaler.update()
+    return diagnostics
 
 
 def main(epochs: int = 5) -> float:
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(1)
-    audio, visual, target = make_set(512, generator)
-    model = Model()
+    train_set, (audio, visual, target) = make_set(512), make_set(512)
+    model = Model().to(DEVICE)
+    gradients = LossGradients({"audio": model.audio, "visual": model.visual})
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
-    for epoch in range(epochs):
-        conflicts, steps = 0, 0
-        for rows in torch.randperm(len(target), generator=generator).split(64):
-            logits = model(audio[rows], visual[rows])
-            losses = {name: cross_entropy(x, target[rows]) for name, x in logits.items()}
-            groups = {"audio": model.audio.parameters(), "visual": model.visual.parameters()}
-
-            optimizer.zero_grad()
-            diagnostics = mmpareto_backward(losses, groups)  # was: sum(losses.values()).backward()
-            optimizer.step()
-
-            conflicts += sum(diagnostics[f"cosine/{name}"].item() <= 0 for name in groups)
-            steps += 1
-        loss = losses["multimodal"]
-        print(f"epoch {epoch}: loss {loss:.3f}, {conflicts} conflicts in {steps} steps")
-    test = make_set(512, generator)
-    accuracy = (model(*test[:2])["multimodal"].argmax(1) == test[2]).float().mean().item()
-    print(f"test accuracy {100 * accuracy:.1f} %")
+    scaler = torch.amp.GradScaler(DEVICE)
+    conflicts = 0
+    for _ in range(epochs):
+        for rows in torch.randperm(512).to(DEVICE).split(64):
+            batch = [x[rows] for x in train_set]
+            diagnostics = take_step(model, gradients, optimizer, scaler, batch)
+            conflicts += sum(diagnostics[f"cosine/{m}"].item() <= 0 for m in ("audio", "visual"))
+    accuracy = (model(audio, visual)["multimodal"].argmax(1) == target).float().mean().item()
+    print(f"{conflicts} conflicts in {epochs * 8} steps, test accuracy {100 * accuracy:.1f} %")
     return accuracy
 
 

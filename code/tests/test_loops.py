@@ -6,10 +6,12 @@ time from autograd.grad.
 
 import copy
 import random
+import re
 from functools import partial
 
 import pytest
 import torch
+from commands import CODE
 from formula import Model, by_formula, members_of
 from torch import nn
 from torch.nn.utils import parametrizations
@@ -466,6 +468,27 @@ def test_a_compiled_model_runs_or_says_the_line_that_makes_it_run():
     with config.patch(donated_buffer=False):
         mmpareto_backward(compiled(0), groups)
     for p, gradient in result.items():
+        torch.testing.assert_close(p.grad, gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_right_with_the_lines_of_the_documentation(tmp_path, monkeypatch):
+    from torch._functorch import config
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(config, "donated_buffer", True)
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "")
+    text = (CODE.parent / "docs" / "training.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^### torch.compile\n\n```python\n(.*?)```", text, re.M | re.S)
+    layers = [nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 5), nn.LayerNorm(5)]
+    model = Model(visual=nn.Sequential(*layers))
+    expected = by_formula(model.losses(), members_of(model.groups()), list(model.parameters()))
+    sum(torch.compile(model.losses)().values()).backward()  # leaves its code in the cache
+    torch._dynamo.reset()
+    model.zero_grad()
+    exec(lines)
+    mmpareto_backward(torch.compile(model.losses)(), model.groups())
+    for p, gradient in expected.items():
         torch.testing.assert_close(p.grad, gradient, rtol=1e-10, atol=1e-12)
 
 
