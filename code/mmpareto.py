@@ -212,7 +212,7 @@ def mmpareto_backward(
     """
     _check(gamma, rescale)
     if distributed.is_available() and distributed.is_initialized():
-        remedy = "each would take a step of its own; use LossGradients as in README"
+        remedy = "each would take a step of its own; use LossGradients as in docs/training.md"
         where = "mmpareto_backward in several processes (DistributedDataParallel)"
         _ensure(distributed.get_world_size() == 1, where, remedy)
     gradients = LossGradients(groups)
@@ -224,6 +224,10 @@ def mmpareto_backward(
 
 PARAMETERS = "must be the module, or real parameters: no feature, computed weight, copy or buffer"
 IN_BACKWARD = "an optimizer, or another hook, steps within the backward pass; step after it"
+COMPILED = (  # else PyTorch 2.11 may take code that overwrites what the second pass needs
+    "before the first forward pass: import torch._functorch.config; "
+    "torch._functorch.config.donated_buffer = False; torch.compiler.config.cache_key_tag = 'kept'"
+)
 NOT_REACHED = "no loss reaches any parameter; all are frozen, or of another model or a copy"
 
 
@@ -272,15 +276,26 @@ def _checked(losses, groups) -> tuple[dict[str, Tensor], list[Tensor], set[Tenso
             if p in group_of:
                 raise ValueError(f"groups: one parameter is in {group_of[p]} and, again, in {name}")
             group_of[p] = name
-    return losses, list(group_of), leaves_of(losses.values()) - group_of.keys()
+    nodes = nodes_of(losses.values())
+    if any(type(node).__name__ == "CompiledFunctionBackward" for node in nodes):
+        from torch._functorch import config
+
+        is_kept = not config.donated_buffer and torch.compiler.config.cache_key_tag
+        _ensure(is_kept, "torch.compile", COMPILED)
+    return losses, list(group_of), leaves_of(nodes) - group_of.keys()
 
 
-def leaves_of(losses: Iterable[Tensor]) -> set[Tensor]:
-    """The tensors that backward() would give a gradient, read off the graph."""
+def leaves_of(nodes: Iterable) -> set[Tensor]:
+    """The tensors that backward() would give a gradient."""
+    return {node.variable for node in nodes if type(node).__name__ == "AccumulateGrad"}
+
+
+def nodes_of(losses: Iterable[Tensor]) -> list:
+    """The graph of autograd."""
     nodes = list({loss.grad_fn for loss in losses} - {None})
     seen = set(nodes)
     for node in nodes:  # which grows
         following = {n for n, _ in node.next_functions} - seen - {None}
         seen |= following
         nodes += following
-    return {node.variable for node in nodes if type(node).__name__ == "AccumulateGrad"}
+    return nodes

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from mmpareto import leaves_of
+from mmpareto import leaves_of, nodes_of
 
 
 def groups_of(
@@ -24,7 +24,7 @@ def groups_of(
     """
     groups = {modality: list(members) for modality, members in encoders.items()}
     of_encoders = {p for members in groups.values() for p in members}
-    reached = [leaves_of([loss]) for loss in losses.values()]
+    reached = [leaves_of(nodes_of([loss])) for loss in losses.values()]
     outside = [p for p in parameters if p not in of_encoders]
     shared = [p for p in outside if sum(p in leaves for leaves in reached) > 1]
     return groups | {"shared": shared} if shared else groups
@@ -34,7 +34,7 @@ def objectives_of(
     losses: Mapping[str, Tensor], groups: Mapping[str, Iterable[Tensor]]
 ) -> dict[str, list[str]]:
     """{group: names of the losses that reach it}, in the order of the losses."""
-    reached = {name: leaves_of([loss]) for name, loss in losses.items()}
+    reached = {name: leaves_of(nodes_of([loss])) for name, loss in losses.items()}
     return {
         group: [name for name, leaves in reached.items() if not leaves.isdisjoint(parameters)]
         for group, parameters in groups.items()

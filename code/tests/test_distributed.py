@@ -180,8 +180,8 @@ WRAPPERS = {
 }
 
 
-def step_as_in_readme(wrapper):
-    """{parameter's position: gradient} of the step that README shows for several processes."""
+def step_as_documented(wrapper):
+    """{parameter's position: gradient} of the step that docs/training.md shows for several processes."""
     model = Model()
     losses_of = WRAPPERS[wrapper](model)
     with losses_of.no_sync() if wrapper == "all without sync" else nullcontext():
@@ -201,9 +201,9 @@ def step_as_in_readme(wrapper):
     return [p.grad.clone() for p in model.parameters()]
 
 
-def program_as_in_readme(target, wrappers):
+def program_as_documented(target, wrappers):
     distributed.start("cpu", "x")
-    results = {wrapper: step_as_in_readme(wrapper) for wrapper in wrappers.split(",")}
+    results = {wrapper: step_as_documented(wrapper) for wrapper in wrappers.split(",")}
     torch.save(results, f"{target}.{distributed.rank()}")
     distributed.end()
 
@@ -211,8 +211,8 @@ def program_as_in_readme(target, wrappers):
 def program(target, methods, accumulate, modalities):
     if modalities == "dropping":
         return program_that_drops(target, methods)
-    if modalities == "readme":
-        return program_as_in_readme(target, methods)
+    if modalities == "documented":
+        return program_as_documented(target, methods)
     torch.set_num_threads(1)
     distributed.start("cpu", "x")
     results = train_all(methods.split(","), int(accumulate), modalities.split(","))
@@ -281,9 +281,9 @@ def test_processes_that_drop_other_layers_add_up_gradients_by_parameter(tmp_path
                     torch.testing.assert_close(process[key], gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_readmes_step_in_processes_is_right_whatever_is_wrapped(tmp_path):
+def test_the_documented_step_in_processes_is_right_whatever_is_wrapped(tmp_path):
     """DistributedDataParallel averages some passes; the sum of an average is the sum."""
-    several = train_in_processes(2, tmp_path, list(WRAPPERS), modalities=["readme"])
+    several = train_in_processes(2, tmp_path, list(WRAPPERS), modalities=["documented"])
     model = Model()
     halves = zip(model.losses(0).items(), model.losses(1).values())
     losses = {name: (a + b) / 2 for (name, a), b in halves}

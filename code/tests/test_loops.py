@@ -458,15 +458,23 @@ def test_sharpness_aware_steps_and_lbfgs_call_it_several_times_a_step():
     assert len(calls) >= 3 and min(calls[1:]) < calls[0]
 
 
-def test_a_compiled_model_runs_or_says_the_line_that_makes_it_run():
+def test_a_compiled_model_runs_or_says_the_lines_that_make_it_run():
     from torch._functorch import config
+
+    tag = torch.compiler.config.patch(cache_key_tag="kept")
 
     model = Model()
     compiled = torch.compile(Losses(model), backend="aot_eager")
     groups, members = model.groups(), members_of(model.groups())
     result = by_formula(model.losses(), members, list(model.parameters()))
+    call = partial(mmpareto_backward, compiled(0), groups)
+    with config.patch(donated_buffer=True), tag:
+        check_refused(model, call, "donated_buffer = False")
     with config.patch(donated_buffer=False):
-        mmpareto_backward(compiled(0), groups)
+        check_refused(model, call, "cache_key_tag = ")
+        model.zero_grad()
+        with tag:
+            call()
     for p, gradient in result.items():
         torch.testing.assert_close(p.grad, gradient, rtol=1e-10, atol=1e-12)
 

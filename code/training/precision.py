@@ -48,8 +48,10 @@ def arrange(options, model: nn.Module) -> nn.Module:
         model = model.to(memory_format=torch.channels_last)
     if options.compile:
         # Each encoder by itself: a loss then still reaches its own encoder only. Two losses pass
-        # backward through it, so what it saved must survive the first pass.
+        # backward through it, so what it saved must survive the first pass; the tag keeps out code
+        # from a cache that was compiled otherwise.
         torch._functorch.config.donated_buffer = False
+        torch.compiler.config.cache_key_tag = "several backward passes"
         for encoder in model.encoders.values():
             encoder.compile()
     return model
