@@ -181,7 +181,7 @@ WRAPPERS = {
 
 
 def step_as_documented(wrapper):
-    """{parameter's position: gradient} of the step that docs/training.md shows for several processes."""
+    """The gradients of the step that docs/training.md shows for several processes."""
     model = Model()
     losses_of = WRAPPERS[wrapper](model)
     with losses_of.no_sync() if wrapper == "all without sync" else nullcontext():
