@@ -34,20 +34,24 @@ class Model(nn.Module):
 
 
 def least_norm(rows):
-    """Weights of the shortest vector in the convex hull: of all subsets the best that is valid."""
+    """Weights of the shortest vector in the convex hull: of all subsets the best that is valid.
+
+    Of a subset: the shortest g_0 + sum_i a_i (g_i - g_0), g_0 its shortest gradient.
+    """
     best = None
     for size in range(1, len(rows) + 1):
         for subset in itertools.combinations(range(len(rows)), size):
-            g = rows[list(subset)]
-            system = torch.ones(size + 1, size + 1, dtype=torch.float64)
-            system[:size, :size], system[size, size] = g @ g.T, 0
-            target = torch.zeros(size + 1, dtype=torch.float64)
-            target[size] = 1
-            alpha = torch.linalg.lstsq(system, target, driver="gelsd").solution[:size]
-            length = (alpha @ g).norm()
-            if (alpha > -1e-9).all() and (best is None or length < best[0] - 1e-12):
-                weights = torch.zeros(len(rows), dtype=torch.float64)
-                weights[list(subset)] = alpha
+            base, *others = sorted(subset, key=lambda i: rows[i].norm())
+            weights = torch.zeros(len(rows), dtype=torch.float64)
+            if others:
+                sides = rows[others] - rows[base]
+                lengths = sides.norm(dim=1).clamp(min=1e-300)
+                system = (sides / lengths[:, None]).T
+                solved = torch.linalg.lstsq(system, -rows[base], driver="gelsd").solution
+                weights[others] = solved / lengths
+            weights[base] = 1 - weights.sum()
+            length = (weights @ rows).norm()
+            if (weights > -1e-9).all() and (best is None or length < best[0] - 1e-13):
                 best = length, weights
     return best[1]
 
@@ -78,8 +82,10 @@ def by_formula(losses, groups, parameters, gamma=1.5):
             factors[counted] = counted.sum() * least_norm(flat[counted])
         for p, *gs in zip(reached, *tensors):
             h, total = sum(c * g.double() for c, g in zip(factors, gs)), sum(g.double() for g in gs)
-            ratio = total.norm() / h.norm() if h.norm() > 0 else torch.ones(())
-            result[p] = (gamma * max(1.0, float(ratio)) * h).to(p.dtype)
+            most = sum(c.abs() * g.double().norm() for c, g in zip(factors, gs))
+            is_rounding = h.norm() <= 1e-7 * most  # the limit that `integrate` documents
+            ratio = 1.0 if is_rounding else max(1.0, float(total.norm() / h.norm()))
+            result[p] = (gamma * ratio * h).to(p.dtype)
     return result
 
 
