@@ -75,6 +75,9 @@ class ShuffledReader:
         order = torch.randperm(len(ids), generator=generator(*seed)).tolist()
         self.reader, self.other = reader, {ids[i]: ids[j] for i, j in enumerate(order)}
 
+    def path(self, sample_id: str):
+        return self.reader.path(self.other[sample_id])
+
     def read(self, sample_id: str):
         return self.reader.read(self.other[sample_id])
 

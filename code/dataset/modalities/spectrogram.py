@@ -1,9 +1,12 @@
 """A time-frequency picture saved as `<id>.pt`: a filter bank or a spectrogram."""
 
+import zipfile
+
 import torch
 from torch import Tensor
 
 from dataset import modalities
+from dataset._values import real
 from utils.errors import BadInput
 
 
@@ -18,9 +21,17 @@ class Modality(modalities.Modality):
         """(1, T, F) float32."""
         path = self.path(sample_id)
         try:
-            picture = torch.load(path, weights_only=True)
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    if archive.testzip():  # torch does not look at the checksums
+                        raise ValueError("its content is not that of its checksum")
+            picture = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged pickle can fail in any way
             raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
-        if not isinstance(picture, Tensor) or picture.ndim not in (2, 3):
+        if not isinstance(picture, Tensor):
             raise BadInput(f"{path}: expected one tensor (time, frequency)")
-        return picture.float().view(1, *picture.shape[-2:])
+        channels = picture.shape[0] if picture.ndim == 3 else 1
+        if picture.ndim not in (2, 3) or channels != 1 or not picture.numel():
+            shape = tuple(picture.shape)
+            raise BadInput(f"{path}: {shape}, expected one tensor (time, frequency)")
+        return real(path, picture).reshape(1, *picture.shape[-2:])
