@@ -13,7 +13,7 @@ from utils.errors import BadInput
 LARGEST = 1e10
 
 
-def check_values(values: Tensor, path: Callable[[], Path]) -> None:
+def check_values(values: Tensor, path: Callable[[], Path | str]) -> None:
     """Raises BadInput naming the file, which is asked for then, for nan, inf or beyond LARGEST."""
     if not values.is_floating_point() or not values.numel():
         return

@@ -26,10 +26,10 @@ def opened(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
             picture.load()
-    except OSError as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
     if picture.mode not in GREY + COLOUR:
-        raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel")
+        raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel, 0 to 255")
     return picture
 
 
