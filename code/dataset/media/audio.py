@@ -12,12 +12,13 @@ import torchaudio
 from torch import Tensor
 
 from dataset.media.video import COMPLETE, announced_seconds, decoded, opened
-from dataset.media.whole import UNKNOWN, check_whole
+from dataset.media.whole import UNKNOWN, check_whole, with_size
 from utils.errors import BadInput
 
 SILENCE = 1e-4  # largest distance from the mean, full scale = 1, that still counts as silent
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
 BLOCK = 2**20  # samples read at a time
+LOWEST_RATE_HZ = 1000  # a filter bank begins at 20 Hz, in windows of 25 ms
 LOUDEST = 10  # peak; floats may exceed full scale, but not by 20 dB
 WINDOW_SECONDS = 0.025  # of the filter bank
 
@@ -31,7 +32,7 @@ def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     check_whole(path)
     blocks, count = [], 1
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(with_size(path)) as file:
             if file.format not in FORMATS:
                 known = ", ".join(FORMATS)
                 raise BadInput(f"{path}: holds {file.format}; save it as one of {known}")
@@ -84,6 +85,8 @@ def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         raise BadInput(f"{path}: samples reach {peak:g}, where full scale is 1; scale them to that")
     if np.abs(samples - samples.mean(dtype=float)).max() < SILENCE:
         raise BadInput(f"{path}: silent")
+    if sample_rate_hz < LOWEST_RATE_HZ:
+        raise BadInput(f"{path}: sampled at {sample_rate_hz} Hz, sound needs {LOWEST_RATE_HZ}")
     if len(samples) < WINDOW_SECONDS * sample_rate_hz:
         raise BadInput(f"{path}: too short, {len(samples)} samples at {sample_rate_hz} Hz")
     return samples

@@ -22,7 +22,7 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """The container of a media file. Raises BadInput where it is missing, cut short or no media."""
     check_whole(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except (av.error.FFmpegError, OSError) as error:
         raise BadInput(f"{path}: unreadable video ({error.strerror})") from error
@@ -80,6 +80,8 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     seconds = max(max(times) + (1 / rate if rate else 0), end) - min(times[0], 0)
     if seconds < COMPLETE * promised:
         raise BadInput(f"{path}: truncated, {seconds:.1f} of {promised:.1f} s")
+    if len({frame.shape for frame in frames}) > 1:
+        raise BadInput(f"{path}: pictures of different sizes")
     if len(frames) < at_least:
         raise BadInput(f"{path}: too short, {seconds:.1f} s give {len(frames)} frames")
     return frames

@@ -5,6 +5,7 @@ where the samples and pictures end. Sizes that are unknown, as programs that wri
 them, promise nothing: such files are read to their end.
 """
 
+import io
 import os
 import re
 import struct
@@ -49,27 +50,68 @@ def numbers(file: BinaryIO, position: int, form: str) -> tuple:
     return struct.unpack(form, file.read(length).ljust(length, b"\0"))
 
 
-def riff(file: BinaryIO, size: int) -> int:
-    """WAV, RF64, AVI: the end of the chunk of samples, or of the last list of pictures."""
-    form = "<4sI4s" if numbers(file, 0, "4s")[0] != b"RIFX" else ">4sI4s"
-    position, large, promised = 0, 0, 0
+def samples_of(file: BinaryIO, size: int) -> tuple[int, int | None]:
+    """(first byte, bytes or None where unknown) of the samples of a WAV or RF64 file.
+
+    Where it has none, they begin behind its end.
+    """
+    form = ">4sI4s" if numbers(file, 0, "4s")[0] == b"RIFX" else "<4sI4s"
+    position, large = 12, 0
     while position + 8 <= size:
-        name, length, kind = numbers(file, position, form)
-        if name in (b"RIFF", b"RIFX", b"RF64"):
+        name, length, content = numbers(file, position, form)
+        position += 8
+        if name == b"ds64":
+            _, large = numbers(file, position, "<QQ")
+        if name == b"data":
+            if length == 0xFFFFFFFF and 0 < large < 2**63:
+                return position, large
+            if length == 0 and content in (b"LIST", b"fact", b"PEAK", b"bext", b"id3 "):
+                return position, 0
+            return position, length if 0 < length < UNKNOWN else None
+        position += length + length % 2
+    return position + 1, 0
+
+
+def wav(file: BinaryIO, size: int) -> int:
+    """The end of the samples."""
+    first, length = samples_of(file, size)
+    return first + (length or 0)
+
+
+def avi(file: BinaryIO, size: int) -> int:
+    """The end of the last list of pictures and sound, and of the last piece in one; the index
+    behind them may be missing."""
+    position, promised = 0, 0
+    while position + 8 <= size:
+        name, length, kind = numbers(file, position, "<4sI4s")
+        if name == b"RIFF" or (name == b"LIST" and kind in (b"movi", b"rec ")):
+            if kind == b"movi" and 0 < length < UNKNOWN:
+                promised = position + 8 + length
             position += 12  # what is in it
             continue
-        if name == b"ds64":
-            _, large = numbers(file, position + 8, "<QQ")
-        if name == b"data" or (name == b"LIST" and kind == b"movi"):
-            if name == b"data" and length == 0xFFFFFFFF and 0 < large < 2**63:
-                length = large
-            elif length == 0 or length >= UNKNOWN:
-                return 0
-            promised = position + 8 + length
-            if name == b"data":
-                return promised
+        if name[:2].isdigit():
+            promised = max(promised, position + 8 + length)
         position += 8 + length + length % 2
-    return promised or position + 8
+    return promised or size + 1
+
+
+def with_size(path: Path) -> Path | BinaryIO:
+    """A WAV file whose samples are of unknown size, with the size that is there: libsndfile takes
+    some placeholders for no sound. Any other file as it is."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        if file.read(12)[8:] != b"WAVE":
+            return path
+        first, length = samples_of(file, size)
+        if length is not None or size > UNKNOWN:
+            return path
+        file.seek(0)
+        content = bytearray(file.read())
+    content[first - 4 : first] = struct.pack("<I", size - first)
+    if content[:4] == b"RF64":
+        content[:4] = b"RIFF"
+        content = content.replace(b"ds64", b"JUNK", 1)
+    return io.BytesIO(content)
 
 
 def ogg(file: BinaryIO, size: int) -> int:
@@ -168,7 +210,8 @@ def transport_stream(file: BinaryIO, size: int) -> int:
 
 
 CONTAINERS: dict[bytes, Callable[[BinaryIO, int], int]] = {  # first bytes -> bytes it promises
-    rb"RIFF|RIFX|RF64": riff,
+    rb"(RIFF|RIFX|RF64).{4}WAVE": wav,
+    rb"RIFF.{4}AVI ": avi,
     rb"OggS": ogg,
     rb".{4}(ftyp|moov|mdat|free|skip|wide)": mp4,
     rb"\x1A\x45\xDF\xA3": matroska,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -60,8 +61,12 @@ class Modality(modalities.Modality):
         is_grey = self.shape[0] == 1
         if is_grey and picture.mode not in GREY:
             raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
-        picture = functional.resize(picture.convert("L" if is_grey else "RGB"), self.shape[1:])
-        return functional.pil_to_tensor(picture)
+        picture = picture.convert("L" if is_grey else "RGB")
+        if max(np.ravel(picture.getextrema())) == 1:
+            raise BadInput(
+                f"{self.path(sample_id)}: its largest value is 1, so it would be black; save 0 to 255"
+            )
+        return functional.pil_to_tensor(functional.resize(picture, self.shape[1:]))
 
     def on_device(self, batch: Tensor) -> Tensor:
         """(B, C, S, S) uint8 -> float32 in [-1, 1]."""

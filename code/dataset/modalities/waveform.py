@@ -42,6 +42,8 @@ class Modality(modalities.Modality):
         super().__init__(folder, train)
         check_at_least(1, audio_frames=audio_frames, mel_bins=mel_bins)
         self.shape = (1, audio_frames, mel_bins)
+        if sample_rate is not None:
+            check_at_least(1000, sample_rate=sample_rate)
         self.sample_rate_hz = sample_rate
         at_rate = f" at {sample_rate} Hz" if sample_rate else ""
         self.packed_as = f"filter bank {audio_frames} x {mel_bins}{at_rate}"
