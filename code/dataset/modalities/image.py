@@ -64,7 +64,7 @@ class Modality(modalities.Modality):
         picture = picture.convert("L" if is_grey else "RGB")
         if max(np.ravel(picture.getextrema())) == 1:
             raise BadInput(
-                f"{self.path(sample_id)}: its largest value is 1, so it would be black; save 0 to 255"
+                f"{self.path(sample_id)}: its values are 0 and 1, of 255: black; save 0 to 255"
             )
         return functional.pil_to_tensor(functional.resize(picture, self.shape[1:]))
 
