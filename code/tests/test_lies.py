@@ -60,6 +60,17 @@ def test_values_that_are_no_data_are_refused_by_name(suffix, tmp_path):
             reader.pack("a")
 
 
+def test_a_tensor_is_the_one_that_was_stored(tmp_path):
+    """torch.load takes a changed byte, and fills up from memory what is not there."""
+    torch.save(torch.ones(16, 500), tmp_path / "a.pt")
+    reader, content = spectrogram.Modality(tmp_path, False), (tmp_path / "a.pt").read_bytes()
+    assert torch.equal(reader.pack("a"), torch.ones(1, 16, 500))
+    first = content.index(torch.ones(9).numpy().tobytes())
+    (tmp_path / "a.pt").write_bytes(content[: first + 400] + b"\x12" + content[first + 401 :])
+    with pytest.raises(BadInput, match="a.pt: unreadable"):
+        reader.pack("a")
+
+
 class Careless(Modality):
     """Somebody's reader that looks at nothing."""
 
@@ -97,7 +108,13 @@ def test_silence_is_silence_whatever_its_offset_and_full_scale_is_1(offset, loud
 def test_pictures_in_0_to_1_are_refused_where_0_to_255_is_meant(tmp_path):
     levels = np.random.default_rng(0).integers(0, 256, (12, 28, 28, 3))
     cases = [levels, np.uint8(levels), 1.0 * levels, levels / 255, np.float32(levels / 255)]
-    cases += [levels > 99, levels + 0.5, levels - 1.0, np.where(levels > 9, levels, np.nan)]
+    cases += [
+        levels > 99,
+        np.uint8(levels > 99),
+        levels + 0.5,
+        levels - 1.0,
+        np.where(levels > 9, levels, np.nan),
+    ]
     for number, pictures in enumerate([*cases, levels + 0j]):
         parts = {f"{part}_image": pictures for part in ("train", "test")}
         labels = {f"{part}_label": np.arange(12) % 10 for part in ("train", "test")}

@@ -21,7 +21,8 @@ def read_off(path: Path) -> trimesh.Trimesh:
     """The mesh of an OFF file, a vertex or a face a line, as triangles.
 
     Comments and empty lines may stand anywhere, and the counts right behind the word OFF. Raises
-    BadInput where fewer vertices, faces or corners of a face are there than the file promises.
+    BadInput where fewer vertices, faces or corners of a face are there than the file promises, or a
+    face has fewer than three.
     """
     text = path.read_bytes().decode("utf-8", "replace")
     lines = [line.split("#", 1)[0].split() for line in re.split(r"[\r\n]", text)]
@@ -38,12 +39,12 @@ def read_off(path: Path) -> trimesh.Trimesh:
     corners = [
         [int(word) for word in words[: int(words[0]) + 1]] for words in lines[first_face:end]
     ]
-    missing = max(0, end - len(lines)) + sum(len(words) <= words[0] for words in corners)
+    missing = max(0, end - len(lines)) + sum(len(words) <= max(words[0], 3) for words in corners)
     if missing:
         promised = f"{vertex_count} vertices and {face_count} faces"
         raise BadInput(f"{path}: truncated, {missing} of {promised} are not there or not whole")
     vertices = np.array([words[:3] for words in lines[2:first_face]], float).reshape(-1, 3)
-    faces = triangulate_quads([words[1:] for words in corners if words[0] > 2])
+    faces = triangulate_quads([words[1:] for words in corners])
     if len(faces) and not (0 <= faces.min() and faces.max() < vertex_count):
         raise BadInput(f"{path}: a face has a corner that is none of its {vertex_count} vertices")
     return trimesh.Trimesh(vertices, faces, process=False)

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +19,8 @@ from utils.errors import BadInput
 UNKNOWN = 0x7FFFF000  # a 32-bit size from here on is a placeholder, as 0 is
 ATOMS = (b"ftyp", b"free", b"skip", b"wide", b"uuid", b"moov", b"moof", b"mdat", b"mfra", b"sidx")
 ATOMS += (b"styp", b"meta", b"udta", b"pnot", b"emsg", b"ssix", b"prft", b"pdin")
-SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
+SEGMENT = 0x18538067  # of Matroska: all that follows its head
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def check_whole(path: Path) -> None:
@@ -39,6 +41,8 @@ def check_whole(path: Path) -> None:
                 return
     except OSError as error:
         raise BadInput(f"{path}: unreadable ({error.strerror})") from error
+    except ValueError as error:
+        raise BadInput(f"{path}: damaged, {error}") from error
     if promised > size:
         raise BadInput(f"{path}: truncated, {size} of {promised} bytes")
 
@@ -114,15 +118,30 @@ def with_size(path: Path) -> Path | BinaryIO:
     return io.BytesIO(content)
 
 
+def ogg_checksum(page: bytes) -> bytes:
+    """CRC-32 of a page, the highest bit first, where zlib's has the lowest first."""
+    blank = page[:22] + bytes(4) + page[26:]
+    crc = zlib.crc32(blank.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return crc.to_bytes(4, "big").translate(MIRRORED)
+
+
 def ogg(file: BinaryIO, size: int) -> int:
-    """The last page says that it is the last, and how long it is."""
+    """The last page says that it is the last, and how long it is.
+
+    Raises ValueError for a page that is not as its checksum: decoders leave it out without a word.
+    """
     position, is_last = 0, False
     while position < size:
         name, _, flags = numbers(file, position, "4sBB")
         if name != b"OggS":
             break
         (segments,) = numbers(file, position + 26, "B")
-        position += 27 + segments + sum(numbers(file, position + 27, f"{segments}B"))
+        length = 27 + segments + sum(numbers(file, position + 27, f"{segments}B"))
+        file.seek(position)
+        page = file.read(length)
+        if len(page) == length and ogg_checksum(page) != page[22:26]:
+            raise ValueError("a page is not as its checksum")
+        position += length
         is_last = bool(flags & 4)
     return position if is_last else max(position, size + 1)
 
@@ -148,9 +167,10 @@ def element(file: BinaryIO, position: int) -> tuple[int, int, int | None]:
     (first,) = numbers(file, position, "B")
     width = 9 - first.bit_length()
     content = numbers(file, position, "16s")[0]
-    name, coded = int.from_bytes(content[:width]), content[width]
+    name, coded = int.from_bytes(content[:width], "big"), content[width]
     digits = 9 - coded.bit_length()
-    length = int.from_bytes(content[width : width + digits]) & (1 << 7 * digits) - 1
+    coded_length = int.from_bytes(content[width : width + digits], "big")
+    length = coded_length & (1 << 7 * digits) - 1
     unknown = length == (1 << 7 * digits) - 1 or not coded
     return name, position + width + digits, None if unknown else length
 
@@ -175,13 +195,13 @@ def flv(file: BinaryIO, size: int) -> int:
     last_ms, seconds = 0, 0.0
     while position + 15 <= size:  # the size of the tag before, the head of this one
         kind, length, time_ms, higher = numbers(file, position + 4, ">s3s3sB")
-        length = int.from_bytes(length)
+        length = int.from_bytes(length, "big")
         if kind == b"\x12":  # a script: the duration is a double behind its name
             file.seek(position + 15)
             if match := re.search(rb"duration\0(.{8})", file.read(length), re.S):
                 (seconds,) = struct.unpack(">d", match[1])
         elif kind in (b"\x08", b"\x09"):
-            last_ms = max(last_ms, int.from_bytes(time_ms) + (higher << 24))
+            last_ms = max(last_ms, int.from_bytes(time_ms, "big") + (higher << 24))
         else:
             return 0
         position += 15 + length
