@@ -1,5 +1,6 @@
 """Data that lies: values that are no data, sounds of several rates, answers that are none."""
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -12,7 +13,7 @@ from dataset._cache import open_cache
 from dataset._loader import SampleDataset, build_loaders
 from dataset._samples import Sample
 from dataset.folder import Dataset
-from dataset.media.audio import read_waveform
+from dataset.media.audio import read_sound_track, read_waveform
 from dataset.modalities import Modality, array, image, spectrogram, waveform
 from dataset.prepare import derive
 from dataset.prepare._preparation import save_tensor
@@ -58,6 +59,20 @@ def test_values_that_are_no_data_are_refused_by_name(suffix, tmp_path):
         write_values(tmp_path / f"a{suffix}", good + 1j)
         with pytest.raises(BadInput, match=rf"/a{suffix}: complex numbers; save their magnitude"):
             reader.pack("a")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_values_that_are_no_sound_are_refused_in_a_video_too(value, tmp_path):
+    """Converted to 16 bits they would be ordinary numbers."""
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=RATE_HZ, layout="mono")
+        sound = np.float32(SOUND)[None]
+        sound[0, 5000] = value
+        frame = av.AudioFrame.from_ndarray(sound, format="flt", layout="mono")
+        frame.rate, frame.pts = RATE_HZ, 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(BadInput, match="a.mov: samples reach"):
+        read_sound_track(tmp_path / "a.mov")
 
 
 def test_a_tensor_is_the_one_that_was_stored(tmp_path):

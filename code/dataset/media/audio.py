@@ -64,6 +64,8 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
         to_mono = av.AudioResampler(format="s16", layout="mono", rate=stream.rate)
         pieces = []
         for frame in (*decoded(container, stream), None):  # None: what the resampler still holds
+            if frame and frame.format.name.startswith(("flt", "dbl")):  # 16 bits would hide them
+                check_full_scale(path, frame.to_ndarray())
             pieces += [piece.to_ndarray()[0] for piece in to_mono.resample(frame)]
         sample_rate_hz = stream.rate
     samples = np.concatenate([np.zeros(0, np.int16), *pieces]).astype(np.float32) / 2**15
@@ -80,9 +82,7 @@ def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """
     if len(samples) == 0:
         raise BadInput(f"{path}: silent")
-    peak = np.abs(samples).max()
-    if not peak <= LOUDEST:  # nan too
-        raise BadInput(f"{path}: samples reach {peak:g}, where full scale is 1; scale them to that")
+    check_full_scale(path, samples)
     if np.abs(samples - samples.mean(dtype=float)).max() < SILENCE:
         raise BadInput(f"{path}: silent")
     if sample_rate_hz < LOWEST_RATE_HZ:
@@ -90,6 +90,13 @@ def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     if len(samples) < WINDOW_SECONDS * sample_rate_hz:
         raise BadInput(f"{path}: too short, {len(samples)} samples at {sample_rate_hz} Hz")
     return samples
+
+
+def check_full_scale(path: Path, samples: np.ndarray) -> None:
+    """Raises BadInput for samples that are nan or far beyond full scale."""
+    peak = np.abs(samples).max(initial=0)
+    if not peak <= LOUDEST:  # nan too
+        raise BadInput(f"{path}: samples reach {peak:g}, where full scale is 1; scale them to that")
 
 
 def resampled(

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional
 from dataset import modalities
 from utils.errors import BadInput, check_at_least
 
+MOST_PIXELS = 50_000_000  # a damaged header may promise any number
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 
 
@@ -26,6 +27,10 @@ def opened(path: Path) -> Image.Image:
     """A picture of 8 bits per channel, decoded. Raises BadInput where it is none."""
     try:
         with Image.open(path) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(
+                    f"{picture.width} x {picture.height} pixels, at most {MOST_PIXELS}"
+                )
             picture.load()
     except Exception as error:  # a damaged file can fail in any way
         raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
