@@ -154,7 +154,8 @@ def try_sounds(tmp_path, seeds):
         content, whole = path.read_bytes(), samples(path)
         path.write_bytes(cut(content, seed))
         short = outcome(samples, path)
-        assert short is None or np.array_equal(short, whole), path.name
+        is_whole = short is None or np.array_equal(short[: len(SOUND)], whole[: len(SOUND)])
+        assert is_whole, path.name  # behind the sound a last block is padded, with anything
         if subtype not in NOT_IN_FFMPEG and endian == "FILE":
             path.write_bytes(damaged(content, seed))
             ours = outcome(samples, path)
