@@ -11,7 +11,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from dataset.media.video import COMPLETE, announced_seconds, decoded, opened
+from dataset.media.video import COMPLETE, announced_seconds, decoded, opened, with_codec
 from dataset.media.whole import UNKNOWN, check_whole, with_size
 from utils.errors import BadInput
 
@@ -59,7 +59,7 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
     with opened(path) as container:
         if not container.streams.audio:
             raise BadInput(f"{path}: has no sound")
-        stream = container.streams.audio[0]
+        stream = with_codec(container.streams.audio[0])
         promised = announced_seconds(container, stream)
         to_mono = av.AudioResampler(format="s16", layout="mono", rate=stream.rate)
         pieces = []

@@ -28,6 +28,13 @@ def opened(path: Path) -> Iterator[av.container.InputContainer]:
         raise BadInput(f"{path}: unreadable video ({error.strerror})") from error
 
 
+def with_codec(stream: av.stream.Stream) -> av.stream.Stream:
+    """The stream. Raises OSError, which `opened` names, where nothing can decode it."""
+    if stream.codec_context is None:
+        raise OSError(0, "of an unknown codec")
+    return stream
+
+
 def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
     """The frames of a stream; packets that cannot be decoded are left out, as players do."""
     stream.codec_context.thread_count = 1  # preparations run a process per core already
@@ -61,7 +68,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     with opened(path) as container:
         if not container.streams.video:
             raise BadInput(f"{path}: has no video")
-        stream = container.streams.video[0]
+        stream = with_codec(container.streams.video[0])
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         promised = announced_seconds(container, stream)
         frames, times, end, to_bgr = [], [], 0.0, VideoReformatter()
