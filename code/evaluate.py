@@ -14,7 +14,7 @@ from torch import Tensor
 
 from analysis import probes, trained
 from analysis.tables import heading
-from models.metrics import predict, score
+from models.metrics import answers, predict, score
 from training.messages import align, main_branch
 from utils.atomic import write_text
 from utils.command import Parser, listed
@@ -28,14 +28,15 @@ def per_class(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> 
     for k, name in enumerate(classes):
         of_class = target == k
         if of_class.any():
-            shares = [(x.argmax(1)[of_class] == k).double().mean() for x in logits.values()]
+            shares = [(answers(x)[of_class] == k).double().mean() for x in logits.values()]
             rows.append([name, f"{of_class.sum()}", *(f"{100 * share:.2f}" for share in shares)])
     return align(rows)
 
 
 def confusion(logits: Tensor, target: Tensor, classes: list[str]) -> str:
-    """Counts as text: a row per true class, a column per predicted one."""
-    counts = confusion_matrix(target, logits.argmax(1), labels=range(len(classes)))
+    """Counts as text: a row per true class, a column per predicted one. A sample without an answer
+    is in no column."""
+    counts = confusion_matrix(target, answers(logits), labels=range(len(classes)))
     rows = [[name, *map(str, row)] for name, row in zip(classes, counts)]
     return align([["true \\ predicted", *classes], *rows])
 

@@ -32,6 +32,7 @@ from dataset.prepare.avmnist import mnist
 from figures._style import legend_beside, look_of, save
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
+from models.metrics import answers
 from models.reach import groups_of
 from training.messages import align
 from training.options import DATA
@@ -164,7 +165,7 @@ def train_run(options, method, tasks: list[int], seed: int, data: dict) -> dict:
     with torch.no_grad():
         for x, y in zip(pictures.split(500), targets[:, tasks].split(500)):
             logits, _ = model(x.to(options.device))
-            hits.append(torch.stack([v.argmax(1).cpu() for v in logits.values()], 1) == y)
+            hits.append(torch.stack([answers(v).cpu() for v in logits.values()], 1) == y)
     accuracy = torch.cat(hits).double().mean(0).tolist()
     conflict = (torch.stack(cosines) <= 0).double().mean().item() if cosines else None
     return {"accuracy": dict(zip(names, accuracy)), "conflict": conflict}

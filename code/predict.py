@@ -11,6 +11,7 @@ is 1.
 """
 
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -63,7 +64,13 @@ class Predictor:
                 except BadInput as problem:
                     problems.append(str(problem))
             answers = self.predict(Path(folder), list(ids.values())) if ids else []
-        return dict(zip(ids, answers)), problems
+        finite = {}
+        for name, shares in zip(ids, answers):
+            if any(math.isnan(p) for of_branch in shares.values() for p in of_branch.values()):
+                problems.append(f"{name}: the model's logits are not finite, so it has no answer")
+            else:
+                finite[name] = shares
+        return finite, problems
 
     @torch.no_grad()
     def predict(self, root: Path, ids: list[str]) -> list[Shares]:

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dataset._loader import Batches, SampleDataset
-from models.metrics import predict
+from models.metrics import answers, predict
 from utils.errors import BadInput
 from utils.seed import generator
 
@@ -29,8 +29,10 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> T
     Standardised features, L2-regularised logistic regression (C = 1): the same for every encoder,
     so that heads trained with little or no weight do not hide what an encoder knows.
 
-    train, test: features (N, D) and targets (N,).
+    train, test: features (N, D) and targets (N,). Raises BadInput for features that are not finite.
     """
+    if not all(features.isfinite().all() for features, _ in (train, test)):
+        raise BadInput("linear probe: the encoder's features are not finite")
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are the definition here
@@ -44,7 +46,7 @@ def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> T
 def accuracy(model, loader, branch: str) -> float:
     """In [0, 1], of one branch."""
     logits, _, target = predict(model, loader)
-    return (logits[branch].argmax(1) == target).double().mean().item()
+    return (answers(logits[branch]) == target).double().mean().item()
 
 
 def altered(loader, modality: str, change: Callable[[Tensor], Tensor]) -> Iterator:
@@ -74,6 +76,9 @@ class ShuffledReader:
     def __init__(self, reader, ids: list[str], *seed: int):
         order = torch.randperm(len(ids), generator=generator(*seed)).tolist()
         self.reader, self.other = reader, {ids[i]: ids[j] for i, j in enumerate(order)}
+
+    def path(self, sample_id: str):
+        return self.reader.path(self.other[sample_id])
 
     def read(self, sample_id: str):
         return self.reader.read(self.other[sample_id])
@@ -112,8 +117,10 @@ def calibration_error(logits: Tensor, target: Tensor) -> float:
     Confidence: the largest probability, in BINS equal bins. Source: Guo et al. 2017, Eq. 5.
     logits: (N, K); target: (N,).
     """
-    confidence, predicted = logits.double().softmax(1).max(1)
-    hit = (predicted == target).double()
+    predicted = answers(logits)
+    if (predicted < 0).any():
+        raise BadInput("calibration: a model whose logits are not finite has no confidence")
+    confidence, hit = logits.double().softmax(1).amax(1), (predicted == target).double()
     bin_of = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     gap = torch.zeros(BINS, dtype=torch.double).index_add(0, bin_of, hit - confidence)
     return (gap.abs().sum() / len(target)).item()

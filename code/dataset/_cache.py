@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from dataset.modalities import Modality
+from dataset.modalities import Modality, checked
 from utils.atomic import locked, new_folder
 from utils.errors import BadInput
 
@@ -92,14 +93,22 @@ def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: i
         ) from None
 
 
+def pack(reader: Modality, sample_id: str) -> Tensor:
+    """What the cache holds of a sample. Raises BadInput naming its file where that is unusable."""
+    return checked(reader, sample_id, reader.pack(sample_id))
+
+
 def build(reader: Modality, ids: list[str], folder: Path, workers: int) -> None:
     """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete."""
+    reader.check_together(ids)
     modality, first = reader.folder.name, reader.pack(ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
     shutil.rmtree(folder, ignore_errors=True)
-    samples = DataLoader(ids, batch_size=None, collate_fn=reader.pack, num_workers=workers)
+    samples = DataLoader(
+        ids, batch_size=None, collate_fn=partial(pack, reader), num_workers=workers
+    )
     bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)
     where, size = {}, 0
     with new_folder(folder) as temporary:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dataset._cache import open_cache
 from dataset._samples import Sample
-from dataset.modalities import Modality
+from dataset.modalities import Modality, checked
 from utils import distributed, registry
 from utils.errors import BadInput
 from utils.seed import generator, restored, seed_host, seeded
@@ -83,7 +83,11 @@ class SampleDataset(Dataset):
     def _read(self, epoch: int, index: int) -> tuple[dict, int]:
         sample = self.samples[index]
         seed_host(self.seed, epoch, index)
-        return {m: reader.read(sample.id) for m, reader in self.readers.items()}, sample.target
+        inputs = {
+            m: checked(reader, sample.id, reader.read(sample.id))
+            for m, reader in self.readers.items()
+        }
+        return inputs, sample.target
 
 
 def collate(items: list[tuple[dict, int]]) -> tuple[dict, Tensor]:
@@ -252,14 +256,16 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
     dataset.check_complete(present)
     training = complete_samples(dataset, "train", present)
     test = complete_samples(dataset, "test", present)
+    ids = sorted(sample.id for sample in training + test)
     for modality, reader in plain.items():
         if flags["cache"] == "on" and reader.packed_as:
             folder = Path(flags["cache_dir"] or dataset.root / "cache")
-            ids = {sample.id for sample in training + test}
             reader.packed = open_cache(reader, ids, folder, flags["num_workers"])
             augmented[modality].packed = reader.packed
         elif reader.needs_cache:
             raise BadInput(f"{reader.needs_cache}: needs the cache; leave out --cache off")
+        else:
+            reader.check_together(ids)
 
     def batches(samples: list[Sample], readers: dict[str, Modality], shuffle=False) -> Batches:
         seed = flags["random_seed"]

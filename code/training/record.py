@@ -20,6 +20,9 @@ from utils.errors import BadInput
 from utils.run_folder import read_jsonl
 
 FLUSH_EVERY = 50  # steps between two waits for the device
+# Why a value is not finite: in a later step, and in the first, before which nothing was changed
+DIVERGED = "the model has diverged. Try a smaller --learning_rate or --clip_grad"
+UNTRAINED = "nothing has been trained yet, so it is the encoders or their initial weights"
 # One page of TensorBoard ("Custom Scalars") that tells the paper's story: {chart: tags}
 STORY = {
     "accuracy of each branch": r"test/accuracy/.*",
@@ -98,13 +101,14 @@ class Recorder:
                     self.cosines.setdefault(name.split("/", 1)[1], []).append(value)
                 if bad is None and not math.isfinite(value):
                     bad = f"{name} is {value} at epoch {epoch}, step {step}"
+                    cause = DIVERGED if step else UNTRAINED
         self.pending = []
         with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as file:
             file.writelines(lines)
         if bad:
             raise NonFinite(
-                f"{bad}: the run stops here; last.pt holds the epoch before. Try a smaller "
-                "--learning_rate or --clip_grad"
+                f"{bad}: the run stops here; last.pt holds the epoch before. The inputs are not at "
+                f"fault, each is checked when it is read: {cause}"
             )
 
     def add_epoch(self, epoch: int, values: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """Sound files to time-frequency pictures."""
 
-import wave
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -11,26 +11,43 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from dataset.media.video import COMPLETE, announced_seconds, decoded, opened
+from dataset.media.video import COMPLETE, announced_seconds, decoded, opened, with_codec
+from dataset.media.whole import UNKNOWN, check_whole, with_size
 from utils.errors import BadInput
 
-SILENCE = 1e-4  # peak amplitude, full scale = 1, below which a recording counts as silent
+SILENCE = 1e-4  # largest distance from the mean, full scale = 1, that still counts as silent
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
+BLOCK = 2**20  # samples read at a time
+LOWEST_RATE_HZ = 1000  # a filter bank begins at 20 Hz, in windows of 25 ms
+LOUDEST = 10  # peak; floats may exceed full scale, but not by 20 dB
 WINDOW_SECONDS = 0.025  # of the filter bank
 
 
 def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     """Mono samples in [-1, 1], shape (N,), at the file's own rate, and that rate in Hz.
 
-    Raises BadInput where the file is unreadable, cut short, empty, silent or shorter than 25 ms.
+    Raises BadInput where the file is unreadable, cut short, empty, silent or shorter than 25 ms,
+    or holds numbers that are no sound.
     """
+    check_whole(path)
+    blocks, count = [], 1
     try:
-        samples, sample_rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(with_size(path)) as file:
+            if file.format not in FORMATS:
+                known = ", ".join(FORMATS)
+                raise BadInput(f"{path}: holds {file.format}; save it as one of {known}")
+            while count:  # by blocks, since a damaged header may promise any number
+                block = file.read(BLOCK, dtype="float32", always_2d=True)
+                blocks.append(block.mean(1))
+                count = len(block)
+            promised, sample_rate_hz = file.frames, file.samplerate
+            is_counted = file.format in ("FLAC", "OGG")  # of WAV the bytes tell, see check_whole
     except (OSError, RuntimeError) as error:
         raise BadInput(f"{path}: unreadable sound ({error})") from error
-    promised = promised_samples(path)
-    if len(samples) < promised:
+    samples = np.concatenate(blocks)
+    if is_counted and len(samples) < promised < UNKNOWN:
         raise BadInput(f"{path}: truncated, {len(samples)} of {promised} samples")
-    return audible(path, samples.mean(1), sample_rate_hz), sample_rate_hz
+    return audible(path, samples, sample_rate_hz), sample_rate_hz
 
 
 def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
@@ -42,11 +59,13 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
     with opened(path) as container:
         if not container.streams.audio:
             raise BadInput(f"{path}: has no sound")
-        stream = container.streams.audio[0]
+        stream = with_codec(container.streams.audio[0])
         promised = announced_seconds(container, stream)
         to_mono = av.AudioResampler(format="s16", layout="mono", rate=stream.rate)
         pieces = []
         for frame in (*decoded(container, stream), None):  # None: what the resampler still holds
+            if frame and frame.format.name.startswith(("flt", "dbl")):  # 16 bits would hide them
+                check_full_scale(path, frame.to_ndarray())
             pieces += [piece.to_ndarray()[0] for piece in to_mono.resample(frame)]
         sample_rate_hz = stream.rate
     samples = np.concatenate([np.zeros(0, np.int16), *pieces]).astype(np.float32) / 2**15
@@ -57,25 +76,56 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
 
 
 def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """The samples. Raises BadInput where there is nothing to hear in them."""
-    if len(samples) == 0 or np.abs(samples).max() < SILENCE:
+    """The samples. Raises BadInput where there is nothing to hear in them, or they are no sound.
+
+    A constant signal is silent: the filter bank takes the mean away.
+    """
+    if len(samples) == 0:
         raise BadInput(f"{path}: silent")
+    check_full_scale(path, samples)
+    if np.abs(samples - samples.mean(dtype=float)).max() < SILENCE:
+        raise BadInput(f"{path}: silent")
+    if sample_rate_hz < LOWEST_RATE_HZ:
+        raise BadInput(f"{path}: sampled at {sample_rate_hz} Hz, sound needs {LOWEST_RATE_HZ}")
     if len(samples) < WINDOW_SECONDS * sample_rate_hz:
         raise BadInput(f"{path}: too short, {len(samples)} samples at {sample_rate_hz} Hz")
     return samples
 
 
-def promised_samples(path: Path) -> int:
-    """Samples that the header of a PCM WAV announces; 0 for other kinds of file.
+def check_full_scale(path: Path, samples: np.ndarray) -> None:
+    """Raises BadInput for samples that are nan or far beyond full scale."""
+    peak = np.abs(samples).max(initial=0)
+    if not peak <= LOUDEST:  # nan too
+        raise BadInput(f"{path}: samples reach {peak:g}, where full scale is 1; scale them to that")
 
-    libsndfile silently shortens its own count to what is there, so it cannot tell a cut file.
+
+def resampled(
+    samples: np.ndarray, sample_rate_hz: int, wanted_hz: int | None
+) -> tuple[np.ndarray, int]:
+    """(samples, their rate) at `wanted_hz`; as they are where that is None or their own."""
+    if wanted_hz in (None, sample_rate_hz):
+        return samples, sample_rate_hz
+    return librosa.resample(samples, orig_sr=sample_rate_hz, target_sr=wanted_hz), wanted_hz
+
+
+def check_one_rate(paths: list[Path]) -> None:
+    """Raises BadInput with rates and counts where the files have several sample rates.
+
+    A filter bank covers 0 to half the rate, so that a tone would lie in other bins. Files that
+    cannot be opened are left to `read_waveform`.
     """
-    try:
-        with wave.open(str(path)) as file:
-            frames = file.getnframes()
-    except (wave.Error, EOFError):
-        return 0
-    return frames if frames < 2**30 else 0  # streamed files announce the largest number there is
+    rates = Counter()
+    for path in paths:
+        try:
+            rates[soundfile.info(path).samplerate] += 1
+        except (OSError, RuntimeError):
+            continue
+    if len(rates) > 1:
+        counts = ", ".join(f"{count} at {rate} Hz" for rate, count in rates.most_common())
+        raise BadInput(
+            f"{paths[0].parent}: sound of several sample rates, {counts}; resample it with "
+            f"--sample_rate {rates.most_common(1)[0][0]}"
+        )
 
 
 def filter_bank(waveform: np.ndarray, sample_rate_hz: int, mel_bins=128, frames=1024) -> Tensor:

@@ -1,10 +1,13 @@
 """Meshes to pictures by casting rays on the CPU: no display, no OpenGL, no driver."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import trimesh
+from trimesh.geometry import triangulate_quads
 
+from dataset._values import LARGEST
 from utils.errors import BadInput
 
 VIEW_ANGLE_DEGREES = 40  # of the camera; the mesh's bounding sphere just fits in
@@ -14,20 +17,56 @@ SAMPLES = 2  # rays per pixel and direction, averaged
 BACKGROUND = 1.0  # white
 
 
+def read_off(path: Path) -> trimesh.Trimesh:
+    """The mesh of an OFF file, a vertex or a face a line, as triangles.
+
+    Comments and empty lines may stand anywhere, and the counts right behind the word OFF. Raises
+    BadInput where fewer vertices, faces or corners of a face are there than the file promises, or a
+    face has fewer than three.
+    """
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = [line.split("#", 1)[0].split() for line in re.split(r"[\r\n]", text)]
+    lines = [words for words in lines if words]
+    header = re.fullmatch(r"(?:ST)?C?N?OFF(.*)", " ".join(lines[0]))
+    if header is None:
+        raise BadInput(f"{path}: does not begin with OFF")
+    if header[1]:
+        lines.insert(1, header[1].split())
+    vertex_count, face_count = (int(word) for word in lines[1][:2])
+    if min(vertex_count, face_count) < 0:
+        raise BadInput(f"{path}: promises {vertex_count} vertices and {face_count} faces")
+    first_face, end = 2 + vertex_count, 2 + vertex_count + face_count
+    corners = [
+        [int(word) for word in words[: int(words[0]) + 1]] for words in lines[first_face:end]
+    ]
+    missing = max(0, end - len(lines)) + sum(len(words) <= max(words[0], 3) for words in corners)
+    if missing:
+        promised = f"{vertex_count} vertices and {face_count} faces"
+        raise BadInput(f"{path}: truncated, {missing} of {promised} are not there or not whole")
+    vertices = np.array([words[:3] for words in lines[2:first_face]], float).reshape(-1, 3)
+    faces = triangulate_quads([words[1:] for words in corners])
+    if len(faces) and not (0 <= faces.min() and faces.max() < vertex_count):
+        raise BadInput(f"{path}: a face has a corner that is none of its {vertex_count} vertices")
+    return trimesh.Trimesh(vertices, faces, process=False)
+
+
 def read_mesh(path: Path) -> trimesh.Trimesh:
     """A triangle mesh whose bounding box is centred and whose farthest vertex is at distance 1.
 
-    Raises BadInput where the file is missing, empty or damaged, or its faces have no area.
+    Raises BadInput where the file is no OFF file, missing, empty or damaged, or its faces have no
+    area.
     """
     try:
-        mesh = trimesh.load_mesh(path, process=False)
-        vertices = np.asarray(mesh.vertices, float)[np.unique(mesh.faces)]  # others are not seen
+        mesh = read_off(path)
+        vertices = mesh.vertices[np.unique(mesh.faces)]  # others are not seen
+    except BadInput:
+        raise
     except Exception as error:  # a damaged file can fail in any way
         raise BadInput(f"{path}: unreadable mesh ({error})") from error
     if len(vertices) == 0:
         raise BadInput(f"{path}: has no face")
-    if not np.isfinite(vertices).all():
-        raise BadInput(f"{path}: a vertex is not a finite number")
+    if not np.abs(vertices).max() <= LARGEST:  # nan too
+        raise BadInput(f"{path}: a vertex is not a finite number, or beyond {LARGEST:g}")
     middle = (vertices.min(0) + vertices.max(0)) / 2
     radius = np.linalg.norm(vertices - middle, axis=1).max()
     if not radius > 0:

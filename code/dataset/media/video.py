@@ -9,21 +9,30 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from dataset.media.whole import check_whole
 from utils.atomic import new_folder
 from utils.errors import BadInput
 
-COMPLETE = 0.8  # share of the announced duration that must decode; containers round theirs
+COMPLETE = 0.8  # share of a stream's announced duration that must decode; containers round theirs
 JPEG_QUALITY = 95
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
-    """The container of a media file. Raises BadInput where it is missing, empty or no media."""
+    """The container of a media file. Raises BadInput where it is missing, cut short or no media."""
+    check_whole(path)
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except (av.error.FFmpegError, OSError) as error:
         raise BadInput(f"{path}: unreadable video ({error.strerror})") from error
+
+
+def with_codec(stream: av.stream.Stream) -> av.stream.Stream:
+    """The stream. Raises OSError, which `opened` names, where nothing can decode it."""
+    if stream.codec_context is None:
+        raise OSError(0, "of an unknown codec")
+    return stream
 
 
 def decoded(container: av.container.InputContainer, stream: av.stream.Stream) -> Iterator:
@@ -37,10 +46,12 @@ def decoded(container: av.container.InputContainer, stream: av.stream.Stream) ->
 
 
 def announced_seconds(container, stream) -> float:
-    """The duration that the header gives; 0 where it gives none."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
+    """The duration that the header of an MP4 or MOV file gives this stream; 0 for other containers.
+
+    Theirs is the longest stream's, an estimate, or a placeholder.
+    """
+    of_header = container.format.name.startswith("mov") and stream.duration
+    return float(stream.duration * stream.time_base) if of_header else 0.0
 
 
 def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list[np.ndarray]:
@@ -57,13 +68,15 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     with opened(path) as container:
         if not container.streams.video:
             raise BadInput(f"{path}: has no video")
-        stream = container.streams.video[0]
+        stream = with_codec(container.streams.video[0])
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         promised = announced_seconds(container, stream)
-        frames, times, to_bgr = [], [], VideoReformatter()
+        frames, times, end, to_bgr = [], [], 0.0, VideoReformatter()
         for number, frame in enumerate(decoded(container, stream)):
             time = frame.time if frame.time is not None else number / (rate or 1)
             times.append(time)
+            if frame.duration and frame.time_base:  # the last picture may stand for seconds
+                end = max(end, time + float(frame.duration * frame.time_base))
             if (time - times[0]) * frames_per_second >= len(frames) - 1e-6:
                 picture = to_bgr.reformat(frame, format="bgr24", threads=1).to_ndarray()
                 frames.append(np.rot90(picture, frame.rotation // 90))
@@ -71,9 +84,11 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
         raise BadInput(f"{path}: unreadable video")
     if len(times) == 1:
         raise BadInput(f"{path}: a single frame")
-    seconds = max(times) - times[0] + (1 / rate if rate else 0)
+    seconds = max(max(times) + (1 / rate if rate else 0), end) - min(times[0], 0)
     if seconds < COMPLETE * promised:
         raise BadInput(f"{path}: truncated, {seconds:.1f} of {promised:.1f} s")
+    if len({frame.shape for frame in frames}) > 1:
+        raise BadInput(f"{path}: pictures of different sizes")
     if len(frames) < at_least:
         raise BadInput(f"{path}: too short, {seconds:.1f} s give {len(frames)} frames")
     return frames

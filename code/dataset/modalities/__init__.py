@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from dataset._values import check_values
 from utils.registry import Contract
 
 
@@ -51,6 +52,18 @@ class Modality(Contract):
         """An item, of which batches are made; here what is packed."""
         return (self.packed or self.pack)(sample_id)
 
+    def check_together(self, ids: list[str]) -> None:
+        """Raises BadInput where these samples differ in what their items do not show, such as the
+        sample rate of sound. Called before a cache is built, without one before training."""
+
     def on_device(self, batch: Tensor | tuple[Tensor, ...]) -> Tensor:
         """A batch of items, on the device -> what the encoder gets, (B, *shape) float32."""
         return batch
+
+
+def checked(reader: Modality, sample_id: str, item: Tensor | tuple[Tensor, ...]):
+    """The item that a reader gave. All items pass here: raises BadInput for values that are not
+    finite, or absurd, naming the sample's file."""
+    for part in item if isinstance(item, tuple) else (item,):
+        check_values(part, lambda: reader.path(sample_id))
+    return item

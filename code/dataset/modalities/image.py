@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,6 +12,7 @@ from torchvision.transforms.v2 import functional
 from dataset import modalities
 from utils.errors import BadInput, check_at_least
 
+MOST_PIXELS = 50_000_000  # a damaged header may promise any number
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 
 
@@ -25,11 +27,15 @@ def opened(path: Path) -> Image.Image:
     """A picture of 8 bits per channel, decoded. Raises BadInput where it is none."""
     try:
         with Image.open(path) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(
+                    f"{picture.width} x {picture.height} pixels, at most {MOST_PIXELS}"
+                )
             picture.load()
-    except OSError as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
     if picture.mode not in GREY + COLOUR:
-        raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel")
+        raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel, 0 to 255")
     return picture
 
 
@@ -60,8 +66,12 @@ class Modality(modalities.Modality):
         is_grey = self.shape[0] == 1
         if is_grey and picture.mode not in GREY:
             raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
-        picture = functional.resize(picture.convert("L" if is_grey else "RGB"), self.shape[1:])
-        return functional.pil_to_tensor(picture)
+        picture = picture.convert("L" if is_grey else "RGB")
+        if max(np.ravel(picture.getextrema())) == 1:
+            raise BadInput(
+                f"{self.path(sample_id)}: its values are 0 and 1, of 255: black; save 0 to 255"
+            )
+        return functional.pil_to_tensor(functional.resize(picture, self.shape[1:]))
 
     def on_device(self, batch: Tensor) -> Tensor:
         """(B, C, S, S) uint8 -> float32 in [-1, 1]."""

@@ -1,10 +1,28 @@
 """A time-frequency picture saved as `<id>.pt`: a filter bank or a spectrogram."""
 
+import zipfile
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from dataset import modalities
+from dataset._values import real
 from utils.errors import BadInput
+
+
+def check_stored(path: Path, picture: Tensor) -> None:
+    """Raises ValueError where a tensor is not the one stored, of which torch compares neither size
+    nor checksum. A file in the format before PyTorch 1.6 has neither."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if archive.testzip():
+            raise ValueError("its content is not that of its checksum")
+        stored = [archive.read(name) for name in archive.namelist() if "/data/" in name]
+    read = torch.empty(0, dtype=torch.uint8).set_(picture.untyped_storage())
+    if read.numpy().tobytes() not in stored:
+        raise ValueError("its content is not what is stored")
 
 
 class Modality(modalities.Modality):
@@ -18,9 +36,15 @@ class Modality(modalities.Modality):
         """(1, T, F) float32."""
         path = self.path(sample_id)
         try:
-            picture = torch.load(path, weights_only=True)
+            picture = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(picture, Tensor) and picture.layout == torch.strided:
+                check_stored(path, picture)
         except Exception as error:  # a damaged pickle can fail in any way
             raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
-        if not isinstance(picture, Tensor) or picture.ndim not in (2, 3):
+        if not isinstance(picture, Tensor):
             raise BadInput(f"{path}: expected one tensor (time, frequency)")
-        return picture.float().view(1, *picture.shape[-2:])
+        channels = picture.shape[0] if picture.ndim == 3 else 1
+        if picture.ndim not in (2, 3) or channels != 1 or not picture.numel():
+            shape = tuple(picture.shape)
+            raise BadInput(f"{path}: {shape}, expected one tensor (time, frequency)")
+        return real(path, picture).reshape(1, *picture.shape[-2:])

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from dataset import modalities
+from dataset._values import check_values
 from utils.errors import BadInput, check_at_least
 
 
@@ -32,7 +33,9 @@ def load(model: str) -> tuple[Any, Tensor]:
             f"--text_model {model}: cannot be loaded ({reason}); without the net, give a folder "
             "written by save_pretrained of tokenizer and model"
         ) from None
-    return tokenizer, embeddings.weight.detach().float()
+    weights = embeddings.weight.detach().float()
+    check_values(weights, lambda: f"--text_model {model}")
+    return tokenizer, weights
 
 
 class Modality(modalities.Modality):

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from dataset._samples import read_csv
+from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
 from dataset.prepare._download import fetch
 from utils.atomic import final_name, new_folder, remove_leftovers, replacing, write_text
@@ -233,7 +234,11 @@ def convert(work: Callable, jobs: dict[str, tuple], processes: int, title: str) 
 
 
 def save_tensor(tensor: torch.Tensor, path: Path) -> None:
-    """Atomically, and the same bytes every time: torch.save puts a file's name into it."""
+    """Atomically, and the same bytes every time: torch.save puts a file's name into it.
+
+    Raises BadInput for features that are not finite.
+    """
+    check_values(tensor, lambda: path)
     content = io.BytesIO()
     torch.save(tensor, content)
     with replacing(path) as temporary:

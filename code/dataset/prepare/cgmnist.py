@@ -114,8 +114,13 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             raise BadInput(f"--npy {path}: {image} is {pictures.shape}, not (N, 28, 28, 3)")
         if digits.shape != pictures.shape[:1] or not np.isin(digits, range(10)).all():
             raise BadInput(f"--npy {path}: {label} must hold a digit for each of {image}")
-        if pictures.min() < 0 or pictures.max() > 255:
-            raise BadInput(f"--npy {path}: {image} must lie in 0 to 255")
+        # [0, 1] would become black pictures; nan is in no range
+        is_levels = pictures.dtype.kind in "uif" and (pictures == np.round(pictures)).all()
+        if not (is_levels and pictures.size and pictures.min() >= 0 and 1 < pictures.max() <= 255):
+            raise BadInput(
+                f"--npy {path}: {image} must hold whole numbers, 0 to 255; of pictures in [0, 1] "
+                "save np.round(255 * x).astype(np.uint8)"
+            )
         parts[part] = pictures.astype(np.uint8), digits.astype(int)
     return parts
 

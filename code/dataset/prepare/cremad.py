@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> None:
         default="fbank",
         help="Kaldi filter bank 1024 x 128, or the spectrogram 257 x 188 of OGM-GE",
     )
-    waveform.Modality.add_options(parser)  # --audio_frames, --mel_bins
+    waveform.add_bank_size(parser)  # --audio_frames, --mel_bins
     add(
         "--split",
         choices=("published", "random", "speaker"),

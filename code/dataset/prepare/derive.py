@@ -12,9 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import ImageOps
 
 from dataset._samples import natural
-from dataset.modalities.image import Modality
+from dataset.modalities import image
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
@@ -25,10 +26,8 @@ from utils.errors import BadInput, run_command
 
 def read(path: Path) -> np.ndarray:
     """(H, W, 3) blue-green-red."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise BadInput(f"{path}: unreadable; prepare it again")
-    return picture
+    upright = ImageOps.exif_transpose(image.opened(path))
+    return np.asarray(upright.convert("RGB"))[..., ::-1].copy()
 
 
 def write(path: Path, picture: np.ndarray) -> None:
@@ -61,7 +60,9 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     """
     entries = sorted(e for e in source.iterdir() if not e.name.startswith("."))
     names = {e: e.name if e.is_dir() else e.stem for e in entries}
-    other = [e for e in entries if not e.is_dir() and e.suffix.lower() not in Modality.suffixes]
+    other = [
+        e for e in entries if not e.is_dir() and e.suffix.lower() not in image.Modality.suffixes
+    ]
     if other or not entries:
         raise BadInput(f"{other[0] if other else source}: no picture and no folder of frames")
     target.mkdir(exist_ok=True)

@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--frames_per_second", type=positive, default=1, metavar="RATE", help="taken of the video")
     help_text = "clips that give fewer are too short; training takes 3"
     add("--min_frames", type=count, default=3, metavar="N", help=help_text)
-    waveform.Modality.add_options(parser)  # --audio_frames, --mel_bins
+    waveform.add_bank_size(parser)  # --audio_frames, --mel_bins
     preparation.run(parser, find_raw, from_raw, HOW_TO_GET, argv)
 
 

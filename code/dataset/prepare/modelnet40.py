@@ -15,9 +15,10 @@ import re
 import shutil
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from dataset.media.render import read_mesh, render
+from dataset.modalities.image import opened
 from dataset.prepare import _preparation as preparation
 from dataset.prepare._archive import is_archive, unpack
 from dataset.prepare._download import fetch
@@ -86,11 +87,7 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
                 Image.fromarray(picture).save(temporary, format="PNG")
         return
     for file in files:
-        try:
-            with Image.open(file) as picture:
-                picture.load()
-        except (UnidentifiedImageError, OSError) as error:
-            raise BadInput(f"{file}: unreadable ({error})") from error
+        opened(file)  # as training will read it
     for file, target in zip(files, targets):
         with replacing(target) as temporary:
             shutil.copyfile(file, temporary)

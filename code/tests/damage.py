@@ -1,0 +1,30 @@
+"""Files cut short and damaged at random, and what a reader makes of them."""
+
+import random
+
+from utils.errors import BadInput
+
+QUICK = range(12)  # seeds of the quick suite; the slow tests have those of --fuzz
+
+
+def outcome(read, path):
+    """What `read` gives of a file; None where it is refused by its name, whatever else is wrong."""
+    try:
+        return read(path)
+    except BadInput as problem:
+        assert path.name in str(problem)
+        return None
+
+
+def cut(content, seed):
+    draw = random.Random(seed)
+    last_bytes = draw.randrange(1, min(40, len(content)))
+    return content[: draw.choice([draw.randrange(len(content)), -last_bytes])]
+
+
+def damaged(content, seed):
+    """Some bytes changed, more often in the first part, where the headers are."""
+    draw, changed = random.Random(seed), bytearray(content)
+    for _ in range(draw.choice([1, 1, 1, 5])):
+        changed[int(len(content) * draw.random() ** draw.choice([1, 5]))] = draw.randrange(256)
+    return bytes(changed)
