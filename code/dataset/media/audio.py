@@ -18,6 +18,12 @@ SILENCE = 1e-4  # peak amplitude, full scale = 1, below which a recording counts
 WINDOW_SECONDS = 0.025  # of the filter bank
 
 
+class Silent(BadInput):
+    """There is nothing to hear in a recording."""
+
+    sound: tuple[np.ndarray, int]  # what it holds all the same, and its rate in Hz
+
+
 def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     """Mono samples in [-1, 1], shape (N,), at the file's own rate, and that rate in Hz.
 
@@ -59,7 +65,9 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
 def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """The samples. Raises BadInput where there is nothing to hear in them."""
     if len(samples) == 0 or np.abs(samples).max() < SILENCE:
-        raise BadInput(f"{path}: silent")
+        silence = Silent(f"{path}: silent")
+        silence.sound = samples, sample_rate_hz
+        raise silence
     if len(samples) < WINDOW_SECONDS * sample_rate_hz:
         raise BadInput(f"{path}: too short, {len(samples)} samples at {sample_rate_hz} Hz")
     return samples

@@ -51,8 +51,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     times, so that videos of variable rate come out right and a rate above the video's own gives
     every frame once. Turned upright as the file says.
 
-    Raises BadInput where the file is unreadable, cut short, holds one frame, or gives fewer than
-    `at_least`.
+    Raises BadInput where the file is unreadable, cut short, or gives fewer than `at_least`.
     """
     with opened(path) as container:
         if not container.streams.video:
@@ -69,14 +68,29 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
                 frames.append(np.rot90(picture, frame.rotation // 90))
     if not times:
         raise BadInput(f"{path}: unreadable video")
-    if len(times) == 1:
-        raise BadInput(f"{path}: a single frame")
     seconds = max(times) - times[0] + (1 / rate if rate else 0)
     if seconds < COMPLETE * promised:
         raise BadInput(f"{path}: truncated, {seconds:.1f} of {promised:.1f} s")
     if len(frames) < at_least:
         raise BadInput(f"{path}: too short, {seconds:.1f} s give {len(frames)} frames")
     return frames
+
+
+def picture_seconds(path: Path) -> float:
+    """How long the pictures of a video last, by the times of its packets, since headers may give no
+    duration or a wrong one. 0 for a single picture: its duration says nothing.
+    """
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        starts, ends = [], []
+        for packet in container.demux(stream):
+            start = packet.dts if packet.pts is None else packet.pts
+            if start is not None and not packet.is_discard:
+                starts.append(float(start * stream.time_base))
+                ends.append(starts[-1] + float((packet.duration or 0) * stream.time_base))
+    if len(starts) < 2:
+        return 0.0
+    return max(ends) - min(starts)
 
 
 def write_frames(frames: list[np.ndarray], folder: Path) -> None:
