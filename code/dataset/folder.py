@@ -112,9 +112,8 @@ class Dataset(dataset.Dataset):
         odd = [name for name, r in ratio.items() if min(r, usual) < SHARE * max(r, usual)]
         if odd and len(odd) <= len(ratio) / 10:
             few = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
-            print(
-                f"  WARNING: {len(odd)} of {len(ratio)} last otherwise in {first} and {second}: {few}"
-            )
+            count = f"{len(odd)} of {len(ratio)}"
+            print(f"  WARNING: {count} last otherwise in {first} and {second}: {few}")
 
     @classmethod
     def modalities_at(cls, root: Path | None) -> dict[str, str]:

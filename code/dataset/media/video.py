@@ -82,15 +82,18 @@ def picture_seconds(path: Path) -> float:
     """
     with opened(path) as container:
         stream = container.streams.video[0]
-        starts, ends = [], []
+        packets = []  # (time, duration) in ticks
         for packet in container.demux(stream):
-            start = packet.dts if packet.pts is None else packet.pts
-            if start is not None and not packet.is_discard:
-                starts.append(float(start * stream.time_base))
-                ends.append(starts[-1] + float((packet.duration or 0) * stream.time_base))
-    if len(starts) < 2:
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None and not packet.is_discard:
+                packets.append((time, packet.duration or 0))
+        tick_seconds = float(stream.time_base or 0)
+    if len(packets) < 2:
         return 0.0
-    return max(ends) - min(starts)
+    times = sorted(time for time, _ in packets)
+    _, last = max(packets)
+    last = last or np.median(np.diff(times))  # FLV gives its packets no duration
+    return float(times[-1] - times[0] + last) * tick_seconds
 
 
 def write_frames(frames: list[np.ndarray], folder: Path) -> None:
