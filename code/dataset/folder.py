@@ -1,9 +1,14 @@
 """Your own data: --data_root DIR with train.csv, test.csv and one folder per modality."""
 
+from itertools import combinations
 from pathlib import Path
+from statistics import median
+
+import soundfile
 
 import dataset
 from dataset._samples import natural, read_labels
+from dataset.modalities import frames, waveform
 from utils import registry
 from utils.errors import BadInput
 
@@ -39,6 +44,16 @@ def kind_of(folder: Path) -> str:
     return next(iter(examples))
 
 
+def length(kind: str, folder: Path, sample_id: str) -> float:
+    """Frames of a clip, seconds of a recording; 0 where the file says nothing."""
+    if kind == "frames":
+        return len(frames.pictures_in(folder / sample_id))
+    try:
+        return soundfile.info(waveform.Modality(folder, train=False).path(sample_id)).duration
+    except (OSError, RuntimeError):
+        return 0.0  # reading it will say what is wrong
+
+
 class Dataset(dataset.Dataset):
     """DIR/train.csv and DIR/test.csv (lines `id,label`; a first line `id,label` is left out) and
     DIR/<modality>/<id>.<suffix>, or DIR/<modality>/<id>/ with the frames of a clip.
@@ -66,7 +81,8 @@ class Dataset(dataset.Dataset):
             raise BadInput(f"{self.root}: {min(both)!r} is in train.csv and in test.csv")
 
     def check_complete(self, present: dict[str, set[str]]) -> None:
-        """Raises BadInput where a sample has no file in one of these modalities."""
+        """Raises BadInput where a sample has no file in one of these modalities. Warns of samples
+        whose clips and recordings last otherwise than each other."""
         for modality, ids in present.items():
             for split in ("train", "test"):
                 samples = self.samples(split)
@@ -77,6 +93,27 @@ class Dataset(dataset.Dataset):
                         f"{split}.csv have no file, such as {missing[0]!r}; files there are for "
                         f"{some or 'nothing'}"
                     )
+        timed = [m for m in present if self.modalities[m] in ("frames", "waveform")]
+        for first, second in combinations(timed, 2):
+            self._warn_of_lengths(first, second)
+
+    def _warn_of_lengths(self, first: str, second: str) -> None:
+        """Frames have no rate here, so the usual frames per second of sound is taken as theirs,
+        where at least 9 of 10 samples have it."""
+        from dataset.prepare._agreement import SHARE  # only here: it needs torchaudio and librosa
+
+        ratio = {}
+        for sample in self.samples("train") + self.samples("test"):
+            lengths = [
+                length(self.modalities[m], self.root / m, sample.id) for m in (first, second)
+            ]
+            ratio[sample.id] = lengths[0] / lengths[1] if lengths[1] else 0.0
+        usual = median(ratio.values())
+        odd = [name for name, r in ratio.items() if min(r, usual) < SHARE * max(r, usual)]
+        if odd and len(odd) <= len(ratio) / 10:
+            few = ", ".join(odd[:5]) + (", ..." if len(odd) > 5 else "")
+            count = f"{len(odd)} of {len(ratio)}"
+            print(f"  WARNING: {count} last otherwise in {first} and {second}: {few}")
 
     @classmethod
     def modalities_at(cls, root: Path | None) -> dict[str, str]:

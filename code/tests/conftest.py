@@ -92,7 +92,7 @@ def raw_kinetics(tmp_path_factory):
         for label in ("playing drums", "singing"):
             (source / split / label).mkdir(parents=True)
             for i in range(count):
-                name = f"{label[-4:]}-{split:_<5}{i}_{7 * i:06d}_{7 * i + 10:06d}.mp4"
+                name = f"{label[-4:]}-{split:_<5}{i}_{7 * i:06d}_{7 * i + 3:06d}.mp4"
                 write_media(source / split / label / name, loud=0.1 + 0.1 * i)
     return source
 

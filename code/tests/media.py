@@ -14,16 +14,34 @@ TICKS = 1000  # per second, of the frames' times
 WIDTH, HEIGHT = 64, 48
 
 
-def write_media(path, video="libx264", audio="aac", times=None, seconds=3.0, loud=0.5, moves=0):
+NO_DURATION = {  # how a container is written that does not say how long it is
+    ".flv": {"flvflags": "no_duration_filesize"},
+    ".mkv": {"live": "1"},
+    ".mp4": {"movflags": "frag_keyframe+empty_moov"},
+}
+
+
+def write_media(
+    path,
+    video="libx264",
+    audio="aac",
+    times=None,
+    seconds=3.0,
+    loud=0.5,
+    moves=0,
+    still=False,
+    options=None,
+):
     """A file of `seconds` whose top left quarter is dark, the rest brighter with every second.
 
     video, audio: names of encoders, None for no such track; times: of the frames in seconds, by
     default 10 a second; loud: peak of the 440 Hz on the left, 0 on the right; moves: pixels per
-    frame, to the right, of waves in their place.
+    frame, to the right, of waves in their place; still: the first picture all the time; options:
+    of the container.
     """
     times = np.arange(0, seconds, 0.1) if times is None else times
     packets = []
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=options or {}) as container:
         if video:
             stream = container.add_stream(video, rate=10)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -42,9 +60,10 @@ def write_media(path, video="libx264", audio="aac", times=None, seconds=3.0, lou
             packets += sound.encode(None)
         if video:
             for number, time in enumerate(times):
-                picture = np.full((HEIGHT, WIDTH, 3), 80 + 40 * int(time + 1e-6), np.uint8)
+                shown = 0 if still else time
+                picture = np.full((HEIGHT, WIDTH, 3), 80 + 40 * int(shown + 1e-6) % 160, np.uint8)
                 picture[: HEIGHT // 2, : WIDTH // 2] = 20
-                if moves:
+                if moves and not still:
                     x, y = np.arange(WIDTH) - moves * number, np.arange(HEIGHT)[:, None]
                     waves = np.sin(x * 6 * np.pi / WIDTH) * np.sin(y * 6 * np.pi / HEIGHT)
                     picture[:] = 128 + 100 * waves[..., None]

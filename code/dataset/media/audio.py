@@ -23,6 +23,12 @@ LOUDEST = 10  # peak; floats may exceed full scale, but not by 20 dB
 WINDOW_SECONDS = 0.025  # of the filter bank
 
 
+class Silent(BadInput):
+    """There is nothing to hear in a recording."""
+
+    sound: tuple[np.ndarray, int]  # what it holds all the same, and its rate in Hz
+
+
 def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     """Mono samples in [-1, 1], shape (N,), at the file's own rate, and that rate in Hz.
 
@@ -76,15 +82,17 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
 
 
 def audible(path: Path, samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
-    """The samples. Raises BadInput where there is nothing to hear in them, or they are no sound.
+    """The samples. Raises BadInput where they are no sound, and Silent, which holds them, where
+    there is nothing to hear.
 
     A constant signal is silent: the filter bank takes the mean away.
     """
-    if len(samples) == 0:
-        raise BadInput(f"{path}: silent")
     check_full_scale(path, samples)
-    if np.abs(samples - samples.mean(dtype=float)).max() < SILENCE:
-        raise BadInput(f"{path}: silent")
+    loudness = np.abs(samples - samples.mean(dtype=float)) if len(samples) else samples
+    if loudness.max(initial=0) < SILENCE:
+        silence = Silent(f"{path}: silent")
+        silence.sound = samples, sample_rate_hz
+        raise silence
     if sample_rate_hz < LOWEST_RATE_HZ:
         raise BadInput(f"{path}: sampled at {sample_rate_hz} Hz, sound needs {LOWEST_RATE_HZ}")
     if len(samples) < WINDOW_SECONDS * sample_rate_hz:

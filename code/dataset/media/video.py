@@ -62,8 +62,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     times, so that videos of variable rate come out right and a rate above the video's own gives
     every frame once. Turned upright as the file says.
 
-    Raises BadInput where the file is unreadable, cut short, holds one frame, or gives fewer than
-    `at_least`.
+    Raises BadInput where the file is unreadable, cut short, or gives fewer than `at_least`.
     """
     with opened(path) as container:
         if not container.streams.video:
@@ -82,8 +81,6 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
                 frames.append(np.rot90(picture, frame.rotation // 90))
     if not times:
         raise BadInput(f"{path}: unreadable video")
-    if len(times) == 1:
-        raise BadInput(f"{path}: a single frame")
     seconds = max(max(times) + (1 / rate if rate else 0), end) - min(times[0], 0)
     if seconds < COMPLETE * promised:
         raise BadInput(f"{path}: truncated, {seconds:.1f} of {promised:.1f} s")
@@ -92,6 +89,26 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     if len(frames) < at_least:
         raise BadInput(f"{path}: too short, {seconds:.1f} s give {len(frames)} frames")
     return frames
+
+
+def picture_seconds(path: Path) -> float:
+    """How long the pictures of a video last, by the times of its packets, since headers may give no
+    duration or a wrong one. 0 for a single picture: its duration says nothing.
+    """
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        packets = []  # (time, duration) in ticks
+        for packet in container.demux(stream):
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None and not packet.is_discard:
+                packets.append((time, packet.duration or 0))
+        tick_seconds = float(stream.time_base or 0)
+    if len(packets) < 2:
+        return 0.0
+    times = sorted(time for time, _ in packets)
+    _, last = max(packets)
+    last = last or np.median(np.diff(times))  # FLV gives its packets no duration
+    return float(times[-1] - times[0] + last) * tick_seconds
 
 
 def write_frames(frames: list[np.ndarray], folder: Path) -> None:

@@ -33,6 +33,10 @@ COMMON = """Run inside code/. Interrupted or killed, run the same command again.
 used is named at the end and in <output>/report.json."""
 
 
+class Disagreement(BadInput):
+    """The files of a sample do not belong together: a set is complete without it."""
+
+
 class RawSet(NamedTuple):
     """What a preparation has found, for a set whose samples are prepared one by one."""
 
@@ -181,12 +185,12 @@ def clear(output: Path) -> None:
         remove_leftovers(folder)
 
 
-def attempt(work: Callable, job: tuple) -> str | None:
+def attempt(work: Callable, job: tuple) -> BadInput | None:
     """None, or what is wrong with the job's files."""
     try:
         work(*job)
     except BadInput as problem:
-        return str(problem)
+        return problem
     return None
 
 
@@ -195,7 +199,9 @@ def single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
-def convert(work: Callable, jobs: dict[str, tuple], processes: int, title: str) -> dict[str, str]:
+def convert(
+    work: Callable, jobs: dict[str, tuple], processes: int, title: str
+) -> dict[str, BadInput]:
     """Calls `work(*job)` for every {id: job}; it raises BadInput where a job's files are unusable.
 
     Returns {id: what is wrong}, in the order of `jobs`. Raises BadInput where nothing can be
@@ -249,50 +255,71 @@ def finish(
     output: Path,
     classes: list[str],
     split: dict[str, dict[str, str]],
-    problems: dict[str, str] | None = None,
+    problems: dict[str, BadInput] | None = None,
     expected: dict[str, int] | None = None,
     speed: str = "",
 ) -> None:
     """Writes what makes the tree complete: split files, stat.csv, report.json, checksums.
 
-    split, expected: as in `RawSet`; problems: {id: what is wrong} of listed samples without usable
-    files.
+    split, expected: as in `RawSet`; problems: {id: what is wrong} of samples without usable files.
+    Those whose files disagree are left out of the split files, and the set is complete without
+    them.
     """
     clear(output)  # again: a process may take a while to die
     problems = problems or {}
     expected = expected or {part: len(labels) for part, labels in split.items()}
+    disagreeing = {s for s, problem in problems.items() if isinstance(problem, Disagreement)}
+    left_out = {part: sorted(labels.keys() & disagreeing) for part, labels in split.items()}
     for part, labels in split.items():
-        lines = [f"{sample},{label}\n" for sample, label in labels.items()]
+        lines = [f"{s},{label}\n" for s, label in labels.items() if s not in disagreeing]
         write_text(output / f"{part}.csv", "".join(lines))
     # with a byte-order mark, as in the published file
     write_text(output / "stat.csv", "\ufeff" + "".join(f"{name}\n" for name in classes))
     usable = {part: len(labels.keys() - problems.keys()) for part, labels in split.items()}
-    report = {"usable": usable, "expected": expected, "problems": problems}
+    report = {"usable": usable, "expected": expected, "left_out": left_out}
+    report["problems"] = {sample: str(problem) for sample, problem in problems.items()}
     write_text(output / "report.json", json.dumps(report, indent=1))
     written = manifest.write(output)
-    for problem in list(problems.values())[:SHOWN]:
-        print(f"skipped  {problem}")
-    if len(problems) > SHOWN:
-        print(f"skipped  {len(problems) - SHOWN} more, named in {output / 'report.json'}")
-    counts = ", ".join(f"{usable[part]} of {expected[part]} {part}" for part in split)
+    skipped = [problem for sample, problem in problems.items() if sample not in disagreeing]
+    for title, some in {
+        "skipped ": skipped,
+        "left out": [problems[sample] for sample in problems if sample in disagreeing],
+    }.items():
+        for problem in some[:SHOWN]:
+            print(f"{title} {problem}")
+        if len(some) > SHOWN:
+            print(f"{title} {len(some) - SHOWN} more, named in {output / 'report.json'}")
+    if disagreeing:
+        print(f"{len(disagreeing)} samples are left out, since their files disagree on how long")
+        print("they last; --keep_mismatched, with another --output, keeps them")
+    counts = ", ".join(count_of(report, part, usable[part]) for part in split)
     print(f"{final_name(output)}: {counts} samples usable; {written / 1e6:.1f} MB written{speed}")
+
+
+def count_of(report: dict, part: str, usable: int) -> str:
+    """`6693 of 6693 train (6698 less 5 left out)`, of a report.json."""
+    expected, left_out = report["expected"][part], len(report["left_out"][part])
+    less = f" ({expected} less {left_out} left out)" if left_out else ""
+    return f"{usable} of {expected - left_out} {part}{less}"
 
 
 def check(root: Path) -> None:
     """Whether a tree is what its preparation left, and complete.
 
     Raises BadInput for a file that is missing, changed or foreign, and for fewer samples than the
-    set has.
+    set has without those whose files disagree.
     """
     manifest.check(root)
     report = json.loads((root / "report.json").read_text(encoding="utf-8"))
+    report.setdefault("left_out", {part: [] for part in report["expected"]})  # of older trees
     lacking = []
     for part, expected in report["expected"].items():
         samples = [row[0] for row in read_csv(root / f"{part}.csv")]
         usable = sum(sample not in report["problems"] for sample in samples)
-        print(f"{root}: {usable} of {expected} {part} samples")
-        if usable != expected:
-            lacking.append(f"{usable} of {expected} {part} samples")
+        counts = f"{count_of(report, part, usable)} samples"
+        print(f"{root}: {counts}")
+        if usable != expected - len(report["left_out"][part]):
+            lacking.append(counts)
     if lacking:
         shown = "".join(f"\n  {problem}" for problem in list(report["problems"].values())[:SHOWN])
         raise BadInput(f"{root}: {', '.join(lacking)}; mend the raw files and prepare again{shown}")

@@ -12,7 +12,8 @@ clips, and their labels:
                         the annotations train.csv and test.csv of Kinetics in DIR
 
 Sound becomes a mono Kaldi filter bank at its own rate, pictures one frame per second. Clips without
-sound, too short or unreadable are left out.
+sound, too short or unreadable are left out, and those that do not last as long as their name says
+(10 s where it gives no end): whole videos that were never cut, and the ends of videos.
 """
 
 import argparse
@@ -20,9 +21,10 @@ import re
 from pathlib import Path
 
 from dataset._samples import read_csv
-from dataset.media.audio import filter_bank, read_sound_track
-from dataset.media.video import read_frames, write_frames
+from dataset.media.audio import filter_bank
+from dataset.media.video import write_frames
 from dataset.modalities import waveform
+from dataset.prepare import _agreement as agreement
 from dataset.prepare import _preparation as preparation
 from utils.command import count, positive
 from utils.errors import BadInput, run_command
@@ -37,7 +39,14 @@ CLASSES = (
     "playing xylophone, ripping paper, shoveling snow, shuffling cards, singing, stomping grapes, "
     "tap dancing, tapping guitar, tapping pen, tickling"
 ).split(", ")
-SETTINGS = ("frames_per_second", "min_frames", "audio_frames", "mel_bins")  # flags
+SETTINGS = (
+    "frames_per_second",
+    "min_frames",
+    "audio_frames",
+    "mel_bins",
+    "keep_mismatched",
+)  # flags
+CLIP_SECONDS = 10  # of every clip of Kinetics
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".flv", ".mov", ".mpg")
 PUBLISHED_COUNTS = {"train": 14799, "test": 2597}
 LIST_HOME = (
@@ -52,10 +61,22 @@ HOW_TO_GET = (
 )
 
 
+NAME = re.compile(r"([\w-]{11})_(\d+)(?:_(\d+))?", re.ASCII)  # <YouTube id>_<start>[_<end>]
+
+
 def clip_of(name: str) -> str | None:
     """The id <YouTube id>_<second> of a clip named <id>_<start>[_<end>]; None for another name."""
-    match = re.fullmatch(r"([\w-]{11})_(\d+)(_\d+)?", name, re.ASCII)
+    match = NAME.fullmatch(name)
     return f"{match[1]}_{int(match[2])}" if match else None
+
+
+def promised_seconds(name: str) -> float | None:
+    """How long a clip of that name should last; None for another name."""
+    match = NAME.fullmatch(name)
+    if not match:
+        return None
+    start, end = int(match[2]), int(match[3] or 0)
+    return end - start if end > start else CLIP_SECONDS
 
 
 def raw_clips(source: Path) -> dict[str, Path]:
@@ -188,8 +209,11 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
     bank_file, folder = output / "audio" / f"{name}.pt", output / "visual" / name
     if bank_file.is_file() and folder.is_dir():
         return
-    frames = read_frames(files[0], settings["frames_per_second"], settings["min_frames"])
-    bank = filter_bank(*read_sound_track(files[0]), settings["mel_bins"], settings["audio_frames"])
+    video = files[0]
+    frames, samples, sample_rate_hz = agreement.read_clip(
+        video, video, settings, settings["min_frames"], promised_seconds(video.stem)
+    )
+    bank = filter_bank(samples, sample_rate_hz, settings["mel_bins"], settings["audio_frames"])
     if not folder.is_dir():
         write_frames(frames, folder)
     preparation.save_tensor(bank, bank_file)
@@ -206,6 +230,7 @@ def main(argv: list[str] | None = None) -> None:
     help_text = "clips that give fewer are too short; training takes 3"
     add("--min_frames", type=count, default=3, metavar="N", help=help_text)
     waveform.add_bank_size(parser)  # --audio_frames, --mel_bins
+    agreement.add_options(parser)  # --keep_mismatched
     preparation.run(parser, find_raw, from_raw, HOW_TO_GET, argv)
 
 
