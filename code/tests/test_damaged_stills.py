@@ -116,7 +116,11 @@ def try_still_lifes(tmp_path, seeds):
             path.write_bytes(damaged(content, seed))
             changed = outcome(ours, path)
             if changed is not None and not path.name.startswith("noted"):  # `#` may be gone
-                assert same(changed, theirs(path)), (path.name, seed)
+                try:
+                    expected = theirs(path)
+                except UnicodeDecodeError:  # torch.load takes gaps in a file from any memory
+                    expected = whole
+                assert same(changed, expected), (path.name, seed)
 
 
 def test_stills_cut_short_or_damaged_are_named_or_read_right(tmp_path):
