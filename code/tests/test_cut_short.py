@@ -247,6 +247,7 @@ def test_sound_and_video_cut_short_or_damaged_is_named_or_read_right(videos, tmp
 
 @pytest.mark.slow
 def test_much_sound_and_video_cut_short_or_damaged_is_named_or_read_right(videos, tmp_path, fuzz):
+    before = peak_memory_mb()
     try_sounds(tmp_path, fuzz)
     try_videos(videos, tmp_path, fuzz)
-    assert peak_memory_mb() < 2000
+    assert peak_memory_mb() <= max(2000, before)  # which other tests may have raised
