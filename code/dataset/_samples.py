@@ -2,6 +2,7 @@
 
 import csv
 import re
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,30 @@ class Sample(NamedTuple):
     target: int
 
 
-def natural(name: str) -> list:
-    """A key that sorts `clip2` before `clip10`."""
-    return [(int(t), "") if t.isdecimal() else (0, t) for t in re.split(r"(\d+)", name)]
+def natural(name: str) -> tuple:
+    """A key that sorts `clip2` before `clip10`. It ends in the name itself, so that names which it
+    takes for the same number, `s1` and `s01`, have an order of their own, the same every time."""
+
+    def number(digits: str) -> tuple[int, str]:
+        digits = digits.lstrip("0")
+        return len(digits), digits
+
+    parts = re.split(r"(\d+)", name)
+    return [number(part) if part.isdecimal() else (0, part) for part in parts], name
+
+
+def fault_of(name: str) -> str:
+    """What keeps a name from being one of a sample, of its file and in a line of a list; "" where
+    nothing does."""
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        return "is no plain file name"
+    if name != name.strip():
+        return "begins or ends with a blank"
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
+        return "holds a line end or another control character"
+    if any(unicodedata.category(letter) == "Cs" for letter in name):
+        return "is no UTF-8"
+    return ""
 
 
 def read_csv(path: Path) -> list[list[str]]:
@@ -43,8 +65,8 @@ def read_labels(path: Path, classes: list[str] | tuple[str, ...] = ()) -> dict[s
             raise BadInput(f"{path} line {number}: label {label!r} is none of {known}")
         if name in labels:
             raise BadInput(f"{path} line {number}: id {name!r} stands in the file twice")
-        if name in ("", "..") or Path(name).name != name or "\\" in name:
-            raise BadInput(f"{path} line {number}: id {name!r} is no plain file name")
+        if fault := fault_of(name):
+            raise BadInput(f"{path} line {number}: id {name!r} {fault}")
         labels[name] = label
     return labels
 

@@ -7,10 +7,32 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from dataset._samples import fault_of
 from dataset._values import check_values
+from utils.errors import BadInput
 from utils.registry import Contract
+
+# Our own words beside the modalities' in results: the fused branch, the parameters that losses
+# share, a probe without a missing modality. And the names of PyTorch's dictionary of encoders.
+TAKEN = {"multimodal", "shared", "none", *dir(nn.ModuleDict())}
+
+
+def check_names(names: list[str]) -> None:
+    """Raises BadInput for a modality whose name a model, a flag or a table could not hold."""
+    for name in names:
+        wrong = [letter for letter in name if letter in ".,=/\\\"'" or letter.isspace()]
+        fault = fault_of(name) or (f"holds {wrong[0]!r}" if wrong else "")
+        if not fault and name.startswith("-"):
+            fault = "begins with '-', as flags do"
+        if not fault and name in TAKEN:
+            fault = "has a meaning of its own here"
+        if fault:
+            raise BadInput(
+                f"modality {name!r}: {fault}, so no modality can be called so; rename its folder, "
+                "or choose others by --modalities"
+            )
 
 
 class Modality(Contract):

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ImageOps
 
 from dataset._samples import natural
-from dataset.modalities import image
+from dataset.modalities import check_names, image
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
@@ -91,6 +91,7 @@ def main(argv=None) -> None:
         raise BadInput(f"--source {options.source}: {options.data_root} has no such folder")
     if Path(name).name != name or name in ("cache", options.source):
         raise BadInput(f"--name {name}: must be a folder name of its own")
+    check_names([name])
     done = derive(options.kind, source, options.data_root / name, options.jobs)
     print(f"{options.data_root / name}: {done} samples derived from {options.source}")
 
