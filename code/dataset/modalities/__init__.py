@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dataset._files import entries_of
 from dataset._samples import fault_of
 from dataset._values import check_values
 from utils.errors import BadInput
@@ -57,14 +58,27 @@ class Modality(Contract):
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        return {p.stem for p in self.folder.glob("*") if p.suffix.lower() in self.suffixes}
+        return set(self._files_of_all())
 
     def path(self, sample_id: str) -> Path:
-        """The file of a sample: the first of `suffixes` that is there."""
+        """The file of a sample; its suffix may be in upper case."""
         for suffix in (*self.suffixes, *(suffix.upper() for suffix in self.suffixes)):
             if (path := self.folder / f"{sample_id}{suffix}").is_file():
                 return path
-        return self.folder / f"{sample_id}{self.suffixes[0]}"  # opening it says that it is missing
+        missing = self.folder / f"{sample_id}{self.suffixes[0]}"  # opening it will say so
+        return self._files_of_all().get(sample_id, missing)  # such as .Jpg
+
+    def _files_of_all(self) -> dict[str, Path]:
+        """{id: its file}. Raises BadInput where there are two."""
+        files: dict[str, Path] = {}
+        for path in entries_of(self.folder):
+            if path.suffix.lower() not in self.suffixes:
+                continue
+            if (other := files.setdefault(path.stem, path)) != path:
+                raise BadInput(
+                    f"{self.folder}: two files for {path.stem}, {other.name} and {path.name}"
+                )
+        return files
 
     def pack(self, sample_id: str) -> Tensor:
         """What the cache holds of a sample, of one dtype: all that is costly, nothing random."""

@@ -20,6 +20,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from dataset._files import files_below
 from dataset._samples import read_csv
 from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
@@ -87,7 +88,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 def find(folder: Path, name: str, flag: str = "--source") -> Path:
     """The file of that name in `folder`, which `flag` named, or below it; the least deep one."""
-    paths = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+    paths = [path for path in files_below(folder) if path.name == name]
+    paths.sort(key=lambda path: (len(path.parts), path))
     if not paths:
         raise BadInput(f"{flag} {folder}: has no {name} in it or below it")
     return paths[0]
@@ -127,6 +129,7 @@ def run(
     if how_to_get and options.source is None:
         raise BadInput(how_to_get)
     prepare(find_raw(options), from_raw, options.output, options.jobs)
+    check_classes(options.output)
 
 
 def prepare(
@@ -142,7 +145,11 @@ def prepare(
     """
     if both := raw.split["train"].keys() & raw.split["test"].keys():
         raise BadInput(f"{min(both)} is both a training and a test sample, of {len(both)} that are")
+    for part, labels in raw.split.items():
+        if not labels:
+            raise BadInput(f"--output {output}: the source has no sample for {part}.csv")
     begin(output, raw.settings)
+    tell_changes(output, raw.split)
     jobs = {
         sample: (from_raw, files, sample, output, raw.settings)
         for sample, files in raw.files.items()
@@ -155,6 +162,32 @@ def prepare(
     rate = len(samples) / seconds / processes
     speed = f"{size / 1e6:.1f} MB read, {seconds:.0f} s, {rate:.2f} samples per second and process"
     finish(output, raw.classes, raw.split, problems, raw.expected, f", {speed}")
+
+
+def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:
+    """Says what is no longer what the tree was prepared of last time."""
+    for part, labels in split.items():
+        if not (output / f"{part}.csv").is_file():
+            continue
+        before = {name: label for name, label in read_csv(output / f"{part}.csv")}
+        gone = [name for name in before if name not in labels]
+        other = [name for name in before if labels.get(name, before[name]) != before[name]]
+        for names, what in ((gone, "not found any more"), (other, "of another class now")):
+            if names:
+                few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                print(f"NOTE: {len(names)} {part} samples of last time are {what}: {few}")
+
+
+def check_classes(output: Path) -> None:
+    """Raises BadInput for a class of a prepared tree without usable training samples."""
+    problems = json.loads((output / "report.json").read_text(encoding="utf-8"))["problems"]
+    there = {label for name, label in read_csv(output / "train.csv") if name not in problems}
+    lacking = [row[0] for row in read_csv(output / "stat.csv") if row[0] not in there]
+    if lacking:
+        raise BadInput(
+            f"--output {output}: no usable training sample of {len(lacking)} classes, "
+            f"{', '.join(lacking)}; add their files to the source and run this again"
+        )
 
 
 def prepare_sample(

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 from PIL import ImageOps
 
-from dataset._samples import natural
+from dataset._files import look_into, tell_left_out
 from dataset.modalities import check_names, image
+from dataset.modalities.frames import pictures_in
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
@@ -39,7 +40,7 @@ def derive_sample(kind: str, source: Path, target: Path) -> None:
     """One picture, or the folder of a clip's frames. Raises BadInput naming what is wrong."""
     compute = registry.load("dataset/derived", kind, "derive").derive
     is_clip = source.is_dir()
-    files = sorted(source.iterdir(), key=lambda f: natural(f.name)) if is_clip else [source]
+    files = pictures_in(source) if is_clip else [source]
     try:
         pictures = compute([read(file) for file in files])
     except BadInput as problem:
@@ -58,7 +59,8 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
 
     Raises BadInput where one cannot be derived; what is done stays done.
     """
-    entries = sorted(e for e in source.iterdir() if not e.name.startswith("."))
+    entries, left_out = look_into(source)
+    tell_left_out(source, left_out)
     names = {e: e.name if e.is_dir() else e.stem for e in entries}
     other = [
         e for e in entries if not e.is_dir() and e.suffix.lower() not in image.Modality.suffixes
