@@ -51,6 +51,11 @@ def entries_of(folder: Path) -> list[Path]:
     return look_into(folder)[0]
 
 
+def id_of(entry: Path) -> str:
+    """The sample that a file or a folder of a modality belongs to: its name without the suffix."""
+    return entry.name if entry.is_dir() else entry.stem
+
+
 def walk(root: Path) -> tuple[list[Path], dict[Path, str]]:
     """(all files below a folder in the order of their paths, {what is left out: why}).
 

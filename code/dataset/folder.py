@@ -7,7 +7,7 @@ from statistics import median
 import soundfile
 
 import dataset
-from dataset._files import entries_of, look_into, tell_left_out
+from dataset._files import entries_of, id_of, look_into, tell_left_out
 from dataset._samples import natural, read_labels
 from dataset.modalities import frames, waveform
 from utils import registry
@@ -31,7 +31,7 @@ def kind_of(folder: Path) -> str:
         if suffix not in readers:
             known = ", ".join(sorted(filter(None, readers)))
             raise BadInput(f"{entry}: no modality reads it; a folder of frames, or one of {known}")
-        name = entry.stem if suffix else entry.name
+        name = id_of(entry)
         if name in entries:
             raise BadInput(f"{folder}: two files for {name}, {entries[name]} and {entry.name}")
         entries[name] = entry.name

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 from commands import CODE
 
+from dataset._files import id_of
 from dataset._samples import natural
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import derive
 from training import options
 from utils.errors import BadInput
@@ -84,3 +87,32 @@ def test_other_names_of_modalities_are_free(own_data, name):
     (own_data / "photo").rename(own_data / name)
     argv = ["--dataset", "folder", "--data_root", str(own_data)]
     assert name in options.parse(argv).modalities
+
+
+def test_derived_pictures_do_not_overwrite_each_other(own_data):
+    flags = ["--data_root", str(own_data), "--jobs", "1"]
+    names = ["rec.1", "rec.2", "Rec.1", "rec.1.png"]
+    for name in names:
+        shutil.copy(own_data / "photo" / "test0.jpg", own_data / "photo" / f"{name}.jpg")
+        shutil.copytree(own_data / "clip" / "test0", own_data / "clip" / name)
+    for kind, source in (("edge", "photo"), ("flow", "clip")):
+        derive.main([kind, *flags, "--source", source])
+        assert names_in(own_data / kind) == names_in(own_data / source) >= set(names)
+    shutil.copy(own_data / "clip" / "rec.1" / "8.png", own_data / "clip" / "rec.1" / "8.jpg")
+    with pytest.raises(BadInput, match="8.jpg and 8.png would be one picture"):
+        derive.main(["grey", *flags, "--source", "clip"])
+    shutil.copy(own_data / "photo" / "rec.1.jpg", own_data / "photo" / "rec.1.png")
+    with pytest.raises(BadInput, match="rec.1.jpg and rec.1.png would be one picture"):
+        derive.main(["grey", *flags, "--source", "photo", "--name", "g"])
+
+
+def names_in(folder):
+    return {id_of(entry) for entry in folder.iterdir()}
+
+
+def test_what_was_written_is_counted(own_data):
+    ids = names_in(own_data / "photo")
+    preparation.check_written(own_data / "photo", ids)
+    (own_data / "photo" / "test0.jpg").rename(own_data / "photo" / "Test0.jpg")
+    with pytest.raises(BadInput, match="photo: 1 of 12 samples were not written, such as 'test0'"):
+        preparation.check_written(own_data / "photo", ids)

@@ -20,7 +20,7 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from dataset._files import files_below
+from dataset._files import entries_of, files_below, id_of
 from dataset._samples import read_csv
 from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
@@ -169,7 +169,7 @@ def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:
     for part, labels in split.items():
         if not (output / f"{part}.csv").is_file():
             continue
-        before = {name: label for name, label in read_csv(output / f"{part}.csv")}
+        before = {row[0]: row[-1] for row in read_csv(output / f"{part}.csv")}
         gone = [name for name in before if name not in labels]
         other = [name for name in before if labels.get(name, before[name]) != before[name]]
         for names, what in ((gone, "not found any more"), (other, "of another class now")):
@@ -284,6 +284,15 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
         temporary.write_bytes(content.getvalue())
 
 
+def check_written(folder: Path, ids: set[str]) -> None:
+    """Raises BadInput where a modality's folder has no file or folder of one of these samples."""
+    if lacking := ids - {id_of(entry) for entry in entries_of(folder)}:
+        raise BadInput(
+            f"{folder}: {len(lacking)} of {len(ids)} samples were not written, such as "
+            f"{min(lacking)!r}; does this file system take other names for the same? run it again"
+        )
+
+
 def finish(
     output: Path,
     classes: list[str],
@@ -300,6 +309,10 @@ def finish(
     """
     clear(output)  # again: a process may take a while to die
     problems = problems or {}
+    usable_ids = {s for labels in split.values() for s in labels} - problems.keys()
+    for folder in entries_of(output):
+        if folder.is_dir() and folder.name != "cache":
+            check_written(folder, usable_ids)
     expected = expected or {part: len(labels) for part, labels in split.items()}
     disagreeing = {s for s, problem in problems.items() if isinstance(problem, Disagreement)}
     left_out = {part: sorted(labels.keys() & disagreeing) for part, labels in split.items()}

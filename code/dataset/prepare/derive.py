@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import ImageOps
 
-from dataset._files import look_into, tell_left_out
+from dataset._files import entries_of, id_of, look_into, tell_left_out
 from dataset.modalities import check_names, image
 from dataset.modalities.frames import pictures_in
 from dataset.prepare import _manifest as manifest
@@ -36,21 +36,31 @@ def write(path: Path, picture: np.ndarray) -> None:
         raise OSError(f"cannot write {path}")
 
 
+def one_of_each(folder: Path, entries: list[Path]) -> dict[str, Path]:
+    """{id: its entry}. Raises BadInput for two entries of one id: one would overwrite the other."""
+    sources: dict[str, Path] = {}
+    for entry in entries:
+        if (other := sources.setdefault(id_of(entry), entry)) != entry:
+            raise BadInput(f"{folder}: {other.name} and {entry.name} would be one picture; rename")
+    return sources
+
+
 def derive_sample(kind: str, source: Path, target: Path) -> None:
     """One picture, or the folder of a clip's frames. Raises BadInput naming what is wrong."""
     compute = registry.load("dataset/derived", kind, "derive").derive
     is_clip = source.is_dir()
     files = pictures_in(source) if is_clip else [source]
+    one_of_each(source, files)
     try:
         pictures = compute([read(file) for file in files])
     except BadInput as problem:
         raise BadInput(f"{source}: {problem}") from None
     if is_clip:
         with new_folder(target) as folder:
-            for file, picture in zip(files, pictures):
+            for file, picture in zip(files, pictures, strict=True):
                 write(folder / f"{file.stem}.png", picture)
     else:
-        with replacing(target.with_suffix(".png")) as file:
+        with replacing(target.with_name(f"{target.name}.png")) as file:
             file.write_bytes(cv2.imencode(".png", pictures[0])[1].tobytes())
 
 
@@ -61,19 +71,20 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     """
     entries, left_out = look_into(source)
     tell_left_out(source, left_out)
-    names = {e: e.name if e.is_dir() else e.stem for e in entries}
     other = [
         e for e in entries if not e.is_dir() and e.suffix.lower() not in image.Modality.suffixes
     ]
     if other or not entries:
         raise BadInput(f"{other[0] if other else source}: no picture and no folder of frames")
+    sources = one_of_each(source, entries)
     target.mkdir(exist_ok=True)
     remove_leftovers(target)
-    there = {e.name if e.is_dir() else e.stem for e in target.iterdir()}
-    todo = {name: (kind, e, target / name) for e, name in names.items() if name not in there}
+    there = {id_of(entry) for entry in entries_of(target)}
+    todo = {name: (kind, e, target / name) for name, e in sources.items() if name not in there}
     problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
     if problems:
         raise BadInput(f"{len(problems)} of {len(todo)}: {next(iter(problems.values()))}")
+    preparation.check_written(target, set(sources))
     manifest.add(target.parent, target.name)
     return len(todo)
 
