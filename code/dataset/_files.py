@@ -15,7 +15,8 @@ NO_DATA = re.compile(
     r".*\.(tmp|temp|lock|lck|swp|part|partial|crdownload)",
     re.IGNORECASE | re.DOTALL,
 )
-SHOWN = 5  # of many names
+LEFTOVER = "belongs to no data set"
+SHOWN = 20  # of many names
 
 
 def look_into(folder: Path) -> tuple[list[Path], dict[Path, str]]:
@@ -36,7 +37,7 @@ def look_into(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     for name in names:
         path = folder / name
         if NO_DATA.fullmatch(name):
-            left_out[path] = "belongs to no data set"
+            left_out[path] = LEFTOVER
         elif fault := fault_of(name):
             left_out[path] = f"its name {fault}"
         elif not os.path.isfile(path) and not os.path.isdir(path):
@@ -112,10 +113,12 @@ def one_for_each(files: Iterable[Path], id_of: Callable[[Path], str | None]) -> 
 
 
 def tell_left_out(root: Path, left_out: dict[Path, str]) -> None:
-    """Prints how many files and folders of `root` are left out, and why the first of them."""
+    """Prints how many files and folders of `root` are left out, and which and why; what belongs to
+    no data set comes last."""
     if not left_out:
         return
-    some = [f"{os.path.relpath(path, root)}: {left_out[path]}" for path in sorted(left_out)[:SHOWN]]
+    paths = sorted(left_out, key=lambda path: (left_out[path] == LEFTOVER, path))
+    some = [f"{os.path.relpath(path, root)}: {left_out[path]}" for path in paths[:SHOWN]]
     more = "; ..." if len(left_out) > SHOWN else ""
     line = f"NOTE: {len(left_out)} left out of {root}: {'; '.join(some)}{more}"
     print(line.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n"), flush=True)

@@ -121,7 +121,7 @@ class Modality(modalities.Modality):
         check_at_least(0, cache_pixels=cache_pixels)
         self.shape = (frames_per_clip, 3, image_size, image_size)
         self.cache_pixels = cache_pixels
-        self.packed_as = f"frames, shorter side at most {cache_pixels or 'any'}"
+        self.packed_as = f"upright frames, shorter side at most {cache_pixels or 'any'}"
         self.augments_on_device = augment == "device"
         if self.augments_on_device:
             self.needs_cache = "--augment device"

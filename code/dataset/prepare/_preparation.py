@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from dataset._files import entries_of, files_below, id_of
-from dataset._samples import read_csv
+from dataset._samples import fault_of, read_csv, write_csv
 from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
 from dataset.prepare._download import fetch
@@ -195,6 +195,8 @@ def prepare_sample(
 ) -> None:
     if not files:
         raise BadInput(f"{sample}: not in the source")
+    if fault := fault_of(sample):
+        raise BadInput(f"{files[0]}: as an id {sample!r} {fault}")
     from_raw(files, sample, output, settings)
 
 
@@ -305,7 +307,7 @@ def finish(
 
     split, expected: as in `RawSet`; problems: {id: what is wrong} of samples without usable files.
     Those whose files disagree are left out of the split files, and the set is complete without
-    them.
+    them; left out, too, are those whose names no list can hold.
     """
     clear(output)  # again: a process may take a while to die
     problems = problems or {}
@@ -317,10 +319,11 @@ def finish(
     disagreeing = {s for s, problem in problems.items() if isinstance(problem, Disagreement)}
     left_out = {part: sorted(labels.keys() & disagreeing) for part, labels in split.items()}
     for part, labels in split.items():
-        lines = [f"{s},{label}\n" for s, label in labels.items() if s not in disagreeing]
-        write_text(output / f"{part}.csv", "".join(lines))
+        kept = [s for s in labels if s not in disagreeing and not fault_of(s)]
+        rows = [(s, labels[s]) for s in kept]
+        write_csv(output / f"{part}.csv", rows)
     # with a byte-order mark, as in the published file
-    write_text(output / "stat.csv", "\ufeff" + "".join(f"{name}\n" for name in classes))
+    write_csv(output / "stat.csv", ([name] for name in classes), start="\ufeff")
     usable = {part: len(labels.keys() - problems.keys()) for part, labels in split.items()}
     report = {"usable": usable, "expected": expected, "left_out": left_out}
     report["problems"] = {sample: str(problem) for sample, problem in problems.items()}

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ImageOps
 
 from dataset._files import entries_of, id_of, look_into, tell_left_out
 from dataset.modalities import check_names, image
@@ -27,8 +26,7 @@ from utils.errors import BadInput, run_command
 
 def read(path: Path) -> np.ndarray:
     """(H, W, 3) blue-green-red."""
-    upright = ImageOps.exif_transpose(image.opened(path))
-    return np.asarray(upright.convert("RGB"))[..., ::-1].copy()
+    return np.asarray(image.opened(path).convert("RGB"))[..., ::-1].copy()
 
 
 def write(path: Path, picture: np.ndarray) -> None:

@@ -167,15 +167,17 @@ def annotated(source: Path, name: str) -> dict[str, str]:
     path = next((path for path in files_below(source) if path.name == f"{name}.csv"), None)
     if path is None:
         return {}
-    header, *rows = read_csv(path)
+    header, *rows = read_csv(path) or [[]]
     if missing := {"label", "youtube_id", "time_start"} - set(header):
         raise BadInput(f"{path}: has no column {', '.join(sorted(missing))}")
     label, youtube_id, start = (header.index(c) for c in ("label", "youtube_id", "time_start"))
-    return {
-        f"{row[youtube_id]}_{int(float(row[start]))}": row[label]
-        for row in rows
-        if row[label] in CLASSES
-    }
+    labels = {}
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not row[start].replace(".", "", 1).isdecimal():
+            raise BadInput(f"{path} line {line}: expected {','.join(header)}, got {','.join(row)}")
+        if row[label] in CLASSES:
+            labels[f"{row[youtube_id]}_{int(float(row[start]))}"] = row[label]
+    return labels
 
 
 def by_folder(source: Path, name: str, clips: dict[str, Path]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dataset._files import raw_files
 from dataset.media.render import read_mesh, render
-from dataset.modalities.image import opened
+from dataset.modalities.image import opened_alone
 from dataset.prepare import _preparation as preparation
 from dataset.prepare._archive import is_archive, unpack
 from dataset.prepare._download import fetch
@@ -89,7 +89,7 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
                 Image.fromarray(picture).save(temporary, format="PNG")
         return
     for file in files:
-        opened(file)  # as training will read it
+        opened_alone(file)  # as training will read it
     for file, target in zip(files, targets):
         with replacing(target) as temporary:
             shutil.copyfile(file, temporary)

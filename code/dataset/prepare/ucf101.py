@@ -32,7 +32,7 @@ HOW_TO_GET = (
 
 def rows_of(path: Path) -> list[list[str]]:
     """The words of each line that is not empty."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
