@@ -7,7 +7,7 @@ from statistics import median
 import soundfile
 
 import dataset
-from dataset._files import entries_of, id_of, look_into, tell_left_out
+from dataset._files import LEFTOVER, entries_of, id_of, look_into, tell_left_out
 from dataset._samples import natural, read_labels
 from dataset.modalities import frames, waveform
 from utils import registry
@@ -124,7 +124,9 @@ class Dataset(dataset.Dataset):
         if root is None:
             raise BadInput(f"--dataset folder: needs --data_root DIR. {cls.how_to_prepare()}")
         cls._check_files(Path(root), "train.csv", "test.csv")
-        folders = [f for f in entries_of(Path(root)) if f.is_dir() and f.name != "cache"]
+        entries, left_out = look_into(Path(root))
+        entries += [f for f in left_out if left_out[f] != LEFTOVER]  # refused by its name later on
+        folders = [f for f in entries if f.is_dir() and f.name != "cache"]
         modalities = {f.name: kind_of(f) for f in folders}
         if not modalities:
             raise BadInput(f"--data_root {root}: has no folder. {cls.how_to_prepare()}")

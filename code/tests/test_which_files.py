@@ -7,20 +7,19 @@ import shutil
 import subprocess
 import sys
 
-import cv2
 import numpy as np
 import pytest
+import torch
 from commands import CODE
 from media import problems_of
 from PIL import Image
 
-from dataset._files import id_of
 from dataset._loader import build_loaders, check_classes
 from dataset._samples import natural, read_csv, read_split
 from dataset.folder import Dataset
 from dataset.modalities import image
 from dataset.prepare import _preparation as preparation
-from dataset.prepare import derive, modelnet40
+from dataset.prepare import cremad, modelnet40
 from training import options
 from utils import registry
 from utils.errors import BadInput
@@ -67,109 +66,6 @@ def test_names_of_one_number_have_an_order_of_their_own():
     assert sorted(names, key=natural) == sorted(names[::-1], key=natural)
 
 
-@pytest.mark.parametrize(
-    "name, fault",
-    [
-        *((word, "has a meaning") for word in ("multimodal", "shared", "none", "type", "values")),
-        *((word, "has a meaning") for word in ("keys", "pop", "train", "forward", "__class__")),
-        *((word, f"holds {word[1]!r}") for word in ("v.1", "a,b", "a=b", "a b", "a'b", 'a"b')),
-        ("-a", "begins with '-'"),
-        ("a ", "begins or ends with a blank"),
-        ("a\nb", "line end"),
-        (os.fsdecode(b"a\xffb"), "is no UTF-8"),
-    ],
-)
-def test_a_modality_of_a_name_that_cannot_be_used_is_named_at_the_start(own_data, name, fault):
-    (own_data / "photo").rename(own_data / name)
-    argv = ["--dataset", "folder", "--data_root", str(own_data)]
-    with pytest.raises(BadInput) as refused:
-        options.parse(argv)
-    assert f"modality {name!r}: " in str(refused.value) and fault in str(refused.value)
-    assert "rename its folder" in str(refused.value) and "\n" not in str(refused.value)
-    assert options.parse([*argv, "--modalities", "clip,depth"]).modalities == ["clip", "depth"]
-    with pytest.raises((BadInput, SystemExit)):
-        flags = ["--data_root", str(own_data), "--source", "clip", "--jobs", "1", "--name", name]
-        derive.main(["edge", *flags])
-
-
-@pytest.mark.parametrize("name", ["present", "test", "声音", "left-eye", "2", "Weights", "test_x"])
-def test_other_names_of_modalities_are_free(own_data, name):
-    (own_data / "photo").rename(own_data / name)
-    argv = ["--dataset", "folder", "--data_root", str(own_data)]
-    assert name in options.parse(argv).modalities
-
-
-def test_derived_pictures_do_not_overwrite_each_other(own_data):
-    flags = ["--data_root", str(own_data), "--jobs", "1"]
-    names = ["rec.1", "rec.2", "Rec.1", "rec.1.png"]
-    for name in names:
-        shutil.copy(own_data / "photo" / "test0.jpg", own_data / "photo" / f"{name}.jpg")
-        shutil.copytree(own_data / "clip" / "test0", own_data / "clip" / name)
-    for kind, source in (("edge", "photo"), ("flow", "clip")):
-        derive.main([kind, *flags, "--source", source])
-        assert names_in(own_data / kind) == names_in(own_data / source) >= set(names)
-    shutil.copy(own_data / "clip" / "rec.1" / "8.png", own_data / "clip" / "rec.1" / "8.jpg")
-    with pytest.raises(BadInput, match="8.jpg and 8.png would be one picture"):
-        derive.main(["grey", *flags, "--source", "clip"])
-    shutil.copy(own_data / "photo" / "rec.1.jpg", own_data / "photo" / "rec.1.png")
-    with pytest.raises(BadInput, match="rec.1.jpg and rec.1.png would be one picture"):
-        derive.main(["grey", *flags, "--source", "photo", "--name", "g"])
-
-
-def names_in(folder):
-    return {id_of(entry) for entry in folder.iterdir()}
-
-
-def test_what_was_written_is_counted(own_data):
-    ids = names_in(own_data / "photo")
-    preparation.check_written(own_data / "photo", ids)
-    (own_data / "photo" / "test0.jpg").rename(own_data / "photo" / "Test0.jpg")
-    with pytest.raises(BadInput, match="photo: 1 of 12 samples were not written, such as 'test0'"):
-        preparation.check_written(own_data / "photo", ids)
-
-
-def folder_argv(root):
-    argv = ["--dataset", "folder", "--data_root", str(root), "--num_workers", "0"]
-    return [*argv, "--image_size", "16", "--audio_frames", "40", "--mel_bins", "16"]
-
-
-def built(root, *flags):
-    chosen = options.parse([*folder_argv(root), "--batch_size", "1", *flags])
-    return build_loaders(Dataset(root), vars(chosen))
-
-
-@pytest.mark.parametrize(
-    "header", ["filename,label", "ID, Class", "file_name,target", "clip,Labels"]
-)
-def test_lists_as_programs_write_them_are_read(own_data, header):
-    labels = ('"cat, big"', '"a ""dog"""')
-    rows = [header, *(f"train{i},{labels[i % 2]}" for i in range(8))]
-    text = "\ufeff" + "\r\n".join(rows) + "\r\n\r\n"
-    (own_data / "train.csv").write_bytes(text.encode())
-    (own_data / "test.csv").write_text('test0,"cat, big"\n')
-    dataset = Dataset(own_data)
-    assert dataset.classes == ['a "dog"', "cat, big"]
-    assert dataset.samples("train") == [(f"train{i}", 1 - i % 2) for i in range(8)]
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        ("filename,label\ntrain0,c\xe4t\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
-        ("train0,cat\ntrain1,dog\n".encode("utf-16"), "cannot be read as CSV in UTF-8"),
-        (b"train0,cat\ntrain1,\n", "line 2: label '' is empty"),
-        (b'train0,cat\ntrain1,"d\no\ng"\n', "line 2: label .* more than a line"),
-        (b"train0,cat\ntrain1,dog\nname,label\n", "have no file, such as 'name'"),
-        (b"train0,cat\n" + b"x" * 200_000, "cannot be read as CSV"),
-    ],
-)
-def test_lists_that_cannot_be_read_are_named(own_data, content, message):
-    (own_data / "train.csv").write_bytes(content)
-    (own_data / "test.csv").write_text("test0,cat\n")
-    with pytest.raises(BadInput, match=message):
-        built(own_data)
-
-
 def test_any_class_name_that_is_prepared_is_read(tmp_path):
     classes = ["a, b", 'c "d"', "e;f", "'g'", "é", "#h", "i"]
     split = {part: {f"{part} {i}, x": name for i, name in enumerate(classes)} for part in PARTS}
@@ -179,19 +75,6 @@ def test_any_class_name_that_is_prepared_is_read(tmp_path):
         samples = read_split(tmp_path / f"{part}.csv", classes)
         assert [(s.id, classes[s.target]) for s in samples] == list(split[part].items())
     assert [row[0] for row in read_csv(tmp_path / "stat.csv")] == classes
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright_in_training_as_in_derive(orientation, tmp_path):
-    (tmp_path / "photo").mkdir()
-    picture = np.zeros((8, 16, 3), np.uint8)
-    picture[:4, :4] = 200
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(picture).save(tmp_path / "photo" / "a.png", exif=exif)
-    upright = cv2.imread(str(tmp_path / "photo" / "a.png"))  # an independent reader
-    assert np.array_equal(derive.read(tmp_path / "photo" / "a.png"), upright)
-    assert np.array_equal(np.asarray(image.opened(tmp_path / "photo" / "a.png")), upright)
 
 
 def test_a_class_without_training_samples_is_an_error(own_data, raw_modelnet, tmp_path):
@@ -294,3 +177,62 @@ def test_files_of_any_name_are_prepared_exactly_or_named(fuzz, tmp_path, capsys)
 def test_many_files_of_any_name_are_prepared_exactly_or_named(fuzz, tmp_path, capsys):
     for seed in list(fuzz)[20:]:
         check_made_tree(seed, tmp_path, capsys.readouterr)
+
+
+def test_leftovers_and_links_change_nothing_that_is_trained_on(own_data, tmp_path, capsys):
+    argv = ["--dataset", "folder", "--data_root", str(own_data), "--num_workers", "0"]
+    argv += ["--batch_size", "12", "--image_size", "16", "--audio_frames", "40", "--mel_bins", "16"]
+
+    def batch():
+        loaders = build_loaders(Dataset(own_data), vars(options.parse(argv)))
+        return next(iter(loaders["train_plain"]))
+
+    before = batch()
+    assert capsys.readouterr().out.count("cache: ") == 4
+    (own_data / "clip").rename(tmp_path / "elsewhere")
+    (own_data / "clip").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (own_data / "__MACOSX").mkdir()
+    for folder in ("photo", "sound", "depth", "clip", "clip/train0"):
+        for name in (*JUNK, "._train0.png"):
+            (own_data / folder / name).write_bytes(b"junk")
+    after = batch()
+    printed = capsys.readouterr().out
+    assert "NOTE: 8 left out of" in printed and "._train0.png: belongs to no data set" in printed
+    assert "cache: " not in printed  # it holds what is there
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    np.save(own_data / "depth" / "train0.npy", np.ones((2, 24, 24)))
+    assert (
+        batch()[0]["depth"][0].unique().tolist() == [1]
+        and "cache: depth" in capsys.readouterr().out
+    )
+
+
+def test_strange_names_in_a_clone_of_crema_d_are_left_out_and_named(tmp_path, capsys, monkeypatch):
+    sounds, videos = tmp_path / "AudioWAV", tmp_path / "flash"
+    for folder in (sounds, videos):
+        folder.mkdir()
+    (tmp_path / "VideoFlash").symlink_to(videos, target_is_directory=True)
+    clips = ["1001_DFA_ANG_XX", "1002_DFA_SAD_XX"]
+    for name in ("1001_DFA_ANG_XX.wav", "1002_DFA_SAD_XX.WAV", "1040_ITH_SAD_X.wav", "notes.wav"):
+        (sounds / name).write_bytes(b"sound")
+    for name in ("1001_DFA_ANG_XX.flv", "1001_DFA_ANG_XX.mp4", "1002_DFA_SAD_XX.FLV", "._x.flv"):
+        (videos / name).write_bytes(b"picture")
+    (videos / "loop").symlink_to(tmp_path, target_is_directory=True)
+    found = cremad.raw_clips(tmp_path)
+    assert [file.name for clip in clips for file in found[clip]] == [
+        "1001_DFA_ANG_XX.flv",
+        "1001_DFA_ANG_XX.wav",
+        "1002_DFA_SAD_XX.FLV",
+        "1002_DFA_SAD_XX.WAV",
+    ]
+    for part, clip in zip(PARTS, clips):
+        (tmp_path / f"{part}.csv").write_text(f"{clip},{clip[9:12]}\n")
+    monkeypatch.setattr(cremad, "SPLIT_SHA256", {})
+    counts = {"train": [1, 0, 0, 0, 0, 0], "test": [0, 0, 0, 0, 0, 1]}
+    monkeypatch.setattr(cremad, "SPLIT_COUNTS", counts)
+    split = cremad.published_split(found, tmp_path, tmp_path)
+    assert [list(split[part]) for part in PARTS] == [[clip] for clip in clips]
+    printed = capsys.readouterr().out
+    for name in ("notes.wav: not named", "._x.flv: ", "loop: a link", "such as 1040_ITH_SAD_X"):
+        assert name in printed
+    assert "1001_DFA_ANG_XX.mp4: " in printed and "is of the same sample" in printed
