@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from dataset._files import files_below
 from dataset.modalities import Modality, checked
 from utils.atomic import locked, new_folder
 from utils.errors import BadInput
@@ -54,13 +55,10 @@ def fingerprint(reader: Modality, ids: list[str]) -> tuple[str, str]:
     """
     how = hashlib.sha256(f"1 {type(reader).__module__} {reader.packed_as}".encode())
     content = hashlib.sha256("\n".join(ids).encode())
-    for folder, subfolders, files in os.walk(reader.folder):
-        subfolders.sort()
-        for name in sorted(files):
-            state = os.stat(os.path.join(folder, name))
-            relative = os.path.relpath(folder, reader.folder)
-            line = f"{relative}/{name} {state.st_size} {state.st_mtime_ns}\n"
-            content.update(line.encode("utf-8", "surrogateescape"))
+    for path in files_below(reader.folder):
+        state = path.stat()
+        name = path.relative_to(reader.folder).as_posix()
+        content.update(f"{name} {state.st_size} {state.st_mtime_ns}\n".encode())
     return f"{reader.folder.name}-{how.hexdigest()[:12]}", content.hexdigest()[:12]
 
 

@@ -198,6 +198,19 @@ def complete_samples(dataset, split: str, present: dict[str, set[str]]) -> list[
     return complete
 
 
+def check_classes(dataset, samples: list[Sample]) -> None:
+    """Raises BadInput for a class without training samples: nothing could be learnt about it."""
+    there = {sample.target for sample in samples}
+    lacking = [name for target, name in enumerate(dataset.classes) if target not in there]
+    if lacking:
+        few = ", ".join(map(repr, lacking[:5])) + (", ..." if len(lacking) > 5 else "")
+        raise BadInput(
+            f"--data_root {dataset.root}: no training sample of {len(lacking)} of "
+            f"{len(dataset.classes)} classes, {few}; add their files, or take the classes out of "
+            "stat.csv, train.csv and test.csv"
+        )
+
+
 def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple[list, list]:
     """(training, validation): `fraction` of the samples of every class, drawn at random, is for
     validation. Both in the order of `samples`."""
@@ -279,6 +292,7 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
         if not validation:
             raise BadInput(f"--val_fraction {fraction}: leaves no validation sample")
         loaders["val"] = batches(validation, plain)
+    check_classes(dataset, training)
     return loaders | {
         "train": batches(training, augmented, shuffle=True),
         "train_plain": batches(training, plain),

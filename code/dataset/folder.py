@@ -7,6 +7,7 @@ from statistics import median
 import soundfile
 
 import dataset
+from dataset._files import LEFTOVER, entries_of, id_of, look_into, tell_left_out
 from dataset._samples import natural, read_labels
 from dataset.modalities import frames, waveform
 from utils import registry
@@ -25,14 +26,12 @@ def kind_of(folder: Path) -> str:
         readers |= dict.fromkeys(reader.suffixes, name)
     examples: dict[str, str] = {}  # kind -> its first entry
     entries: dict[str, str] = {}  # id -> its entry
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
+    for entry in entries_of(folder):
         suffix = "" if entry.is_dir() else entry.suffix.lower()
         if suffix not in readers:
             known = ", ".join(sorted(filter(None, readers)))
             raise BadInput(f"{entry}: no modality reads it; a folder of frames, or one of {known}")
-        name = entry.stem if suffix else entry.name
+        name = id_of(entry)
         if name in entries:
             raise BadInput(f"{folder}: two files for {name}, {entries[name]} and {entry.name}")
         entries[name] = entry.name
@@ -84,6 +83,7 @@ class Dataset(dataset.Dataset):
         """Raises BadInput where a sample has no file in one of these modalities. Warns of samples
         whose clips and recordings last otherwise than each other."""
         for modality, ids in present.items():
+            tell_left_out(self.root / modality, look_into(self.root / modality)[1])
             for split in ("train", "test"):
                 samples = self.samples(split)
                 if missing := [sample.id for sample in samples if sample.id not in ids]:
@@ -119,13 +119,15 @@ class Dataset(dataset.Dataset):
     def modalities_at(cls, root: Path | None) -> dict[str, str]:
         """{folder below `root`: file in modalities/ that reads its files}, in alphabetical order.
 
-        Folders whose name starts with a dot, and `cache`, are left out.
+        `cache` is left out, and what no data set means, see dataset/_files.py.
         """
         if root is None:
             raise BadInput(f"--dataset folder: needs --data_root DIR. {cls.how_to_prepare()}")
         cls._check_files(Path(root), "train.csv", "test.csv")
-        folders = sorted(f for f in Path(root).iterdir() if f.is_dir() and f.name[0] != ".")
-        modalities = {f.name: kind_of(f) for f in folders if f.name != "cache"}
+        entries, left_out = look_into(Path(root))
+        entries += [f for f in left_out if left_out[f] != LEFTOVER]  # refused by its name later on
+        folders = [f for f in entries if f.is_dir() and f.name != "cache"]
+        modalities = {f.name: kind_of(f) for f in folders}
         if not modalities:
             raise BadInput(f"--data_root {root}: has no folder. {cls.how_to_prepare()}")
         return modalities

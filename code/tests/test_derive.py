@@ -1,15 +1,21 @@
 """Derived modalities of known pictures; three modalities from files to tables."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 from commands import QUICK
+from PIL import Image
 
 import draw
 import report
 import sweep
+from dataset._files import id_of
 from dataset.derived import edge, flow, grey
+from dataset.modalities import image
 from dataset.prepare import _manifest as manifest
+from dataset.prepare import _preparation as preparation
 from dataset.prepare import derive
 from utils import registry
 from utils.errors import BadInput
@@ -106,3 +112,45 @@ def test_every_kind_keeps_the_number_and_size_of_the_pictures():
         pictures = registry.load("dataset/derived", name, "derive").derive(frames)
         assert [picture.shape[:2] for picture in pictures] == [(40, 50)] * 4
         assert {picture.dtype for picture in pictures} == {np.dtype(np.uint8)}
+
+
+def test_derived_pictures_do_not_overwrite_each_other(own_data):
+    flags = ["--data_root", str(own_data), "--jobs", "1"]
+    names = ["rec.1", "rec.2", "Rec.1", "rec.1.png"]
+    for name in names:
+        shutil.copy(own_data / "photo" / "test0.jpg", own_data / "photo" / f"{name}.jpg")
+        shutil.copytree(own_data / "clip" / "test0", own_data / "clip" / name)
+    for kind, source in (("edge", "photo"), ("flow", "clip")):
+        derive.main([kind, *flags, "--source", source])
+        assert names_in(own_data / kind) == names_in(own_data / source) >= set(names)
+    shutil.copy(own_data / "clip" / "rec.1" / "8.png", own_data / "clip" / "rec.1" / "8.jpg")
+    with pytest.raises(BadInput, match="8.jpg and 8.png would be one picture"):
+        derive.main(["grey", *flags, "--source", "clip"])
+    shutil.copy(own_data / "photo" / "rec.1.jpg", own_data / "photo" / "rec.1.png")
+    with pytest.raises(BadInput, match="rec.1.jpg and rec.1.png would be one picture"):
+        derive.main(["grey", *flags, "--source", "photo", "--name", "g"])
+
+
+def names_in(folder):
+    return {id_of(entry) for entry in folder.iterdir()}
+
+
+def test_what_was_written_is_counted(own_data):
+    ids = names_in(own_data / "photo")
+    preparation.check_written(own_data / "photo", ids)
+    (own_data / "photo" / "test0.jpg").rename(own_data / "photo" / "Test0.jpg")
+    with pytest.raises(BadInput, match="photo: 1 of 12 samples were not written, such as 'test0'"):
+        preparation.check_written(own_data / "photo", ids)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright_in_training_as_in_derive(orientation, tmp_path):
+    (tmp_path / "photo").mkdir()
+    picture = np.zeros((8, 16, 3), np.uint8)
+    picture[:4, :4] = 200
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / "photo" / "a.png", exif=exif)
+    upright = cv2.imread(str(tmp_path / "photo" / "a.png"))  # an independent reader
+    assert np.array_equal(derive.read(tmp_path / "photo" / "a.png"), upright)
+    assert np.array_equal(np.asarray(image.opened(tmp_path / "photo" / "a.png")), upright)

@@ -1,5 +1,7 @@
 """--dataset folder: what lies in a folder tells how it is read; faults are named at the start."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from dataset._loader import build_loaders
 from dataset.folder import Dataset
 from dataset.media.audio import filter_bank, read_waveform
 from dataset.modalities import array
+from dataset.prepare import derive
 from training import options
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
@@ -103,3 +106,71 @@ def test_suffixes_may_be_in_upper_case(own_data):
     for path in (own_data / "photo").iterdir():
         path.rename(path.with_suffix(".JPG"))
     assert built_reader("image", own_data / "photo").pack("test1").shape == (3, 224, 224)
+
+
+# Names and lists
+
+
+@pytest.mark.parametrize(
+    "name, fault",
+    [
+        *((word, "has a meaning") for word in ("multimodal", "shared", "none", "type", "values")),
+        *((word, "has a meaning") for word in ("keys", "pop", "train", "forward", "__class__")),
+        *((word, f"holds {word[1]!r}") for word in ("v.1", "a,b", "a=b", "a b", "a'b", 'a"b')),
+        ("-a", "begins with '-'"),
+        ("a ", "begins or ends with a blank"),
+        ("a\nb", "line end"),
+        (os.fsdecode(b"a\xffb"), "is no UTF-8"),
+    ],
+)
+def test_a_modality_of_a_name_that_cannot_be_used_is_named_at_the_start(own_data, name, fault):
+    (own_data / "photo").rename(own_data / name)
+    argv = ["--dataset", "folder", "--data_root", str(own_data)]
+    with pytest.raises(BadInput) as refused:
+        options.parse(argv)
+    assert f"modality {name!r}: " in str(refused.value) and fault in str(refused.value)
+    assert "rename its folder" in str(refused.value) and "\n" not in str(refused.value)
+    assert options.parse([*argv, "--modalities", "clip,depth"]).modalities == ["clip", "depth"]
+    with pytest.raises((BadInput, SystemExit)):
+        flags = ["--data_root", str(own_data), "--source", "clip", "--jobs", "1", "--name", name]
+        derive.main(["edge", *flags])
+
+
+@pytest.mark.parametrize("name", ["present", "test", "声音", "left-eye", "2", "Weights", "test_x"])
+def test_other_names_of_modalities_are_free(own_data, name):
+    (own_data / "photo").rename(own_data / name)
+    argv = ["--dataset", "folder", "--data_root", str(own_data)]
+    assert name in options.parse(argv).modalities
+
+
+@pytest.mark.parametrize(
+    "header", ["filename,label", "ID, Class", "file_name,target", "clip,Labels"]
+)
+def test_lists_as_programs_write_them_are_read(own_data, header):
+    labels = ('"cat, big"', '"a ""dog"""')
+    rows = [header, *(f"train{i},{labels[i % 2]}" for i in range(8))]
+    text = "\ufeff" + "\r\n".join(rows) + "\r\n\r\n"
+    (own_data / "train.csv").write_bytes(text.encode())
+    (own_data / "test.csv").write_text('test0,"cat, big"\n')
+    dataset = Dataset(own_data)
+    assert dataset.classes == ['a "dog"', "cat, big"]
+    assert dataset.samples("train") == [(f"train{i}", 1 - i % 2) for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("filename,label\ntrain0,c\xe4t\n".encode("latin-1"), "cannot be read as CSV in UTF-8"),
+        ("train0,cat\ntrain1,dog\n".encode("utf-16"), "cannot be read as CSV in UTF-8"),
+        (b"train0,cat\ntrain1,\n", "line 2: label '' is empty"),
+        (b'train0,cat\ntrain1,"d\no\ng"\n', "line 2: label .* more than a line"),
+        (b"train0,cat\ntrain1,dog\nname,label\n", "have no file, such as 'name'"),
+        (b"train0,cat\n" + b"x" * 200_000, "cannot be read as CSV"),
+    ],
+)
+def test_lists_that_cannot_be_read_are_named(own_data, content, message):
+    (own_data / "train.csv").write_bytes(content)
+    (own_data / "test.csv").write_text("test0,cat\n")
+    argv = ["--dataset", "folder", "--data_root", str(own_data)]
+    with pytest.raises(BadInput, match=message):
+        build_loaders(Dataset(own_data), vars(options.parse(argv)))

@@ -100,12 +100,12 @@ def test_damaged_meshes_are_named(content, fault, tmp_path):
 
 
 def test_views_1_and_7_of_mvcnn_are_taken_as_they_are(tmp_path):
-    """A grey level per view."""
+    """A grey level per view, none of them black."""
     for split in ("train", "test"):
         folder = tmp_path / "raw" / "sofa" / split
         folder.mkdir(parents=True)
         for view in range(1, 13):
-            picture = Image.new("RGB", (20, 20), (view,) * 3)
+            picture = Image.new("RGB", (20, 20), (20 * view,) * 3)
             picture.save(folder / f"sofa_{split}.obj.shaded_v{view:03d}.png")
     assert not prepare(tmp_path / "raw", tmp_path / "out")
     for modality, view in (("front", 1), ("rear", 7)):

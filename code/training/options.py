@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
 from models.multimodal import MultimodalModel, encoder_classes
@@ -416,13 +417,14 @@ def notice(argv: list[str] | None) -> str:
 
 def choose_modalities(names: str | None, available: dict[str, str]) -> list[str]:
     """names: with commas between them; available: {modality: file in modalities/}."""
-    if names is None:
-        return list(available)
-    modalities = [m.strip() for m in names.split(",") if m.strip()]
-    unknown = [m for m in modalities if m not in available]
-    if unknown or not modalities or len(set(modalities)) < len(modalities):
-        choices = ",".join(available)
-        raise BadInput(f"--modalities {names}: choose from {choices}, each at most once")
+    modalities = list(available)
+    if names is not None:
+        modalities = [m.strip() for m in names.split(",") if m.strip()]
+        unknown = [m for m in modalities if m not in available]
+        if unknown or not modalities or len(set(modalities)) < len(modalities):
+            choices = ",".join(available)
+            raise BadInput(f"--modalities {names}: choose from {choices}, each at most once")
+    check_names(modalities)
     return modalities
 
 

@@ -57,7 +57,7 @@ def public_names(owner: type) -> set[str]:
 
 def names(room: str) -> list[str]:
     """The choices in a room such as "methods" or "models/encoders": its files, sorted."""
-    return sorted(p.stem for p in (CODE / room).glob("*.py") if not p.stem.startswith("_"))
+    return sorted(p.stem for p in (CODE / room).glob("*.py") if p.stem[0] not in "_.")
 
 
 def load(room: str, name: str, flag: str) -> ModuleType:

@@ -7,10 +7,33 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from dataset._files import entries_of
+from dataset._samples import fault_of
 from dataset._values import check_values
+from utils.errors import BadInput
 from utils.registry import Contract
+
+# Our own words beside the modalities' in results: the fused branch, the parameters that losses
+# share, a probe without a missing modality. And the names of PyTorch's dictionary of encoders.
+TAKEN = {"multimodal", "shared", "none", *dir(nn.ModuleDict())}
+
+
+def check_names(names: list[str]) -> None:
+    """Raises BadInput for a modality whose name a model, a flag or a table could not hold."""
+    for name in names:
+        wrong = [letter for letter in name if letter in ".,=/\\\"'" or letter.isspace()]
+        fault = fault_of(name) or (f"holds {wrong[0]!r}" if wrong else "")
+        if not fault and name.startswith("-"):
+            fault = "begins with '-', as flags do"
+        if not fault and name in TAKEN:
+            fault = "has a meaning of its own here"
+        if fault:
+            raise BadInput(
+                f"modality {name!r}: {fault}, so no modality can be called so; rename its folder, "
+                "or choose others by --modalities"
+            )
 
 
 class Modality(Contract):
@@ -35,14 +58,27 @@ class Modality(Contract):
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
-        return {p.stem for p in self.folder.glob("*") if p.suffix.lower() in self.suffixes}
+        return set(self._files_of_all())
 
     def path(self, sample_id: str) -> Path:
-        """The file of a sample: the first of `suffixes` that is there."""
+        """The file of a sample; its suffix may be in upper case."""
         for suffix in (*self.suffixes, *(suffix.upper() for suffix in self.suffixes)):
             if (path := self.folder / f"{sample_id}{suffix}").is_file():
                 return path
-        return self.folder / f"{sample_id}{self.suffixes[0]}"  # opening it says that it is missing
+        missing = self.folder / f"{sample_id}{self.suffixes[0]}"  # opening it will say so
+        return self._files_of_all().get(sample_id, missing)  # such as .Jpg
+
+    def _files_of_all(self) -> dict[str, Path]:
+        """{id: its file}. Raises BadInput where there are two."""
+        files: dict[str, Path] = {}
+        for path in entries_of(self.folder):
+            if path.suffix.lower() not in self.suffixes:
+                continue
+            if (other := files.setdefault(path.stem, path)) != path:
+                raise BadInput(
+                    f"{self.folder}: two files for {path.stem}, {other.name} and {path.name}"
+                )
+        return files
 
     def pack(self, sample_id: str) -> Tensor:
         """What the cache holds of a sample, of one dtype: all that is costly, nothing random."""

@@ -8,6 +8,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset._files import entries_of
 from dataset._samples import natural
 from dataset.modalities import image
 from utils.errors import BadInput, check_at_least
@@ -61,8 +62,9 @@ def crop_resize_flip(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The files of a folder that are pictures, in no order; none where there is no folder."""
-    return [p for p in folder.glob("*") if p.suffix.lower() in image.Modality.suffixes]
+    """The pictures of a folder in natural order of their names; none where there is no folder."""
+    pictures = [p for p in entries_of(folder) if p.suffix.lower() in image.Modality.suffixes]
+    return sorted(pictures, key=lambda path: natural(path.name))
 
 
 class Modality(modalities.Modality):
@@ -119,7 +121,7 @@ class Modality(modalities.Modality):
         check_at_least(0, cache_pixels=cache_pixels)
         self.shape = (frames_per_clip, 3, image_size, image_size)
         self.cache_pixels = cache_pixels
-        self.packed_as = f"frames, shorter side at most {cache_pixels or 'any'}"
+        self.packed_as = f"upright frames, shorter side at most {cache_pixels or 'any'}"
         self.augments_on_device = augment == "device"
         if self.augments_on_device:
             self.needs_cache = "--augment device"
@@ -130,12 +132,12 @@ class Modality(modalities.Modality):
 
     def ids(self) -> set[str]:
         """The ids that have a folder with at least one frame."""
-        return {folder.name for folder in self.folder.glob("*") if pictures_in(folder)}
+        return {folder.name for folder in entries_of(self.folder) if pictures_in(folder)}
 
     def _files(self, sample_id: str) -> list[Path]:
         """The frames of a clip in order, at least one."""
         folder = self.folder / sample_id
-        if not (paths := sorted(pictures_in(folder), key=lambda path: natural(path.name))):
+        if not (paths := pictures_in(folder)):
             raise BadInput(f"{folder}: no picture; prepare it again")
         return paths
 

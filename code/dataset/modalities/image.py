@@ -1,10 +1,11 @@
 """One picture, saved as `<id>.png` or `.jpg` and the like."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -24,7 +25,7 @@ def add_image_size(parser) -> None:
 
 
 def opened(path: Path) -> Image.Image:
-    """A picture of 8 bits per channel, decoded. Raises BadInput where it is none."""
+    """A picture of 8 bits per channel, decoded, upright. Raises BadInput where it is none."""
     try:
         with Image.open(path) as picture:
             if picture.width * picture.height > MOST_PIXELS:
@@ -36,6 +37,17 @@ def opened(path: Path) -> Image.Image:
         raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
     if picture.mode not in GREY + COLOUR:
         raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel, 0 to 255")
+    with suppress(Exception):  # damaged EXIF data turns nothing
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
+
+
+def opened_alone(path: Path) -> Image.Image:
+    """A picture that is a whole sample: not black, as one of several frames may be."""
+    picture = opened(path)
+    grey = picture.mode in GREY
+    if max(np.ravel(picture.convert("L" if grey else "RGB").getextrema())) == 1:
+        raise BadInput(f"{path}: its values are 0 and 1, of 255: black; save 0 to 255")
     return picture
 
 
@@ -57,20 +69,16 @@ class Modality(modalities.Modality):
         first = min(self.ids(), default=None)
         channels = 1 if first is None or opened(self.path(first)).mode in GREY else 3
         self.shape = (channels, image_size, image_size)
-        self.packed_as = f"{channels} x {image_size} pixels"
+        self.packed_as = f"upright, {channels} x {image_size} pixels"
         self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
 
     def pack(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8."""
-        picture = opened(self.path(sample_id))
+        picture = opened_alone(self.path(sample_id))
         is_grey = self.shape[0] == 1
         if is_grey and picture.mode not in GREY:
             raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
         picture = picture.convert("L" if is_grey else "RGB")
-        if max(np.ravel(picture.getextrema())) == 1:
-            raise BadInput(
-                f"{self.path(sample_id)}: its values are 0 and 1, of 255: black; save 0 to 255"
-            )
         return functional.pil_to_tensor(functional.resize(picture, self.shape[1:]))
 
     def on_device(self, batch: Tensor) -> Tensor:

@@ -7,21 +7,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dataset._files import files_below
 from utils.atomic import write_text
 from utils.errors import BadInput
 
 NAME = "manifest.sha256"  # `sha256sum --check manifest.sha256` reads it too
-LEFT_OUT = ("cache", ".download")  # folders that may come and go
+CACHE = "cache/"  # a folder that may come and go
 
 
 def files_of(root: Path) -> list[str]:
     """The files of a tree in order, relative to it; neither hidden ones nor the manifest."""
-    names = []
-    for folder, subfolders, files in os.walk(root):
-        subfolders[:] = [s for s in subfolders if s not in LEFT_OUT and s[0] != "."]
-        relative = Path(folder).relative_to(root)
-        names += [str(relative / name) for name in files if name[0] != "." and name != NAME]
-    return sorted(names)
+    names = sorted(path.relative_to(root).as_posix() for path in files_below(root))
+    return [name for name in names if name != NAME and not name.startswith(CACHE)]
 
 
 def checksum(path: Path) -> str:
@@ -41,8 +38,8 @@ def checksums(root: Path, names: list[str], title: str) -> dict[str, str]:
 
 def read(root: Path) -> dict[str, str]:
     """{name: SHA-256} of `root`/manifest.sha256."""
-    lines = (root / NAME).read_text(encoding="utf-8").splitlines()
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    lines = (root / NAME).read_text(encoding="utf-8").split("\n")
+    return {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
 
 
 def write_digests(root: Path, digests: dict[str, str]) -> None:

@@ -20,7 +20,8 @@ import cv2
 import torch
 from tqdm import tqdm
 
-from dataset._samples import read_csv
+from dataset._files import entries_of, files_below, id_of
+from dataset._samples import fault_of, read_csv, write_csv
 from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
 from dataset.prepare._download import fetch
@@ -87,7 +88,8 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 def find(folder: Path, name: str, flag: str = "--source") -> Path:
     """The file of that name in `folder`, which `flag` named, or below it; the least deep one."""
-    paths = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+    paths = [path for path in files_below(folder) if path.name == name]
+    paths.sort(key=lambda path: (len(path.parts), path))
     if not paths:
         raise BadInput(f"{flag} {folder}: has no {name} in it or below it")
     return paths[0]
@@ -127,6 +129,7 @@ def run(
     if how_to_get and options.source is None:
         raise BadInput(how_to_get)
     prepare(find_raw(options), from_raw, options.output, options.jobs)
+    check_classes(options.output)
 
 
 def prepare(
@@ -142,7 +145,11 @@ def prepare(
     """
     if both := raw.split["train"].keys() & raw.split["test"].keys():
         raise BadInput(f"{min(both)} is both a training and a test sample, of {len(both)} that are")
+    for part, labels in raw.split.items():
+        if not labels:
+            raise BadInput(f"--output {output}: the source has no sample for {part}.csv")
     begin(output, raw.settings)
+    tell_changes(output, raw.split)
     jobs = {
         sample: (from_raw, files, sample, output, raw.settings)
         for sample, files in raw.files.items()
@@ -157,11 +164,39 @@ def prepare(
     finish(output, raw.classes, raw.split, problems, raw.expected, f", {speed}")
 
 
+def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:
+    """Says what is no longer what the tree was prepared of last time."""
+    for part, labels in split.items():
+        if not (output / f"{part}.csv").is_file():
+            continue
+        before = {row[0]: row[-1] for row in read_csv(output / f"{part}.csv")}
+        gone = [name for name in before if name not in labels]
+        other = [name for name in before if labels.get(name, before[name]) != before[name]]
+        for names, what in ((gone, "not found any more"), (other, "of another class now")):
+            if names:
+                few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+                print(f"NOTE: {len(names)} {part} samples of last time are {what}: {few}")
+
+
+def check_classes(output: Path) -> None:
+    """Raises BadInput for a class of a prepared tree without usable training samples."""
+    problems = json.loads((output / "report.json").read_text(encoding="utf-8"))["problems"]
+    there = {label for name, label in read_csv(output / "train.csv") if name not in problems}
+    lacking = [row[0] for row in read_csv(output / "stat.csv") if row[0] not in there]
+    if lacking:
+        raise BadInput(
+            f"--output {output}: no usable training sample of {len(lacking)} classes, "
+            f"{', '.join(lacking)}; add their files to the source and run this again"
+        )
+
+
 def prepare_sample(
     from_raw: Callable, files: list[Path], sample: str, output: Path, settings: dict
 ) -> None:
     if not files:
         raise BadInput(f"{sample}: not in the source")
+    if fault := fault_of(sample):
+        raise BadInput(f"{files[0]}: as an id {sample!r} {fault}")
     from_raw(files, sample, output, settings)
 
 
@@ -251,6 +286,15 @@ def save_tensor(tensor: torch.Tensor, path: Path) -> None:
         temporary.write_bytes(content.getvalue())
 
 
+def check_written(folder: Path, ids: set[str]) -> None:
+    """Raises BadInput where a modality's folder has no file or folder of one of these samples."""
+    if lacking := ids - {id_of(entry) for entry in entries_of(folder)}:
+        raise BadInput(
+            f"{folder}: {len(lacking)} of {len(ids)} samples were not written, such as "
+            f"{min(lacking)!r}; does this file system take other names for the same? run it again"
+        )
+
+
 def finish(
     output: Path,
     classes: list[str],
@@ -263,18 +307,23 @@ def finish(
 
     split, expected: as in `RawSet`; problems: {id: what is wrong} of samples without usable files.
     Those whose files disagree are left out of the split files, and the set is complete without
-    them.
+    them; left out, too, are those whose names no list can hold.
     """
     clear(output)  # again: a process may take a while to die
     problems = problems or {}
+    usable_ids = {s for labels in split.values() for s in labels} - problems.keys()
+    for folder in entries_of(output):
+        if folder.is_dir() and folder.name != "cache":
+            check_written(folder, usable_ids)
     expected = expected or {part: len(labels) for part, labels in split.items()}
     disagreeing = {s for s, problem in problems.items() if isinstance(problem, Disagreement)}
     left_out = {part: sorted(labels.keys() & disagreeing) for part, labels in split.items()}
     for part, labels in split.items():
-        lines = [f"{s},{label}\n" for s, label in labels.items() if s not in disagreeing]
-        write_text(output / f"{part}.csv", "".join(lines))
+        kept = [s for s in labels if s not in disagreeing and not fault_of(s)]
+        rows = [(s, labels[s]) for s in kept]
+        write_csv(output / f"{part}.csv", rows)
     # with a byte-order mark, as in the published file
-    write_text(output / "stat.csv", "\ufeff" + "".join(f"{name}\n" for name in classes))
+    write_csv(output / "stat.csv", ([name] for name in classes), start="\ufeff")
     usable = {part: len(labels.keys() - problems.keys()) for part, labels in split.items()}
     report = {"usable": usable, "expected": expected, "left_out": left_out}
     report["problems"] = {sample: str(problem) for sample, problem in problems.items()}

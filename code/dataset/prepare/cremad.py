@@ -10,8 +10,10 @@ set is complete.
 import argparse
 import random
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
+from dataset._files import one_for_each, raw_files, tell_left_out
 from dataset._samples import read_labels
 from dataset.media.audio import filter_bank, ogm_spectrogram
 from dataset.media.video import opened, write_frames
@@ -87,6 +89,11 @@ def actor_of(clip: str) -> str:
     return clip.split("_")[0]
 
 
+def stem_of(suffixes: tuple[str, ...], path: Path) -> str | None:
+    """The name of a file with one of these suffixes, None of another."""
+    return path.stem if path.suffix.lower() in suffixes else None
+
+
 def raw_clips(source: Path) -> dict[str, list[Path]]:
     """{clip: [video, sound]} of all clips that either folder has; where one of the files is
     missing, its path. Raises BadInput where a folder is missing, or all are Git-LFS pointers."""
@@ -96,16 +103,19 @@ def raw_clips(source: Path) -> dict[str, list[Path]]:
                 f"--source {source}: has no folder {folder}. It should be a clone of the public "
                 "CREMA-D repository with its Git-LFS files (`git lfs pull`)"
             )
-    videos = {p.stem: p for p in (source / "VideoFlash").iterdir() if p.suffix in VIDEO_SUFFIXES}
-    sounds = {p.stem: p for p in (source / "AudioWAV").glob("*.wav")}
-    clips = {}
+    videos = one_for_each(raw_files(source / "VideoFlash"), partial(stem_of, VIDEO_SUFFIXES))
+    sounds = one_for_each(raw_files(source / "AudioWAV"), partial(stem_of, (".wav",)))
+    clips, strange = {}, {}
     for clip in sorted(videos | sounds):
         if clip.count("_") != 3 or code_of(clip) not in CODES:
-            raise BadInput(f"{source}: {clip!r} is not named like a CREMA-D clip, 1001_DFA_ANG_XX")
+            file = videos.get(clip) or sounds[clip]
+            strange[file] = "not named like a CREMA-D clip, 1001_DFA_ANG_XX"
+            continue
         video = videos.get(clip, source / "VideoFlash" / f"{clip}.flv")
         clips[clip] = [video, sounds.get(clip, source / "AudioWAV" / f"{clip}.wav")]
+    tell_left_out(source, strange)
     if not clips:
-        raise BadInput(f"--source {source}: VideoFlash and AudioWAV are empty")
+        raise BadInput(f"--source {source}: VideoFlash and AudioWAV hold no clip of CREMA-D")
     files = [file for pair in clips.values() for file in pair if file.is_file()]
     pointers = sum(is_pointer(file) for file in files)
     if pointers == len(files):
@@ -143,8 +153,8 @@ def published_split(
 ) -> dict[str, dict[str, str]]:
     """{"train" | "test": {clip: code}} of the split that MMPareto and OGM-GE use.
 
-    clips: all raw clips; each must be in one of the two files. folder: where train.csv and test.csv
-    lie, None to download them.
+    clips: all raw clips; those in neither of the two files are named, and refused if all are.
+    folder: where train.csv and test.csv lie, None to download them.
     """
     split = {}
     for part, counts in SPLIT_COUNTS.items():
@@ -161,10 +171,13 @@ def published_split(
             content = "".join(f"{clip},{code}\n" for clip, code in split[part].items())
             check_sha256(str(path), content.encode(), SPLIT_SHA256[part])
     if unnamed := set(clips) - split["train"].keys() - split["test"].keys():
-        raise BadInput(
+        line = (
             f"{len(unnamed)} clips are in neither train.csv nor test.csv, such as {min(unnamed)}; "
             "use --split random or --split speaker for other clips"
         )
+        if unnamed == set(clips):
+            raise BadInput(line)
+        print(f"NOTE: {line}", flush=True)
     return split
 
 
@@ -202,9 +215,9 @@ def find_raw(options: argparse.Namespace) -> preparation.RawSet:
     else:
         make = {"random": random_split, "speaker": speaker_split}[options.split]
         split = make(clips, options.seed)
-    missing = {clip: [] for part in split.values() for clip in part if clip not in clips}
+    files = {clip: clips.get(clip, []) for part in split.values() for clip in part}
     settings = {flag: vars(options)[flag] for flag in SETTINGS}
-    return preparation.RawSet(CODES, split, clips | missing, settings)
+    return preparation.RawSet(CODES, split, dict(sorted(files.items())), settings)
 
 
 def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None:

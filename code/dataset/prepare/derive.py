@@ -12,10 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import ImageOps
 
-from dataset._samples import natural
-from dataset.modalities import image
+from dataset._files import entries_of, id_of, look_into, tell_left_out
+from dataset.modalities import check_names, image
+from dataset.modalities.frames import pictures_in
 from dataset.prepare import _manifest as manifest
 from dataset.prepare import _preparation as preparation
 from utils import registry
@@ -26,8 +26,7 @@ from utils.errors import BadInput, run_command
 
 def read(path: Path) -> np.ndarray:
     """(H, W, 3) blue-green-red."""
-    upright = ImageOps.exif_transpose(image.opened(path))
-    return np.asarray(upright.convert("RGB"))[..., ::-1].copy()
+    return np.asarray(image.opened(path).convert("RGB"))[..., ::-1].copy()
 
 
 def write(path: Path, picture: np.ndarray) -> None:
@@ -35,21 +34,31 @@ def write(path: Path, picture: np.ndarray) -> None:
         raise OSError(f"cannot write {path}")
 
 
+def one_of_each(folder: Path, entries: list[Path]) -> dict[str, Path]:
+    """{id: its entry}. Raises BadInput for two entries of one id: one would overwrite the other."""
+    sources: dict[str, Path] = {}
+    for entry in entries:
+        if (other := sources.setdefault(id_of(entry), entry)) != entry:
+            raise BadInput(f"{folder}: {other.name} and {entry.name} would be one picture; rename")
+    return sources
+
+
 def derive_sample(kind: str, source: Path, target: Path) -> None:
     """One picture, or the folder of a clip's frames. Raises BadInput naming what is wrong."""
     compute = registry.load("dataset/derived", kind, "derive").derive
     is_clip = source.is_dir()
-    files = sorted(source.iterdir(), key=lambda f: natural(f.name)) if is_clip else [source]
+    files = pictures_in(source) if is_clip else [source]
+    one_of_each(source, files)
     try:
         pictures = compute([read(file) for file in files])
     except BadInput as problem:
         raise BadInput(f"{source}: {problem}") from None
     if is_clip:
         with new_folder(target) as folder:
-            for file, picture in zip(files, pictures):
+            for file, picture in zip(files, pictures, strict=True):
                 write(folder / f"{file.stem}.png", picture)
     else:
-        with replacing(target.with_suffix(".png")) as file:
+        with replacing(target.with_name(f"{target.name}.png")) as file:
             file.write_bytes(cv2.imencode(".png", pictures[0])[1].tobytes())
 
 
@@ -58,20 +67,22 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
 
     Raises BadInput where one cannot be derived; what is done stays done.
     """
-    entries = sorted(e for e in source.iterdir() if not e.name.startswith("."))
-    names = {e: e.name if e.is_dir() else e.stem for e in entries}
+    entries, left_out = look_into(source)
+    tell_left_out(source, left_out)
     other = [
         e for e in entries if not e.is_dir() and e.suffix.lower() not in image.Modality.suffixes
     ]
     if other or not entries:
         raise BadInput(f"{other[0] if other else source}: no picture and no folder of frames")
+    sources = one_of_each(source, entries)
     target.mkdir(exist_ok=True)
     remove_leftovers(target)
-    there = {e.name if e.is_dir() else e.stem for e in target.iterdir()}
-    todo = {name: (kind, e, target / name) for e, name in names.items() if name not in there}
+    there = {id_of(entry) for entry in entries_of(target)}
+    todo = {name: (kind, e, target / name) for name, e in sources.items() if name not in there}
     problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
     if problems:
         raise BadInput(f"{len(problems)} of {len(todo)}: {next(iter(problems.values()))}")
+    preparation.check_written(target, set(sources))
     manifest.add(target.parent, target.name)
     return len(todo)
 
@@ -91,6 +102,7 @@ def main(argv=None) -> None:
         raise BadInput(f"--source {options.source}: {options.data_root} has no such folder")
     if Path(name).name != name or name in ("cache", options.source):
         raise BadInput(f"--name {name}: must be a folder name of its own")
+    check_names([name])
     done = derive(options.kind, source, options.data_root / name, options.jobs)
     print(f"{options.data_root / name}: {done} samples derived from {options.source}")
 

@@ -20,6 +20,7 @@ import argparse
 import re
 from pathlib import Path
 
+from dataset._files import files_below, one_for_each, raw_files, tell_left_out
 from dataset._samples import read_csv
 from dataset.media.audio import filter_bank
 from dataset.media.video import write_frames
@@ -81,8 +82,10 @@ def promised_seconds(name: str) -> float | None:
 
 def raw_clips(source: Path) -> dict[str, Path]:
     """All clips below `source`. Raises BadInput where there is none."""
-    files = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-    clips = {clip: path for path in files if (clip := clip_of(path.stem))}
+    files = [path for path in raw_files(source) if path.suffix.lower() in SUFFIXES]
+    strange = {p: "not named <YouTube id>_<start>_<end>" for p in files if not clip_of(p.stem)}
+    tell_left_out(source, strange)
+    clips = one_for_each(files, lambda path: clip_of(path.stem))
     if not clips:
         raise BadInput(
             f"--source {source}: holds no clip named <YouTube id>_<start>_<end> with one of "
@@ -161,18 +164,20 @@ def kinetics_split(source: Path, clips: dict[str, Path]) -> dict[str, dict[str, 
 
 def annotated(source: Path, name: str) -> dict[str, str]:
     """{clip: class} of the 31 classes by <name>.csv of Kinetics, if there is one."""
-    path = next((p for p in sorted(source.rglob(f"{name}.csv")) if p.is_file()), None)
+    path = next((path for path in files_below(source) if path.name == f"{name}.csv"), None)
     if path is None:
         return {}
-    header, *rows = read_csv(path)
+    header, *rows = read_csv(path) or [[]]
     if missing := {"label", "youtube_id", "time_start"} - set(header):
         raise BadInput(f"{path}: has no column {', '.join(sorted(missing))}")
     label, youtube_id, start = (header.index(c) for c in ("label", "youtube_id", "time_start"))
-    return {
-        f"{row[youtube_id]}_{int(float(row[start]))}": row[label]
-        for row in rows
-        if row[label] in CLASSES
-    }
+    labels = {}
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not row[start].replace(".", "", 1).isdecimal():
+            raise BadInput(f"{path} line {line}: expected {','.join(header)}, got {','.join(row)}")
+        if row[label] in CLASSES:
+            labels[f"{row[youtube_id]}_{int(float(row[start]))}"] = row[label]
+    return labels
 
 
 def by_folder(source: Path, name: str, clips: dict[str, Path]) -> dict[str, str]:
@@ -195,7 +200,11 @@ def find_raw(options: argparse.Namespace) -> preparation.RawSet:
             for part, numbers in lists.items()
         }
     else:
-        split, classes = kinetics_split(options.source, clips), CLASSES
+        split = kinetics_split(options.source, clips)
+        there = {label for labels in split.values() for label in labels.values()}
+        classes = [name for name in CLASSES if name in there]
+        if lacking := [name for name in CLASSES if name not in there]:
+            print(f"NOTE: no clip of {len(lacking)} classes: {', '.join(lacking)}", flush=True)
     listed = [clip for part in split.values() for clip in part]
     files = {clip: [clips[clip]] if clip in clips else [] for clip in listed}
     settings = {flag: vars(options)[flag] for flag in SETTINGS}

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from dataset._files import raw_files
 from dataset.media.render import read_mesh, render
-from dataset.modalities.image import opened
+from dataset.modalities.image import opened_alone
 from dataset.prepare import _preparation as preparation
 from dataset.prepare._archive import is_archive, unpack
 from dataset.prepare._download import fetch
@@ -29,7 +30,8 @@ from utils.errors import BadInput, run_command
 VIEWS = {"front": 1, "rear": 7}  # of twelve, 30 degrees apart
 EXPECTED = {"train": 9843, "test": 2468}
 HOMES = ["http://modelnet.cs.princeton.edu/ModelNet40.zip"]  # for academic use
-NAMES = re.compile(r"([^.].*?)(\.off|(?:\.obj)?\.shaded_v(\d{3})\.png)")  # object, suffix, view
+# object, suffix, view
+NAMES = re.compile(r"([^.].*?)(\.off|(?:\.obj)?\.shaded_v(\d{3})\.png)", re.IGNORECASE)
 
 
 def find_raw(options: argparse.Namespace) -> preparation.RawSet:
@@ -44,7 +46,7 @@ def find_raw(options: argparse.Namespace) -> preparation.RawSet:
     split: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     meshes: dict[str, list[Path]] = {}
     pictures: dict[str, list[Path]] = {}
-    for path in sorted(source.rglob("*")):
+    for path in raw_files(source):
         match, part = NAMES.fullmatch(path.name), path.parent.name
         if not match or part not in split:
             continue
@@ -87,7 +89,7 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
                 Image.fromarray(picture).save(temporary, format="PNG")
         return
     for file in files:
-        opened(file)  # as training will read it
+        opened_alone(file)  # as training will read it
     for file, target in zip(files, targets):
         with replacing(target) as temporary:
             shutil.copyfile(file, temporary)

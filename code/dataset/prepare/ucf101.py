@@ -11,6 +11,7 @@ Videos that are missing or unreadable are left out.
 import argparse
 from pathlib import Path
 
+from dataset._files import one_for_each, raw_files
 from dataset.derived.flow import flow_picture
 from dataset.media.video import read_frames, write_frames
 from dataset.prepare import _preparation as preparation
@@ -31,7 +32,7 @@ HOW_TO_GET = (
 
 def rows_of(path: Path) -> list[list[str]]:
     """The words of each line that is not empty."""
-    text = path.read_text(encoding="utf-8", errors="replace")
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
@@ -63,10 +64,12 @@ def read_split(source: Path, number: int, classes: list[str]) -> dict[str, dict[
 def find_raw(options: argparse.Namespace) -> preparation.RawSet:
     classes = read_classes(options.source)
     split = read_split(options.source, options.split, classes)
-    videos = {path.stem: [path] for path in sorted(options.source.rglob("*.avi"))}
+    files = [path for path in raw_files(options.source) if path.suffix.lower() == ".avi"]
+    videos = one_for_each(files, lambda path: path.stem)
     if not videos:
         raise BadInput(f"--source {options.source}: has no video, *.avi, in it or below it")
-    files = {name: videos.get(name, []) for part in split.values() for name in part}
+    listed = [name for part in split.values() for name in part]
+    files = {name: [videos[name]] if name in videos else [] for name in listed}
     settings = dict(frames_per_second=options.frames_per_second, video_rate=options.video_rate)
     expected = PUBLISHED_COUNTS[options.split]
     return preparation.RawSet(sorted(classes), split, files, settings, expected)
