@@ -15,6 +15,7 @@ from torch import Tensor
 
 from methods import Method, generator_of, norms_of_sum
 from mmpareto import LossGradients
+from models.reach import outside
 from utils import distributed
 
 
@@ -55,8 +56,7 @@ class PerLoss(Method):
     def backward(self, forward, model):
         if self._gradients is None:
             encoders = model.encoder_parameters()
-            of_encoders = {p for parameters in encoders.values() for p in parameters}
-            rest = [p for p in model.parameters() if p not in of_encoders]
+            rest = outside(encoders, model.parameters())
             self._gradients = LossGradients(encoders | {"shared": rest})
         trained = {n: loss for n, loss in forward.losses.items() if loss.requires_grad}
         self._gradients.add(trained)

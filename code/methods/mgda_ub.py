@@ -16,6 +16,7 @@ import torch
 
 import methods
 from mmpareto import cosines, least_norm_weights
+from models.reach import outside
 
 
 class Method(methods.Method):
@@ -27,8 +28,8 @@ class Method(methods.Method):
     def backward(self, forward, model):
         losses = {name: loss for name, loss in forward.losses.items() if loss.requires_grad}
         features = {m: feature for m, feature in forward.features.items() if feature.requires_grad}
-        of_encoders = {id(p) for ps in model.encoder_parameters().values() for p in ps}
-        heads = [p for p in model.parameters() if id(p) not in of_encoders and p.requires_grad]
+        rest = outside(model.encoder_parameters(), model.parameters())
+        heads = [p for p in rest if p.requires_grad]
         of_losses = {name: gradients(loss, features.values()) for name, loss in losses.items()}
         for p, gradient in zip(heads, gradients(sum(losses.values()), heads)):
             p.grad = gradient

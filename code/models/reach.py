@@ -7,6 +7,17 @@ from torch import Tensor
 from mmpareto import leaves_of, nodes_of
 
 
+def outside(groups: Mapping[str, Iterable[Tensor]], parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters that are in no group."""
+    members = {p for group in groups.values() for p in group}
+    return [p for p in parameters if p not in members]
+
+
+def reached_by(loss: Tensor) -> set[Tensor]:
+    """The tensors that `loss.backward()` would give a gradient."""
+    return leaves_of(nodes_of([loss]))
+
+
 def groups_of(
     losses: Mapping[str, Tensor],
     encoders: Mapping[str, Iterable[Tensor]],
@@ -23,10 +34,9 @@ def groups_of(
     the modality's own.
     """
     groups = {modality: list(members) for modality, members in encoders.items()}
-    of_encoders = {p for members in groups.values() for p in members}
-    reached = [leaves_of(nodes_of([loss])) for loss in losses.values()]
-    outside = [p for p in parameters if p not in of_encoders]
-    shared = [p for p in outside if sum(p in leaves for leaves in reached) > 1]
+    reached = [reached_by(loss) for loss in losses.values()]
+    rest = outside(groups, parameters)
+    shared = [p for p in rest if sum(p in leaves for leaves in reached) > 1]
     return groups | {"shared": shared} if shared else groups
 
 
@@ -34,7 +44,7 @@ def objectives_of(
     losses: Mapping[str, Tensor], groups: Mapping[str, Iterable[Tensor]]
 ) -> dict[str, list[str]]:
     """{group: names of the losses that reach it}, in the order of the losses."""
-    reached = {name: leaves_of(nodes_of([loss])) for name, loss in losses.items()}
+    reached = {name: reached_by(loss) for name, loss in losses.items()}
     return {
         group: [name for name, leaves in reached.items() if not leaves.isdisjoint(parameters)]
         for group, parameters in groups.items()

@@ -8,12 +8,10 @@ from torch.nn.functional import cross_entropy
 from mmpareto import (
     LossGradients,
     integrate,
-    leaves_of,
     mmpareto_backward,
     mmpareto_factors,
-    nodes_of,
 )
-from models.reach import groups_of, objectives_of
+from models.reach import groups_of, objectives_of, reached_by
 
 
 def leaves(*names):
@@ -27,7 +25,7 @@ def ids_of(groups):
 def test_a_loss_reaches_what_its_backward_pass_fills():
     p = leaves("a", "b", "c", "d")
     loss = (p["a"] * p["b"].exp()).sum() + (p["c"].detach() * p["a"]).sum()
-    assert leaves_of(nodes_of([loss])) == {p["a"], p["b"]}
+    assert reached_by(loss) == {p["a"], p["b"]}
     loss.backward()
     assert [x.grad is not None for x in p.values()] == [True, True, False, False]
 
