@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dataset._files import files_below
-from dataset.modalities import Modality, checked
+from dataset.modalities import Modality, item_of
 from utils.atomic import locked, new_folder
 from utils.errors import BadInput
 
@@ -93,13 +93,13 @@ def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: i
 
 def pack(reader: Modality, sample_id: str) -> Tensor:
     """What the cache holds of a sample. Raises BadInput naming its file where that is unusable."""
-    return checked(reader, sample_id, reader.pack(sample_id))
+    return item_of(reader, sample_id, packed=True)
 
 
 def build(reader: Modality, ids: list[str], folder: Path, workers: int) -> None:
     """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete."""
     reader.check_together(ids)
-    modality, first = reader.folder.name, reader.pack(ids[0])
+    modality, first = reader.folder.name, pack(reader, ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:
         raise OSError(f"needs about {expected / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dataset._cache import open_cache
 from dataset._samples import Sample
-from dataset.modalities import Modality, checked
+from dataset.modalities import Modality, item_of
 from utils import distributed, registry
 from utils.errors import BadInput
 from utils.seed import generator, restored, seed_host, seeded
@@ -83,11 +83,7 @@ class SampleDataset(Dataset):
     def _read(self, epoch: int, index: int) -> tuple[dict, int]:
         sample = self.samples[index]
         seed_host(self.seed, epoch, index)
-        inputs = {
-            m: checked(reader, sample.id, reader.read(sample.id))
-            for m, reader in self.readers.items()
-        }
-        return inputs, sample.target
+        return {m: item_of(r, sample.id) for m, r in self.readers.items()}, sample.target
 
 
 def collate(items: list[tuple[dict, int]]) -> tuple[dict, Tensor]:

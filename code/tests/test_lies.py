@@ -162,7 +162,9 @@ def test_sound_of_several_rates_is_refused_or_resampled(own_data):
     soundfile.write(own_data / "sound" / "train2.wav", tone[44100], 44100)
     flags = vars(options.parse(["--dataset", "folder", "--data_root", str(own_data)]))
     flags |= {"modalities": ["sound"], "device": "cpu", "num_workers": 0}
-    counts = "10 at 16000 Hz, 1 at 8000 Hz, 1 at 44100 Hz; resample it with --sample_rate 16000"
+    counts = (
+        "10 at 16000 Hz, 1 at 8000 Hz, 1 at 44100 Hz .such as train2.wav, train1.wav.; resample"
+    )
     for cache in ("on", "off"):
         with pytest.raises(BadInput, match=f"/sound: sound of several sample rates, {counts}"):
             build_loaders(Dataset(own_data), flags | {"cache": cache})

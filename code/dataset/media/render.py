@@ -7,6 +7,7 @@ import numpy as np
 import trimesh
 from trimesh.geometry import triangulate_quads
 
+from dataset._limits import check_cost, naming
 from dataset._values import LARGEST
 from utils.errors import BadInput
 
@@ -24,6 +25,7 @@ def read_off(path: Path) -> trimesh.Trimesh:
     BadInput where fewer vertices, faces or corners of a face are there than the file promises, or a
     face has fewer than three.
     """
+    check_cost(bytes=path.stat().st_size)
     text = path.read_bytes().decode("utf-8", "replace")
     lines = [line.split("#", 1)[0].split() for line in re.split(r"[\r\n]", text)]
     lines = [words for words in lines if words]
@@ -35,6 +37,7 @@ def read_off(path: Path) -> trimesh.Trimesh:
     vertex_count, face_count = (int(word) for word in lines[1][:2])
     if min(vertex_count, face_count) < 0:
         raise BadInput(f"{path}: promises {vertex_count} vertices and {face_count} faces")
+    check_cost(vertices_and_faces=vertex_count + face_count)
     first_face, end = 2 + vertex_count, 2 + vertex_count + face_count
     corners = [
         [int(word) for word in words[: int(words[0]) + 1]] for words in lines[first_face:end]
@@ -56,13 +59,9 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     Raises BadInput where the file is no OFF file, missing, empty or damaged, or its faces have no
     area.
     """
-    try:
+    with naming(path, "unreadable mesh"):
         mesh = read_off(path)
         vertices = mesh.vertices[np.unique(mesh.faces)]  # others are not seen
-    except BadInput:
-        raise
-    except Exception as error:  # a damaged file can fail in any way
-        raise BadInput(f"{path}: unreadable mesh ({error})") from error
     if len(vertices) == 0:
         raise BadInput(f"{path}: has no face")
     if not np.abs(vertices).max() <= LARGEST:  # nan too

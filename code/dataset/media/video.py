@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from dataset._limits import LIMITS, check_cost, naming
 from dataset.media.whole import check_whole
 from utils.atomic import new_folder
 from utils.errors import BadInput
@@ -21,17 +22,19 @@ JPEG_QUALITY = 95
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """The container of a media file. Raises BadInput where it is missing, cut short or no media."""
     check_whole(path)
-    try:
+    with naming(path, "unreadable video"):
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise BadInput(f"{path}: unreadable video ({error.strerror})") from error
 
 
 def with_codec(stream: av.stream.Stream) -> av.stream.Stream:
-    """The stream. Raises OSError, which `opened` names, where nothing can decode it."""
+    """The stream. Raises BadInput, which `opened` names, where nothing can decode it, or its
+    pictures are too large."""
     if stream.codec_context is None:
-        raise OSError(0, "of an unknown codec")
+        raise BadInput("unreadable video (of an unknown codec)")
+    if stream.type == "video":
+        check_cost(pixels=stream.codec_context.width * stream.codec_context.height)
+        stream.codec_context.options = {"max_pixels": str(LIMITS["pixels"])}  # if it changes
     return stream
 
 
@@ -72,6 +75,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
         promised = announced_seconds(container, stream)
         frames, times, end, to_bgr = [], [], 0.0, VideoReformatter()
         for number, frame in enumerate(decoded(container, stream)):
+            check_cost(frames=number)
             time = frame.time if frame.time is not None else number / (rate or 1)
             times.append(time)
             if frame.duration and frame.time_base:  # the last picture may stand for seconds
@@ -79,6 +83,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
             if (time - times[0]) * frames_per_second >= len(frames) - 1e-6:
                 picture = to_bgr.reformat(frame, format="bgr24", threads=1).to_ndarray()
                 frames.append(np.rot90(picture, frame.rotation // 90))
+                check_cost(bytes=picture.nbytes * len(frames))
     if not times:
         raise BadInput(f"{path}: unreadable video")
     seconds = max(max(times) + (1 / rate if rate else 0), end) - min(times[0], 0)
@@ -102,6 +107,7 @@ def picture_seconds(path: Path) -> float:
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None and not packet.is_discard:
                 packets.append((time, packet.duration or 0))
+                check_cost(frames=len(packets))
         tick_seconds = float(stream.time_base or 0)
     if len(packets) < 2:
         return 0.0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from dataset._limits import check_cost, naming
 from utils.errors import BadInput
 
 UNKNOWN = 0x7FFFF000  # a 32-bit size from here on is a placeholder, as 0 is
@@ -29,20 +30,15 @@ def check_whole(path: Path) -> None:
     Of MPEG program and transport streams, of a live recording as Matroska and of fragmented MP4
     only a cut inside a packet, cluster or fragment shows: they do not say how many there are.
     """
-    try:
+    with naming(path), open(path, "rb") as file:
         size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            start = file.read(12)
-            for signature, promised_bytes in CONTAINERS.items():
-                if re.match(signature, start, re.S):
-                    promised = promised_bytes(file, size)
-                    break
-            else:
-                return
-    except OSError as error:
-        raise BadInput(f"{path}: unreadable ({error.strerror})") from error
-    except ValueError as error:
-        raise BadInput(f"{path}: damaged, {error}") from error
+        start = file.read(12)
+        for signature, promised_bytes in CONTAINERS.items():
+            if re.match(signature, start, re.S):
+                promised = promised_bytes(file, size)
+                break
+        else:
+            return
     if promised > size:
         raise BadInput(f"{path}: truncated, {size} of {promised} bytes")
 
@@ -109,6 +105,7 @@ def with_size(path: Path) -> Path | BinaryIO:
         first, length = samples_of(file, size)
         if length is not None or size > UNKNOWN:
             return path
+        check_cost(bytes=size)
         file.seek(0)
         content = bytearray(file.read())
     content[first - 4 : first] = struct.pack("<I", size - first)
@@ -128,7 +125,7 @@ def ogg_checksum(page: bytes) -> bytes:
 def ogg(file: BinaryIO, size: int) -> int:
     """The last page says that it is the last, and how long it is.
 
-    Raises ValueError for a page that is not as its checksum: decoders leave it out without a word.
+    Raises BadInput for a page that is not as its checksum: decoders leave it out without a word.
     """
     position, is_last = 0, False
     while position < size:
@@ -140,7 +137,7 @@ def ogg(file: BinaryIO, size: int) -> int:
         file.seek(position)
         page = file.read(length)
         if len(page) == length and ogg_checksum(page) != page[22:26]:
-            raise ValueError("a page is not as its checksum")
+            raise BadInput("damaged, a page is not as its checksum")
         position += length
         is_last = bool(flags & 4)
     return position if is_last else max(position, size + 1)

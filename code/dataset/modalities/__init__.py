@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from dataset._files import entries_of
+from dataset._limits import naming
 from dataset._samples import fault_of
 from dataset._values import check_values
 from utils.errors import BadInput
@@ -46,6 +47,7 @@ class Modality(Contract):
     suffixes: tuple[str, ...] = ()  # lower case; "" is a folder for each sample
     packed_as = ""  # what `pack` gives and the settings it depends on, for the cache; "": no cache
     packed: Callable[[str], Tensor] | None = None  # with the cache: id -> what `pack` gave
+    of_one_shape = False  # all packed samples must have the shape of the first
     needs_cache = ""  # the flag that cannot do without the cache, if it is set
 
     def __init__(self, folder: Path, train: bool):
@@ -54,7 +56,9 @@ class Modality(Contract):
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Of an item as the encoder gets it, (C, H, W) or (T, C, H, W); here of the first file."""
-        return tuple(self.pack(min(self.ids())).shape)
+        first = min(self.ids())
+        with naming(self.path(first)):
+            return tuple(self.pack(first).shape)
 
     def ids(self) -> set[str]:
         """The ids that have a file."""
@@ -97,9 +101,17 @@ class Modality(Contract):
         return batch
 
 
-def checked(reader: Modality, sample_id: str, item: Tensor | tuple[Tensor, ...]):
-    """The item that a reader gave. All items pass here: raises BadInput for values that are not
-    finite, or absurd, naming the sample's file."""
-    for part in item if isinstance(item, tuple) else (item,):
-        check_values(part, lambda: reader.path(sample_id))
+def item_of(reader: Modality, sample_id: str, packed: bool = False):
+    """An item of a sample, or what the cache holds of it. All that is read passes here: raises
+    BadInput that names the sample's file, whatever a reader raises, for values that are not finite
+    or absurd, and for another shape than the first sample's where all must have one."""
+    try:
+        item = reader.pack(sample_id) if packed else reader.read(sample_id)
+        for part in item if isinstance(item, tuple) else (item,):
+            check_values(part, lambda: reader.path(sample_id))
+        if reader.of_one_shape and (shape := tuple(item.shape)) != reader.shape:
+            raise BadInput(f"of shape {shape}, the first sample of {reader.shape}; all need one")
+    except Exception:
+        with naming(reader.path(sample_id)):  # looked for only now
+            raise
     return item

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from dataset import modalities
+from dataset._limits import check_cost, naming
 from dataset._values import real
 from utils.errors import BadInput
 
@@ -17,15 +18,15 @@ class Modality(modalities.Modality):
 
     suffixes = (".npy",)
     packed_as = "array"
+    of_one_shape = True
 
     def pack(self, sample_id: str) -> Tensor:
         """(C, H, W) float32."""
         path = self.path(sample_id)
-        try:
+        with naming(path):
             # mapped, it must be as long as its header says; else a damaged one could ask for TB
             array = np.lib.format.open_memmap(path, mode="r")
-        except Exception as error:  # a damaged header can fail in any way
-            raise BadInput(f"{path}: unreadable ({error})") from error
+            check_cost(numbers=array.size)
         if array.ndim not in (2, 3) or not array.size:
             raise BadInput(f"{path}: {array.shape}, expected an array (H, W) or (C, H, W)")
         if array.dtype.kind not in "biufc":

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional
 
 from dataset import modalities
 from dataset._files import entries_of
+from dataset._limits import check_cost
 from dataset._samples import natural
 from dataset.modalities import image
 from utils.errors import BadInput, check_at_least
@@ -149,6 +150,7 @@ class Modality(modalities.Modality):
             if 0 < self.cache_pixels < min(frame.size):
                 frame = functional.resize(frame, [self.cache_pixels])
             frames.append(functional.pil_to_tensor(frame).permute(1, 2, 0))
+            check_cost(bytes=sum(frame.nbytes for frame in frames))
         if len({frame.shape for frame in frames}) > 1:
             raise BadInput(f"{self.folder / sample_id}: frames of different sizes; prepare again")
         return torch.stack(frames)

@@ -1,6 +1,7 @@
 """One picture, saved as `<id>.png` or `.jpg` and the like."""
 
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset._limits import check_cost, naming
 from utils.errors import BadInput, check_at_least
 
-MOST_PIXELS = 50_000_000  # a damaged header may promise any number
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 
 
@@ -26,20 +27,23 @@ def add_image_size(parser) -> None:
 
 def opened(path: Path) -> Image.Image:
     """A picture of 8 bits per channel, decoded, upright. Raises BadInput where it is none."""
-    try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise ValueError(
-                    f"{picture.width} x {picture.height} pixels, at most {MOST_PIXELS}"
-                )
-            picture.load()
-    except Exception as error:  # a damaged file can fail in any way
-        raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
+    with naming(path), Image.open(path) as picture:
+        check_cost(pixels=picture.width * picture.height)
+        picture.load()
     if picture.mode not in GREY + COLOUR:
         raise BadInput(f"{path}: of mode {picture.mode}; save it with 8 bits per channel, 0 to 255")
     with suppress(Exception):  # damaged EXIF data turns nothing
         ImageOps.exif_transpose(picture, in_place=True)
     return picture
+
+
+def has_no_colour(path: Path) -> bool:
+    """Whether the header says so; True where there is none to read, which decoding will name."""
+    try:
+        with Image.open(path) as picture:
+            return picture.mode not in COLOUR
+    except Exception:
+        return True
 
 
 def opened_alone(path: Path) -> Image.Image:
@@ -54,7 +58,7 @@ def opened_alone(path: Path) -> Image.Image:
 class Modality(modalities.Modality):
     """Reads `<folder>/<id>.png` as (C, S, S) in [-1, 1], S = `--image_size`. No augmentation.
 
-    C is 1 where the first picture of the folder is grey, else 3.
+    C is 1 where all pictures of the folder are grey, else 3.
     """
 
     suffixes = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -66,18 +70,24 @@ class Modality(modalities.Modality):
     def __init__(self, folder: Path, train: bool, image_size=224):
         super().__init__(folder, train)
         check_at_least(1, image_size=image_size)
-        first = min(self.ids(), default=None)
-        channels = 1 if first is None or opened(self.path(first)).mode in GREY else 3
-        self.shape = (channels, image_size, image_size)
-        self.packed_as = f"upright, {channels} x {image_size} pixels"
+        self.image_size = image_size
         self.normalise = v2.Normalize(mean=[0.5], std=[0.5])
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        is_grey = all(has_no_colour(path) for path in self._files_of_all().values())
+        return (1 if is_grey else 3, self.image_size, self.image_size)
+
+    @property
+    def packed_as(self) -> str:
+        return f"upright, {self.shape[0]} x {self.image_size} pixels"
 
     def pack(self, sample_id: str) -> Tensor:
         """(C, S, S) uint8."""
         picture = opened_alone(self.path(sample_id))
         is_grey = self.shape[0] == 1
         if is_grey and picture.mode not in GREY:
-            raise BadInput(f"{self.folder}: {sample_id} has colours, the first picture has none")
+            raise BadInput(f"{self.path(sample_id)}: has colours, the others have none")
         picture = picture.convert("L" if is_grey else "RGB")
         return functional.pil_to_tensor(functional.resize(picture, self.shape[1:]))
 

@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 
 from dataset import modalities
+from dataset._limits import check_cost, naming
 from dataset._values import real
 from utils.errors import BadInput
+
+
+def check_unpacked(path: Path) -> None:
+    """Raises BadInput for more bytes than a file may hold, packed in an archive or not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_cost(bytes=sum(member.file_size for member in archive.infolist()))
+    check_cost(bytes=path.stat().st_size)
 
 
 def check_stored(path: Path, picture: Tensor) -> None:
@@ -31,18 +40,20 @@ class Modality(modalities.Modality):
 
     suffixes = (".pt",)
     packed_as = "spectrogram"
+    of_one_shape = True
 
     def pack(self, sample_id: str) -> Tensor:
         """(1, T, F) float32."""
         path = self.path(sample_id)
-        try:
+        with naming(path):
+            check_unpacked(path)
             picture = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(picture, Tensor) and picture.layout == torch.strided:
+            if not isinstance(picture, Tensor):
+                raise BadInput(f"{path}: expected one tensor (time, frequency)")
+            picture = picture.detach()  # a parameter cannot travel between processes
+            check_cost(numbers=picture.numel())
+            if picture.layout == torch.strided:
                 check_stored(path, picture)
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise BadInput(f"{path}: unreadable ({error}); prepare it again") from error
-        if not isinstance(picture, Tensor):
-            raise BadInput(f"{path}: expected one tensor (time, frequency)")
         channels = picture.shape[0] if picture.ndim == 3 else 1
         if picture.ndim not in (2, 3) or channels != 1 or not picture.numel():
             shape = tuple(picture.shape)

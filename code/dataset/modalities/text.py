@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from dataset import modalities
+from dataset._limits import check_cost, naming
 from dataset._values import check_values
 from utils.errors import BadInput, check_at_least
 
@@ -72,11 +73,10 @@ class Modality(modalities.Modality):
     def pack(self, sample_id: str) -> Tensor:
         """(L,) int64, one more than the token's number, 0 after the end."""
         path = self.path(sample_id)
-        try:
+        with naming(path):
+            check_cost(bytes_of_text=path.stat().st_size)
             text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path}: unreadable ({error})") from error
-        tokens = self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
+            tokens = self.tokenizer(text, truncation=True, max_length=self.length)["input_ids"]
         if not tokens:
             raise BadInput(f"{path}: has no text")
         packed = torch.zeros(self.length, dtype=torch.int64)

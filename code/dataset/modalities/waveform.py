@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dataset import modalities
+from dataset._limits import naming
 from utils.command import count
 from utils.errors import check_at_least
 
@@ -59,6 +60,7 @@ class Modality(modalities.Modality):
         """(1, T, F) float32."""
         from dataset.media import audio  # only here: it needs torchaudio and librosa
 
-        sound = audio.resampled(*audio.read_waveform(self.path(sample_id)), self.sample_rate_hz)
-        _, frames, mel_bins = self.shape
-        return audio.filter_bank(*sound, mel_bins, frames)[None]
+        path, (_, frames, mel_bins) = self.path(sample_id), self.shape
+        with naming(path):
+            sound = audio.resampled(*audio.read_waveform(path), self.sample_rate_hz)
+            return audio.filter_bank(*sound, mel_bins, frames)[None]
