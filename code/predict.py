@@ -10,28 +10,30 @@ kinetics_sounds, modelnet40). A file that cannot be used gets a line of its own,
 is 1.
 """
 
-import json
-import math
 import sys
 import tempfile
+from os.path import exists
 from pathlib import Path
 
 import torch
 
 from analysis import trained
+from dataset._limits import naming
 from dataset._loader import SampleDataset, build_readers, first_batch
 from dataset._samples import Sample
+from dataset.prepare._preparation import convert, prepare_sample
 from figures._style import draw_predictions
+from models.metrics import answers
 from models.multimodal import MultimodalModel
 from training import resume
 from training.messages import align
 from utils import registry, run_folder
-from utils.atomic import write_text
 from utils.command import Parser
 from utils.errors import BadInput, run_command
 from utils.seed import seeded
 
 Shares = dict[str, dict[str, float]]  # {branch: {class: probability}} of a sample
+ID = "sample"  # of the sample in its prepared tree
 
 
 class Predictor:
@@ -55,38 +57,59 @@ class Predictor:
 
     def __call__(self, samples: dict[str, list[Path]]) -> tuple[dict[str, Shares], list[str]]:
         """({name: probabilities}, what is wrong with the others) of samples {name: raw files}."""
-        ids, problems = {}, []
+        answered, problems = {}, []
         with tempfile.TemporaryDirectory() as folder:
-            for number, (name, files) in enumerate(samples.items()):
+            trees = {name: Path(folder) / str(number) for number, name in enumerate(samples)}
+            settings = self.data["preparation"]
+            jobs = {
+                name: (files, self.from_raw, ID, trees[name], settings)
+                for name, files in samples.items()
+            }
+            unusable = convert(prepare_sample, jobs, 1, "samples")  # a decoder may crash
+            for name, files in samples.items():
                 try:
-                    self.from_raw(files, f"sample{number}", Path(folder), self.data["preparation"])
-                    ids[name] = f"sample{number}"
+                    if name in unusable:
+                        raise unusable[name]
+                    with naming(*files):
+                        answered[name] = self.predict(trees[name])
                 except BadInput as problem:
                     problems.append(str(problem))
-            answers = self.predict(Path(folder), list(ids.values())) if ids else []
-        finite = {}
-        for name, shares in zip(ids, answers):
-            if any(math.isnan(p) for of_branch in shares.values() for p in of_branch.values()):
-                problems.append(f"{name}: the model's logits are not finite, so it has no answer")
-            else:
-                finite[name] = shares
-        return finite, problems
+        return answered, problems
 
     @torch.no_grad()
-    def predict(self, root: Path, ids: list[str]) -> list[Shares]:
-        """Probabilities of the samples with these ids in the prepared tree `root`."""
+    def predict(self, root: Path) -> Shares:
+        """Probabilities of the only sample of the prepared tree `root`."""
         kinds = {m: self.data["readers"][m] for m in self.options.modalities}
         readers = build_readers(kinds, root, False, vars(self.options))
-        data = SampleDataset([Sample(name, target=0) for name in ids], readers, seed=0)
+        for modality, shape in self.data.get("shapes", {}).items():  # older runs have none
+            readers[modality].shape = tuple(shape)  # a grey picture alone does not tell it
+        data = SampleDataset([Sample(ID, target=0)], readers, seed=0)
         with seeded(self.options.random_seed):  # for encoders that draw here, too
-            inputs, _ = first_batch(data, len(ids), self.options.device)
+            inputs, _ = first_batch(data, 1, self.options.device)
             logits, _ = self.model(inputs)
-        shares = {branch: x.double().softmax(1).tolist() for branch, x in logits.items()}
-        answers = [{} for _ in ids]
-        for branch, rows in shares.items():
-            for answer, row in zip(answers, rows):
-                answer[branch] = dict(zip(self.data["classes"], row))
-        return answers
+        if any(answers(x)[0] < 0 for x in logits.values()):
+            raise BadInput("the model's logits are not finite, so it has no answer")
+        shares = {branch: x[0].double().softmax(0).tolist() for branch, x in logits.items()}
+        return {branch: dict(zip(self.data["classes"], row)) for branch, row in shares.items()}
+
+
+def write_json(answered: dict[str, Shares], path: Path) -> None:
+    write_text(path, json.dumps(answered, indent=1))
+
+
+def samples_of(texts: list[str]) -> dict[str, list[Path]]:
+    """{name: files} of the samples of a command line; those of one that stands there again have
+    its number behind their name."""
+    samples: dict[str, list[Path]] = {}
+    for text in texts:
+        files = [Path(text)] if exists(text) else [Path(part) for part in text.split(",")]
+        name = shown = text.encode("utf-8", "backslashreplace").decode()
+        number = 1
+        while name in samples:
+            number += 1
+            name = f"{shown} ({number})"
+        samples[name] = files
+    return samples
 
 
 def main(argv=None) -> None:
@@ -97,22 +120,21 @@ def main(argv=None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw them")
     options = parser.parse_args(argv)
-    samples = {
-        text: [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
-        for text in options.files
-    }
     predictor = Predictor(options.run, options.checkpoint, options.device)
-    answers, problems = predictor(samples)
-    for name, shares in answers.items():
+    answered, problems = predictor(samples_of(options.files))
+    for name, shares in answered.items():
         rows = [["probability, %", *shares]]
         for label in predictor.data["classes"]:
             rows.append([label, *(f"{100 * share[label]:.1f}" for share in shares.values())])
         rows.append(["answer", *(max(share, key=share.get) for share in shares.values())])
         print(f"{name}\n{align(rows)}\n")
-    if options.json:
-        write_text(options.json, json.dumps(answers, indent=1))
-    if options.picture and answers:
-        draw_predictions(answers, options.picture)
+    for file, write in ((options.json, write_json), (options.picture, draw_predictions)):
+        try:
+            if file and (answered or write is write_json):
+                with naming(file, what="cannot be written"):
+                    write(answered, file)
+        except BadInput as problem:
+            problems.append(str(problem))
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:

@@ -16,6 +16,7 @@ LIMITS = {
     "numbers": 50_000_000,  # of an array
     "vertices and faces": 2_000_000,
     "bytes of text": 5_000_000,
+    "times the bytes of the archive": 100,  # unpacked; meshes have 5
 }
 
 
@@ -29,20 +30,24 @@ def check_cost(**amounts: float) -> None:
 
 
 @contextmanager
-def naming(path: Path | str, what: str = "unreadable", but: type[Exception] = BadInput) -> Iterator:
-    """Whatever is raised inside becomes BadInput that names the file. Decoders fail in any way.
+def naming(
+    *paths: Path, what: str = "unreadable", but: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Whatever is raised inside becomes BadInput that names the file or files: decoders fail in any
+    way.
 
     what: is wrong with the file where something is raised that does not say so; but: what is raised
     as it is.
     """
+    names = ", ".join(map(str, paths))
     try:
         yield
     except BadInput as problem:
-        if Path(path).name not in str(problem):
-            problem.args = (f"{path}: {problem}",)
+        if paths and not any(path.name in str(problem) for path in paths):
+            problem.args = (f"{names}: {problem}",)
         raise
     except but:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise BadInput(f"{path}: {what} ({reason.splitlines()[0][:300]})") from error
+        raise BadInput(f"{names}: {what} ({reason.splitlines()[0][:300]})") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -52,12 +53,13 @@ def final_name(path: Path) -> str:
     return path.name
 
 
-def remove_leftovers(folder: Path, name: str = "*") -> None:
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Removes what killed processes left in `folder` of `replacing` and `new_folder`.
 
-    name: of the file or folder that was to appear. What a living process writes is left alone.
+    name: of the file or folder that was to appear, by default any. What a living process writes is
+    left alone.
     """
-    for leftover in folder.glob(f".{name}.*.tmp"):
+    for leftover in folder.glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
         process = leftover.name.split(".")[-2]
         if not process.isdecimal():
             continue

@@ -39,7 +39,7 @@ def read_waveform(path: Path) -> tuple[np.ndarray, int]:
     """
     check_whole(path)
     blocks, count, total = [], 1, 0
-    with naming(path, "unreadable sound"), soundfile.SoundFile(with_size(path)) as file:
+    with naming(path, what="unreadable sound"), soundfile.SoundFile(with_size(path)) as file:
         if file.format not in FORMATS:
             known = ", ".join(FORMATS)
             raise BadInput(f"{path}: holds {file.format}; save it as one of {known}")
@@ -66,7 +66,7 @@ def read_sound_track(path: Path) -> tuple[np.ndarray, int]:
     """
     with opened(path) as container:
         if not container.streams.audio:
-            raise BadInput(f"{path}: has no sound")
+            raise BadInput("has no sound")
         stream = with_codec(container.streams.audio[0])
         promised = announced_seconds(container, stream)
         sample_rate_hz = stream.rate
@@ -164,11 +164,10 @@ def filter_bank(waveform: np.ndarray, sample_rate_hz: int, mel_bins=128, frames=
     """Kaldi log filter bank, (frames, mel_bins), roughly in [-1, 1].
 
     Waveform minus its mean; 25 ms Hanning window, 10 ms shift, no dither; cut or zero-padded to
-    `frames`, before which nothing of the rest is computed; (x + 4.503877) / (2 * 5.141276).
+    `frames`; (x + 4.503877) / (2 * 5.141276).
     Source: the Kinetics-Sounds script of OGM-GE, which MMPareto's authors name as theirs.
     """
-    shift_samples = int(sample_rate_hz * 0.010)
-    needed = int(frames * shift_samples + WINDOW_SECONDS * sample_rate_hz) + 1
+    needed = int((frames * 0.010 + WINDOW_SECONDS) * sample_rate_hz) + 1  # hours would take GB
     bank = torchaudio.compliance.kaldi.fbank(
         torch.from_numpy(waveform[:needed] - waveform.mean())[None],
         htk_compat=True,

@@ -59,7 +59,7 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     Raises BadInput where the file is no OFF file, missing, empty or damaged, or its faces have no
     area.
     """
-    with naming(path, "unreadable mesh"):
+    with naming(path, what="unreadable mesh"):
         mesh = read_off(path)
         vertices = mesh.vertices[np.unique(mesh.faces)]  # others are not seen
     if len(vertices) == 0:

@@ -22,9 +22,16 @@ JPEG_QUALITY = 95
 def opened(path: Path) -> Iterator[av.container.InputContainer]:
     """The container of a media file. Raises BadInput where it is missing, cut short or no media."""
     check_whole(path)
-    with naming(path, "unreadable video"):
+    with naming(path, what="unreadable video"):
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
+
+
+def pictures_of(container: av.container.InputContainer) -> av.stream.Stream:
+    """Its first stream of pictures. Raises BadInput where it has none."""
+    if not container.streams.video:
+        raise BadInput("has no video")
+    return container.streams.video[0]
 
 
 def with_codec(stream: av.stream.Stream) -> av.stream.Stream:
@@ -68,9 +75,7 @@ def read_frames(path: Path, frames_per_second: float, at_least: int = 1) -> list
     Raises BadInput where the file is unreadable, cut short, or gives fewer than `at_least`.
     """
     with opened(path) as container:
-        if not container.streams.video:
-            raise BadInput(f"{path}: has no video")
-        stream = with_codec(container.streams.video[0])
+        stream = with_codec(pictures_of(container))
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         promised = announced_seconds(container, stream)
         frames, times, end, to_bgr = [], [], 0.0, VideoReformatter()
@@ -101,7 +106,7 @@ def picture_seconds(path: Path) -> float:
     duration or a wrong one. 0 for a single picture: its duration says nothing.
     """
     with opened(path) as container:
-        stream = container.streams.video[0]
+        stream = pictures_of(container)
         packets = []  # (time, duration) in ticks
         for packet in container.demux(stream):
             time = packet.dts if packet.pts is None else packet.pts

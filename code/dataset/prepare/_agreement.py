@@ -66,9 +66,13 @@ def read_clip(
     settings: frames_per_second, and keep_mismatched where that is true. promised: seconds that the
     clip's name gives. Raises BadInput where a file is unusable, Disagreement where they disagree.
     """
+    keep = settings.get("keep_mismatched", False)  # older runs do not have it
+    if promised and not keep:  # before a whole film is decoded
+        lengths = [Length(picture_seconds(video), "of picture"), Length(promised, "by its name")]
+        if lengths[0].seconds > promised:
+            check_agreement(video, lengths)
     frames = read_frames(video, settings["frames_per_second"], at_least)
     read_sound = read_sound_track if sound == video else read_waveform
-    keep = settings.get("keep_mismatched", False)  # older runs do not have it
     is_silent = False
     try:
         samples, sample_rate_hz = read_sound(sound)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset._files import files_below
+from dataset._limits import naming
 from utils.atomic import write_text
 from utils.errors import BadInput
 
@@ -38,8 +39,9 @@ def checksums(root: Path, names: list[str], title: str) -> dict[str, str]:
 
 def read(root: Path) -> dict[str, str]:
     """{name: SHA-256} of `root`/manifest.sha256."""
-    lines = (root / NAME).read_text(encoding="utf-8").split("\n")
-    return {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
+    with naming(root / NAME, what="damaged"):
+        lines = (root / NAME).read_text(encoding="utf-8").split("\n")
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines if line)}
 
 
 def write_digests(root: Path, digests: dict[str, str]) -> None:

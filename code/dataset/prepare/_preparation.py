@@ -4,31 +4,28 @@ import argparse
 import io
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-import cv2
 import torch
 from tqdm import tqdm
 
 from dataset._files import entries_of, files_below, id_of
+from dataset._limits import naming
 from dataset._samples import fault_of, read_csv, write_csv
 from dataset._values import check_values
 from dataset.prepare import _manifest as manifest
 from dataset.prepare._download import fetch
+from dataset.prepare._workers import work_off
 from utils.atomic import final_name, new_folder, remove_leftovers, replacing, write_text
 from utils.command import Parser, count
 from utils.errors import BadInput
 
+T = TypeVar("T")
 SHOWN = 20  # of many problems
 COMMON = """Run inside code/. Interrupted or killed, run the same command again. What cannot be
 used is named at the end and in <output>/report.json."""
@@ -96,10 +93,16 @@ def find(folder: Path, name: str, flag: str = "--source") -> Path:
 
 
 def find_or_fetch(
-    name: str, urls: list[str], downloads: Path, folder: Path | None, flag: str = "--source"
-) -> Path:
-    """The file of that name below `folder`, if `flag` named one, else downloaded."""
-    return find(folder, name, flag) if folder else fetch(urls, downloads / name)
+    name: str,
+    urls: list[str],
+    downloads: Path,
+    folder: Path | None,
+    read: Callable[[Path], T],
+    flag: str = "--source",
+) -> T:
+    """What `read` gives of the file of that name below `folder`, if `flag` named one, else of the
+    first download of which it raises no BadInput."""
+    return read(find(folder, name, flag)) if folder else fetch(urls, downloads / name, read)
 
 
 @contextmanager
@@ -150,12 +153,15 @@ def prepare(
             raise BadInput(f"--output {output}: the source has no sample for {part}.csv")
     begin(output, raw.settings)
     tell_changes(output, raw.split)
+    tell_alike(raw.files)
     jobs = {
-        sample: (from_raw, files, sample, output, raw.settings)
+        sample: (files, from_raw, sample, output, raw.settings)
         for sample, files in raw.files.items()
     }
     started = time.monotonic()
     problems = convert(prepare_sample, jobs, processes, "samples")
+    if problems and len(problems) == len(jobs):
+        raise BadInput(f"nothing is usable; the first: {next(iter(problems.values()))}")
     seconds = time.monotonic() - started
     samples = [files for files in raw.files.values() if files]
     size = sum(file.stat().st_size for files in samples for file in files if file.is_file())
@@ -178,9 +184,24 @@ def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:
                 print(f"NOTE: {len(names)} {part} samples of last time are {what}: {few}")
 
 
+def tell_alike(ids: Iterable[str]) -> None:
+    """Says which ids a file system that does not tell capital letters would take for one."""
+    seen: dict[str, str] = {}
+    alike = []
+    for name in ids:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            alike.append(f"{other} and {name}")
+    if alike:
+        few = ", ".join(alike[:5]) + (", ..." if len(alike) > 5 else "")
+        print(
+            f"NOTE: {len(alike)} ids differ from another in capital letters only, {few}: rename "
+            "the raw files where the set goes to macOS or Windows, which take both for one"
+        )
+
+
 def check_classes(output: Path) -> None:
     """Raises BadInput for a class of a prepared tree without usable training samples."""
-    problems = json.loads((output / "report.json").read_text(encoding="utf-8"))["problems"]
+    problems = read_json(output / "report.json")["problems"]
     there = {label for name, label in read_csv(output / "train.csv") if name not in problems}
     lacking = [row[0] for row in read_csv(output / "stat.csv") if row[0] not in there]
     if lacking:
@@ -190,9 +211,15 @@ def check_classes(output: Path) -> None:
         )
 
 
+def read_json(path: Path) -> dict:
+    with naming(path, what="damaged"):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
 def prepare_sample(
-    from_raw: Callable, files: list[Path], sample: str, output: Path, settings: dict
+    files: list[Path], from_raw: Callable, sample: str, output: Path, settings: dict
 ) -> None:
+    """Raises BadInput for unusable files, OSError where nothing can be written."""
     if not files:
         raise BadInput(f"{sample}: not in the source")
     if fault := fault_of(sample):
@@ -203,9 +230,9 @@ def prepare_sample(
 def begin(output: Path, settings: dict) -> None:
     """Starts or continues `output`. Raises BadInput where it was begun with other settings."""
     begun = output / "settings.json"
-    if begun.is_file() and json.loads(begun.read_text()) != settings:
+    if begun.is_file() and (before := read_json(begun)) != settings:
         raise BadInput(
-            f"--output {output}: was begun with {begun.read_text()}; "
+            f"--output {output}: was begun with {json.dumps(before)}; "
             "use the same flags, or delete it"
         )
     if not begun.is_file() and output.exists() and any(f.name[0] != "." for f in output.iterdir()):
@@ -220,58 +247,23 @@ def clear(output: Path) -> None:
         remove_leftovers(folder)
 
 
-def attempt(work: Callable, job: tuple) -> BadInput | None:
-    """None, or what is wrong with the job's files."""
-    try:
-        work(*job)
-    except BadInput as problem:
-        return problem
-    return None
-
-
-def single_threaded() -> None:
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
 def convert(
     work: Callable, jobs: dict[str, tuple], processes: int, title: str
 ) -> dict[str, BadInput]:
-    """Calls `work(*job)` for every {id: job}; it raises BadInput where a job's files are unusable.
+    """Calls `work(*job)` for every {id: job}, in processes of their own. The first argument are the
+    job's files, which are named whatever `work` raises, and where it ends its process.
 
     Returns {id: what is wrong}, in the order of `jobs`. Raises BadInput where nothing can be
-    written, or a process dies: what is done stays done.
+    written: what is done stays done.
     """
-    attempt_job = partial(attempt, work)
     bar = {"total": len(jobs), "desc": title, "disable": None}
     try:
-        if processes == 1:
-            outcomes = list(tqdm(map(attempt_job, jobs.values()), **bar))
-        else:
-            # spawned, not forked: the parent may hold threads of OpenMP or OpenCV
-            pool = ProcessPoolExecutor(processes, get_context("spawn"), single_threaded)
-            # the workers inherit that Ctrl-C is ignored: it is for the parent
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            try:
-                results = pool.map(attempt_job, jobs.values(), chunksize=8)
-            finally:
-                signal.signal(signal.SIGINT, before)
-            try:
-                outcomes = list(tqdm(results, **bar))
-            finally:  # files are complete or not there, so no worker need end its work
-                for worker in active_children():
-                    worker.terminate()
-                pool.shutdown(cancel_futures=True)
+        outcomes = list(tqdm(work_off(work, jobs.values(), processes), **bar))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     except OSError as error:
         raise BadInput(f"--output: cannot be written ({error}); run it again to go on") from None
-    except BrokenProcessPool:
-        raise BadInput("a process died, perhaps for memory; run it again to go on") from None
-    problems = {key: problem for key, problem in zip(jobs, outcomes) if problem}
-    if problems and len(problems) == len(jobs):
-        raise BadInput(f"nothing is usable; the first: {next(iter(problems.values()))}")
-    return problems
+    return {key: problem for key, problem in zip(jobs, outcomes) if problem}
 
 
 def save_tensor(tensor: torch.Tensor, path: Path) -> None:
@@ -359,7 +351,7 @@ def check(root: Path) -> None:
     set has without those whose files disagree.
     """
     manifest.check(root)
-    report = json.loads((root / "report.json").read_text(encoding="utf-8"))
+    report = read_json(root / "report.json")
     report.setdefault("left_out", {part: [] for part in report["expected"]})  # of older trees
     lacking = []
     for part, expected in report["expected"].items():

@@ -14,13 +14,10 @@ easy variant of the same digits, which every method solves:
 """
 
 import argparse
-import gzip
 import io
 import json
 import struct
-import tarfile
-import zlib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +26,14 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from dataset._limits import check_cost, naming
 from dataset.media.audio import filter_bank
 from dataset.prepare import _preparation as preparation
+from dataset.prepare._archive import opened_tar, read_gzip
 from dataset.prepare._download import check_sha256
 from utils.atomic import write_text
 from utils.command import natural, number, share
-from utils.errors import BadInput, run_command
+from utils.errors import run_command
 
 MNIST_HOMES = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -66,29 +65,33 @@ def mnist(split: str, source: Path | None, downloads: Path) -> tuple[np.ndarray,
     for kind, header_bytes in (("images-idx3", 16), ("labels-idx1", 8)):
         name = f"{part}-{kind}-ubyte"
         urls = [f"{home}{name}.gz" for home in MNIST_HOMES]
-        path = preparation.find_or_fetch(f"{name}.gz", urls, downloads, source)
-        try:
-            content = gzip.decompress(path.read_bytes())
-        except (OSError, EOFError, zlib.error) as error:
-            raise BadInput(f"{path}: unreadable ({error}); delete it and try again") from error
-        check_sha256(str(path), content, MNIST_SHA256[name])
+        read = partial(read_checked, name)
+        content = preparation.find_or_fetch(f"{name}.gz", urls, downloads, source, read)
         shape = struct.unpack(f">{header_bytes // 4 - 1}I", content[4:header_bytes])
         arrays.append(np.frombuffer(content, np.uint8, offset=header_bytes).reshape(shape))
     return arrays[0], arrays[1]
 
 
+def read_checked(name: str, path: Path) -> bytes:
+    """The content of an archive of MNIST."""
+    content = read_gzip(path)
+    check_sha256(str(path), content, MNIST_SHA256[name])
+    return content
+
+
 def recordings(source: Path | None, downloads: Path) -> dict[str, bytes]:
     """{"3_theo_17": WAV file}, 3,000 of them; SHA-256 over sorted names and contents checked."""
-    path = preparation.find_or_fetch("recordings.tar.gz", FSDD_HOMES, downloads, source)
-    try:
-        with tarfile.open(path) as tar:  # read in memory: nothing is unpacked, no path can escape
-            files = {
-                Path(member.name).stem: tar.extractfile(member).read()
-                for member in tar
-                if member.isfile() and member.name.endswith(".wav")
-            }
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise BadInput(f"{path}: unreadable ({error}); delete it and try again") from error
+    name = "recordings.tar.gz"
+    return preparation.find_or_fetch(name, FSDD_HOMES, downloads, source, read_recordings)
+
+
+def read_recordings(path: Path) -> dict[str, bytes]:
+    files, size = {}, 0
+    with naming(path), opened_tar(path) as tar:  # in memory: no path can lead out
+        for member in tar:
+            check_cost(bytes=(size := size + member.size))
+            if member.isfile() and member.name.endswith(".wav"):
+                files[Path(member.name).stem] = tar.extractfile(member).read()
     content = b"".join(f"{name}.wav".encode() + files[name] for name in sorted(files))
     check_sha256(str(path), content, FSDD_SHA256)
     return files

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from dataset._limits import naming
 from dataset.prepare import _preparation as preparation
 from dataset.prepare.avmnist import DIGITS, MNIST_SIZES, add_sizes, mnist, sizes_of
 from utils.atomic import write_text
@@ -87,7 +88,7 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     The file is a dictionary that NumPy has pickled; nothing in it is run. Raises BadInput for other
     keys, shapes or values.
     """
-    try:
+    with naming(path):
         file = io.BytesIO(path.read_bytes())
         version = np.lib.format.read_magic(file)
         read_header = {
@@ -100,10 +101,6 @@ def read_npy(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         content = ArraysOnly(file, encoding="latin1").load()
         content = content.item() if isinstance(content, np.ndarray) else content
         arrays = {str(key): np.asarray(value) for key, value in dict(content).items()}
-    except BadInput:
-        raise
-    except (OSError, KeyError, EOFError, TypeError, ValueError, pickle.UnpicklingError) as error:
-        raise BadInput(f"--npy {path}: unreadable ({error})") from error
     parts = {}
     for part in MNIST_SIZES:
         image, label = f"{part}_image", f"{part}_label"

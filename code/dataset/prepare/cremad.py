@@ -75,9 +75,12 @@ def refuse_pointer(path: Path) -> None:
 
 
 def is_pointer(path: Path) -> bool:
-    if path.stat().st_size > 1024:
+    """False for a file that cannot be read, too: its reader says why."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1024).startswith(b"version https://git-lfs")
+    except OSError:
         return False
-    return path.read_bytes().startswith(b"version https://git-lfs")
 
 
 def code_of(clip: str) -> str:
@@ -157,19 +160,11 @@ def published_split(
     folder: where train.csv and test.csv lie, None to download them.
     """
     split = {}
-    for part, counts in SPLIT_COUNTS.items():
+    for part in SPLIT_COUNTS:
         name = f"{part}.csv"
         urls = [f"{home}{name}" for home in SPLIT_HOMES]
-        path = preparation.find_or_fetch(name, urls, downloads, folder, "--split_dir")
-        split[part] = read_labels(path, CODES)
-        clips_per_class = [list(split[part].values()).count(code) for code in CODES]
-        if clips_per_class != counts:
-            raise BadInput(
-                f"{path}: clips per class are {clips_per_class}, the published split has {counts}"
-            )
-        if part in SPLIT_SHA256:
-            content = "".join(f"{clip},{code}\n" for clip, code in split[part].items())
-            check_sha256(str(path), content.encode(), SPLIT_SHA256[part])
+        read = partial(read_published, part)
+        split[part] = preparation.find_or_fetch(name, urls, downloads, folder, read, "--split_dir")
     if unnamed := set(clips) - split["train"].keys() - split["test"].keys():
         line = (
             f"{len(unnamed)} clips are in neither train.csv nor test.csv, such as {min(unnamed)}; "
@@ -179,6 +174,20 @@ def published_split(
             raise BadInput(line)
         print(f"NOTE: {line}", flush=True)
     return split
+
+
+def read_published(part: str, path: Path) -> dict[str, str]:
+    """{clip: code} of train.csv or test.csv, if they are as published."""
+    labels = read_labels(path, CODES)
+    clips_per_class = [list(labels.values()).count(code) for code in CODES]
+    if clips_per_class != (counts := SPLIT_COUNTS[part]):
+        raise BadInput(
+            f"{path}: clips per class are {clips_per_class}, the published split has {counts}"
+        )
+    if part in SPLIT_SHA256:
+        content = "".join(f"{clip},{code}\n" for clip, code in labels.items())
+        check_sha256(str(path), content.encode(), SPLIT_SHA256[part])
+    return labels
 
 
 def random_split(clips: Iterable[str], seed: int, test_share=0.1) -> dict[str, dict[str, str]]:

@@ -43,16 +43,15 @@ def one_of_each(folder: Path, entries: list[Path]) -> dict[str, Path]:
     return sources
 
 
-def derive_sample(kind: str, source: Path, target: Path) -> None:
-    """One picture, or the folder of a clip's frames. Raises BadInput naming what is wrong."""
+def derive_sample(sources: list[Path], kind: str, target: Path) -> None:
+    """One picture, or the folder of a clip's frames, of one source. Raises BadInput where that is
+    unusable."""
+    (source,) = sources
     compute = registry.load("dataset/derived", kind, "derive").derive
     is_clip = source.is_dir()
     files = pictures_in(source) if is_clip else [source]
     one_of_each(source, files)
-    try:
-        pictures = compute([read(file) for file in files])
-    except BadInput as problem:
-        raise BadInput(f"{source}: {problem}") from None
+    pictures = compute([read(file) for file in files])
     if is_clip:
         with new_folder(target) as folder:
             for file, picture in zip(files, pictures, strict=True):
@@ -65,7 +64,7 @@ def derive_sample(kind: str, source: Path, target: Path) -> None:
 def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     """All samples of a modality that are not there yet; how many there were to do.
 
-    Raises BadInput where one cannot be derived; what is done stays done.
+    Raises BadInput in the end where some cannot be derived; the others are.
     """
     entries, left_out = look_into(source)
     tell_left_out(source, left_out)
@@ -78,12 +77,17 @@ def derive(kind: str, source: Path, target: Path, jobs: int) -> int:
     target.mkdir(exist_ok=True)
     remove_leftovers(target)
     there = {id_of(entry) for entry in entries_of(target)}
-    todo = {name: (kind, e, target / name) for name, e in sources.items() if name not in there}
+    todo = {name: ([e], kind, target / name) for name, e in sources.items() if name not in there}
+    preparation.tell_alike(sources)
     problems = preparation.convert(derive_sample, todo, jobs, kind) if todo else {}
-    if problems:
-        raise BadInput(f"{len(problems)} of {len(todo)}: {next(iter(problems.values()))}")
-    preparation.check_written(target, set(sources))
+    if problems.keys() == sources.keys():
+        target.rmdir()
+        raise BadInput(f"nothing is usable; the first: {next(iter(problems.values()))}")
+    preparation.check_written(target, sources.keys() - problems.keys())
     manifest.add(target.parent, target.name)
+    if problems:
+        few = "; ".join(map(str, list(problems.values())[: preparation.SHOWN]))
+        raise BadInput(f"{target}: without {len(problems)} of {len(sources)} samples, {few}")
     return len(todo)
 
 

@@ -18,6 +18,7 @@ sound, too short or unreadable are left out, and those that do not last as long 
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 
 from dataset._files import files_below, one_for_each, raw_files, tell_left_out
@@ -105,24 +106,30 @@ def published_lists(folder: Path | None, downloads: Path) -> dict[str, dict[str,
 
     folder: where the lists lie, None to download them.
     """
-    lists: dict[str, dict[str, int]] = {"train": {}, "test": {}}
-    for part, numbers in lists.items():
-        name = f"my_{part}.txt"
+    lists = {}
+    for part in ("train", "test"):
+        name, read = f"my_{part}.txt", partial(read_published, part)
         urls = [f"{LIST_HOME}{name}"]
-        path = preparation.find_or_fetch(name, urls, downloads, folder, "--split_dir")
-        for line, row in enumerate(read_csv(path), start=1):
-            clip = clip_of(row[0])
-            if len(row) != 3 or not clip or not row[2].isdecimal() or int(row[2]) >= len(CLASSES):
-                raise BadInput(
-                    f"{path} line {line}: expected <YouTube id>_<start>,10,<class 0 to "
-                    f"{len(CLASSES) - 1}>, got {','.join(row)!r}"
-                )
-            numbers[clip] = int(row[2])
-        if len(numbers) != PUBLISHED_COUNTS[part]:
-            raise BadInput(
-                f"{path}: {len(numbers)} clips, the published list has {PUBLISHED_COUNTS[part]}"
-            )
+        lists[part] = preparation.find_or_fetch(name, urls, downloads, folder, read, "--split_dir")
     return lists
+
+
+def read_published(part: str, path: Path) -> dict[str, int]:
+    """{clip: number of its class} of a list, if it is as published."""
+    numbers = {}
+    for line, row in enumerate(read_csv(path), start=1):
+        clip = clip_of(row[0])
+        if len(row) != 3 or not clip or not row[2].isdecimal() or int(row[2]) >= len(CLASSES):
+            raise BadInput(
+                f"{path} line {line}: expected <YouTube id>_<start>,10,<class 0 to "
+                f"{len(CLASSES) - 1}>, got {','.join(row)!r}"
+            )
+        numbers[clip] = int(row[2])
+    if len(numbers) != PUBLISHED_COUNTS[part]:
+        raise BadInput(
+            f"{path}: {len(numbers)} clips, the published list has {PUBLISHED_COUNTS[part]}"
+        )
+    return numbers
 
 
 def name_classes(lists: dict[str, dict[str, int]], clips: dict[str, Path]) -> list[str]:

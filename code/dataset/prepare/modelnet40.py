@@ -13,6 +13,7 @@ views are rendered here: camera 30 degrees up, z upwards, grey on white. Broken 
 import argparse
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
@@ -37,21 +38,30 @@ NAMES = re.compile(r"([^.].*?)(\.off|(?:\.obj)?\.shaded_v(\d{3})\.png)", re.IGNO
 def find_raw(options: argparse.Namespace) -> preparation.RawSet:
     """The meshes, or the pictures of both views, in a folder, an archive or a download.
 
-    Raises BadInput where there is neither or both, or where two objects have one name.
+    A name that several objects have gets their class and part in front. Raises BadInput where
+    there is neither or both.
     """
     downloads = options.output.parent / ".download"
-    source = options.source or fetch(HOMES, downloads / "ModelNet40.zip")
+    source = options.source or fetch(HOMES, downloads / "ModelNet40.zip", lambda path: path)
     if is_archive(source):
         source = unpack(source, downloads / source.name.split(".")[0])
     split: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     meshes: dict[str, list[Path]] = {}
     pictures: dict[str, list[Path]] = {}
+    found: list[tuple[str, str, str, str | None, Path]] = []
     for path in raw_files(source):
         match, part = NAMES.fullmatch(path.name), path.parent.name
-        if not match or part not in split:
-            continue
-        name, _, view = match.groups()
-        label = path.parent.parent.name
+        if match and part in split:
+            found.append((match[1], path.parent.parent.name, part, match[3], path))
+    of_name = Counter(name for name, _, _ in {entry[:3] for entry in found})
+    if several := [name for name, count in of_name.items() if count > 1]:
+        print(
+            f"NOTE: {len(several)} names are of several objects, such as {several[0]}: their ids "
+            "have the class and the part in front"
+        )
+    for name, label, part, view, path in found:
+        if of_name[name] > 1:
+            name = f"{label}_{part}_{name}"
         if split[part].setdefault(name, label) != label:
             raise BadInput(f"{path}: {name} is also in {split[part][name]}; names must differ")
         if view is None:
@@ -63,8 +73,8 @@ def find_raw(options: argparse.Namespace) -> preparation.RawSet:
             f"--source {source}: holds {'both' if meshes else 'neither'} <class>/<train or test>/"
             "<object>.off and <object>.obj.shaded_v001.png; name one of them"
         )
-    found = meshes or pictures
-    files = {name: found.get(name, []) for part in split.values() for name in part}
+    raw = meshes or pictures
+    files = {name: raw.get(name, []) for part in split.values() for name in part}
     classes = sorted({label for part in split.values() for label in part.values()})
     settings = {"from": "picture", "size": None}
     if meshes:

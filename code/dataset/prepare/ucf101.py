@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from dataset._files import one_for_each, raw_files
+from dataset._limits import naming
 from dataset.derived.flow import flow_picture
 from dataset.media.video import read_frames, write_frames
 from dataset.prepare import _preparation as preparation
@@ -32,7 +33,8 @@ HOW_TO_GET = (
 
 def rows_of(path: Path) -> list[list[str]]:
     """The words of each line that is not empty."""
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    with naming(path):
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
     return [line.split() for line in text.splitlines() if line.strip()]
 
 
