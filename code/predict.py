@@ -10,6 +10,7 @@ kinetics_sounds, modelnet40). A file that cannot be used gets a line of its own,
 is 1.
 """
 
+import json
 import sys
 import tempfile
 from os.path import exists
@@ -28,6 +29,7 @@ from models.multimodal import MultimodalModel
 from training import resume
 from training.messages import align
 from utils import registry, run_folder
+from utils.atomic import write_text
 from utils.command import Parser
 from utils.errors import BadInput, run_command
 from utils.seed import seeded

@@ -192,9 +192,9 @@ def kinetics(folder, output, name, seconds, keep=False, suffix=".mp4", **changes
 @pytest.mark.parametrize(
     "name, seconds, message",
     [
-        ("abcdefghijk_000010_000020", 60, "60.0 s of picture beside 60.0 s of sound beside 10.0 s"),
+        ("abcdefghijk_000010_000020", 60, "60.0 s of picture beside 10.0 s by its name"),
         ("abcdefghijk_000010_000020", 4, "4.0 s of picture beside 4.0 s of sound beside 10.0 s by"),
-        ("abcdefghijk_10", 60, "60.0 s of picture beside 60.0 s of sound beside 10.0 s by its na"),
+        ("abcdefghijk_10", 60, "60.0 s of picture beside 10.0 s by its name"),
         ("abcdefghijk_000010_000020", 10, None),
         ("abcdefghijk_000010_000020", 7, None),
         ("abcdefghijk_000010_000014", 4, None),

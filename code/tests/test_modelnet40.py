@@ -135,6 +135,6 @@ def test_archives_cannot_write_or_point_elsewhere(tmp_path):
         member.type, member.linkname = tarfile.SYMTYPE, "../../out"
         file.addfile(member)
     for archive in ("a.zip", "b.zip", "c.tar.gz"):
-        with pytest.raises(BadInput, match="leads out of the archive"):
+        with pytest.raises(BadInput, match="leads out of the archive|outside the destination"):
             unpack(tmp_path / archive, tmp_path / "in" / "a")
         assert not list((tmp_path / "in").iterdir())

@@ -19,7 +19,8 @@ MOST_SECONDS = 900  # of a job
 # Children of a process that has imported all and runs no thread. Not forked from this one, which
 # may hold threads of OpenMP or OpenCV.
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload([__name__, "dataset.media.audio", "dataset.media.render"])
+READERS = ["dataset.media.audio", "dataset.media.render", "dataset.modalities.frames"]
+CONTEXT.set_forkserver_preload([__name__, *READERS])  # what takes seconds to import
 
 
 def attempt(work: Callable, job: tuple) -> Exception | None:
