@@ -13,7 +13,7 @@ LIMITS = {
     "seconds of sound": 7200,
     "samples": 50_000_000,  # of sound, as it is and resampled: 17 minutes at 48 kHz
     "bytes": 500_000_000,  # of the frames that are taken, of an array, of a file that is read whole
-    "numbers": 50_000_000,  # of an array
+    "numbers": 25_000_000,  # of an array
     "vertices and faces": 2_000_000,
     "bytes of text": 5_000_000,
     "times the bytes of the archive": 100,  # unpacked; meshes have 5
@@ -50,4 +50,5 @@ def naming(
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-        raise BadInput(f"{names}: {what} ({reason.splitlines()[0][:300]})") from error
+        line = "".join(x if x.isprintable() else "?" for x in reason.splitlines()[0][:300])
+        raise BadInput(f"{names}: {what} ({line})") from error
