@@ -17,6 +17,7 @@ from utils.atomic import locked
 from utils.errors import BadInput
 
 T = TypeVar("T")
+TIMEOUT_SECONDS = 60  # in which nothing arrives
 
 
 def fetch(urls: list[str], path: Path, read: Callable[[Path], T]) -> T:
@@ -57,7 +58,7 @@ def download(url: str, part: Path, title: str) -> None:
     done = part.stat().st_size if part.is_file() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=60)
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         if error.code != 416:  # the part is not a part of what there is now
             raise

@@ -24,12 +24,16 @@ CONTEXT.set_forkserver_preload([__name__, *READERS])  # what takes seconds to im
 
 
 def attempt(work: Callable, job: tuple) -> Exception | None:
-    """None, or what is wrong: BadInput with the job's files, OSError where it cannot write: readers
-    raise none."""
+    """None, or what is wrong: BadInput with the job's files, OSError where it cannot write."""
+    files = job[0]
     try:
-        with naming(*job[0], what="cannot be used", but=(OSError,)):
+        with naming(*files, what="cannot be used", but=(OSError,)):
             work(*job)
-    except (BadInput, OSError) as problem:
+    except OSError as error:
+        if error.filename in map(str, files):
+            return BadInput(f"{error.filename}: unreadable ({error.strerror})")
+        return error
+    except BadInput as problem:
         return problem
     return None
 
