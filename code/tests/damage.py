@@ -1,6 +1,8 @@
 """Files cut short and damaged at random, and what a reader makes of them."""
 
+import os
 import random
+import time
 
 from utils.errors import BadInput
 
@@ -28,3 +30,21 @@ def damaged(content, seed):
     for _ in range(draw.choice([1, 1, 1, 5])):
         changed[int(len(content) * draw.random() ** draw.choice([1, 5]))] = draw.randrange(256)
     return bytes(changed)
+
+
+def fails(files, how):
+    """Work that ends in any way at one file, and leaves its mark for others."""
+    if files[0].name != "bad.mp4":
+        files[0].touch()
+    elif isinstance(how, Exception):
+        if isinstance(how, OSError):
+            how.filename = str(files[0])
+        raise how
+    elif how == "recursion":
+        fails(files, how)
+    elif how == "exit":
+        os._exit(3)
+    elif how == "hang":
+        time.sleep(60)
+    else:
+        os.kill(os.getpid(), how)

@@ -28,6 +28,7 @@ import pytest
 import soundfile
 import torch
 from commands import CODE
+from damage import fails
 from media import problems_of, write_media
 from PIL import Image
 
@@ -50,24 +51,6 @@ TONE = 0.3 * np.sin(np.arange(8000) * 0.1)
 
 
 # Whatever a decoder does at a file
-
-
-def fails(files, how):
-    """Work that ends in any way at one file, and leaves its mark for others."""
-    if files[0].name != "bad.mp4":
-        files[0].touch()
-    elif isinstance(how, Exception):
-        if isinstance(how, OSError):
-            how.filename = str(files[0])
-        raise how
-    elif how == "recursion":
-        fails(files, how)
-    elif how == "exit":
-        os._exit(3)
-    elif how == "hang":
-        time.sleep(60)
-    else:
-        os.kill(os.getpid(), how)
 
 
 @pytest.mark.parametrize(
