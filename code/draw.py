@@ -5,6 +5,7 @@ python draw.py plane runs/avmnist-* --output ../pics/avmnist_plane
 python draw.py NAME --help                     what the figure shows, and its flags
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,11 +16,23 @@ from utils.command import Parser
 from utils.errors import BadInput, run_command
 
 
+def describe_figures() -> str:
+    """A line per figure: its name and what it shows."""
+    lines = ["figures:"]
+    for name in registry.names("figures"):
+        about = registry.load("figures", name, "draw.py").__doc__.replace("\n", " ")
+        lines.append(f"  {name:11} {re.split(r'[.:;] ', about)[0].rstrip('.')}")
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"{__doc__}\n{describe_figures()}")
+        return
     if not argv or argv[0].startswith("-"):
         names = ", ".join(registry.names("figures"))
-        raise BadInput(f"name a figure: {names}; see python draw.py NAME --help")
+        raise BadInput(f"name a figure: {names}; see python draw.py --help")
     name = argv[0]
     module = registry.load("figures", name, "draw.py")
     parser = Parser(f"draw.py {name}", module.__doc__)

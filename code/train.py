@@ -3,8 +3,11 @@
 Everything a method does happens in `train_epoch`: backward for each part of a batch, integrate.
 """
 
+import sys
+
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from dataset._loader import build_loaders, check_batch_size
@@ -26,6 +29,18 @@ def build_optimizer(options, model) -> torch.optim.Optimizer:
     if options.weight_decay is not None:
         settings["weight_decay"] = options.weight_decay
     return classes[options.optimizer](model.parameters(), lr=options.learning_rate, **settings)
+
+
+def build_scheduler(options, optimizer) -> lr_scheduler.LRScheduler:
+    """Steps once an epoch."""
+    schedules = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        "step": lambda: lr_scheduler.StepLR(
+            optimizer, options.lr_decay_step, options.lr_decay_ratio
+        ),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+    }
+    return schedules[options.schedule]()
 
 
 def split(batch, parts: int) -> list:
@@ -51,7 +66,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
                 losses = branch_losses(logits, target)
             if recorder.step == 0 and not totals:
                 check_trained(losses)
-                tqdm.write(messages.objective_lines(model, losses))
+                tqdm.write(messages.objective_lines(method, model, losses))
             # the part's share of the batch: losses and gradients of all parts add up to the batch's
             share = len(target) / batch_size
             losses = {branch: loss * share for branch, loss in losses.items()}
@@ -78,6 +93,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
 
 
 def main(argv=None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
     options.run_name = distributed.start(options.device, options.run_name)
     precision.prepare(options)
@@ -94,8 +110,7 @@ def main(argv=None) -> None:
     check_batch_size(model, loaders["train"], options.accumulate)
     model = precision.arrange(options, model)
     optimizer = build_optimizer(options, model)
-    decay_step = options.lr_decay_step or options.epochs + 1  # 0: never in this run
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, decay_step, options.lr_decay_ratio)
+    scheduler = build_scheduler(options, optimizer)
     scaler = precision.scaler(options)
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
@@ -132,6 +147,7 @@ def main(argv=None) -> None:
     if distributed.is_main():
         print(messages.table(folder, main_branch, method.trains_unimodal_heads))
         print(f"figure: {draw_run(folder)}")
+        print(messages.what_next(argv, options, folder))
         print(notice(argv), end="")
 
 

@@ -70,7 +70,7 @@ def test_a_misspelt_need_is_refused_when_the_file_is_loaded():
 
 
 def test_a_misspelt_flag_is_answered_with_the_one_that_was_meant():
-    with pytest.raises(BadInput, match="--gama: no flag of this run; did you mean --gamma. Or"):
+    with pytest.raises(BadInput, match="--gama: no flag of this run; did you mean --gamma"):
         options.parse(["--dataset", "demo", "--gama", "2"])
 
 

@@ -62,7 +62,7 @@ def test_bad_input_on_the_command_line_is_one_line_and_status_2(flags):
 def test_the_published_defaults():
     parsed = options.parse(["--dataset", "cremad"])
     published = dict(
-        batch_size=64, epochs=50, optimizer="sgd", learning_rate=0.002, lr_decay_step=0,
+        batch_size=64, epochs=50, optimizer="sgd", learning_rate=0.002, schedule="constant",
         random_seed=0, gamma=1.5, rescale="tensor", image_size=224, frames_per_clip=2,
         val_fraction=0, clip_grad=0, modalities=["audio", "visual"], method="mmpareto",
         encoder="resnet18", fusion="concat",
@@ -98,7 +98,6 @@ ONE_PIXEL = ["--encoder", "resnet18", "--image_size", "28", "--frames_per_clip",
         (ONE_PIXEL + ["--accumulate", "18"], "leaves a part of one sample of 54, which cannot"),
         (["--gpu_ids", "0,1"], "--gpu_ids 0,1: one process per GPU, so start 2: NPROC=2"),
         (["--resume", "--run_name", "nothing"], "holds no run to continue"),
-        (["--method", "uniform", "--gamma", "2"], "--gamma: no flag of this run; choose from --ac"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(argv, message, flags, tmp_path):
@@ -200,9 +199,13 @@ def stop_at(step):
     return add_and_stop
 
 
-@pytest.mark.parametrize("step", [1, 7], ids=["before there is a checkpoint", "in the third epoch"])
-def test_a_stopped_run_resumes_to_the_same_bits(step, flags, tmp_path, monkeypatch):
-    argv = ["--epochs", "4", "--lr_decay_step", "2", "--val_fraction", "0.2"]
+@pytest.mark.parametrize(
+    "step, schedule",
+    [(1, ["constant"]), (7, ["step", "--lr_decay_step", "2"]), (7, ["cosine"])],
+    ids=["before there is a checkpoint", "in the third epoch", "on a cosine"],
+)
+def test_a_stopped_run_resumes_to_the_same_bits(step, schedule, flags, tmp_path, monkeypatch):
+    argv = ["--epochs", "4", "--val_fraction", "0.2", "--schedule", *schedule]
     run(flags, "whole", *argv)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Recorder, "add_step", stop_at(step))
@@ -257,7 +260,8 @@ def test_best_pt_is_chosen_on_validation_where_there_is_one(flags, tmp_path, mon
 
 
 def test_the_optimizer_and_the_decay_of_its_rate_are_those_of_the_flags(flags, tmp_path):
-    argv = ["--optimizer", "adamw", "--learning_rate", "1e-3", "--lr_decay_step", "1"]
+    argv = ["--optimizer", "adamw", "--learning_rate", "1e-3"]
+    argv += ["--schedule", "step", "--lr_decay_step", "1"]
     run(flags, "x", *argv, "--weight_decay", "0.03", "--epochs", "2")
     state = torch.load(tmp_path / "x" / "last.pt", weights_only=True)["optimizer"]
     (group,) = state["param_groups"]
