@@ -320,8 +320,9 @@ def test_the_weight_of_a_unimodal_loss_scales_what_it_brings(method, flags, tmp_
         (["--encoder_rate_scale", "audio=0"], "must be a positive number"),
         (["--unimodal_weight", "audio=1,audio=2"], "names a modality twice"),
         (["--unimodal_weight", "audio="], "--unimodal_weight invalid float value"),
-        (["--unimodal_weight", "2", "--method", "joint"], "--method joint has no unimodal loss"),
-        (["--unimodal_weight", "2", "--modalities", "visual"], "has no unimodal loss beside"),
+        (["--unimodal_weight", "2", "--method", "joint"], "--method joint trains no unimodal"),
+        (["--unimodal_weight", "2", "--modalities", "visual"], "one modality has no loss beside"),
+        (["--unimodal_weight", "2", "--method", "nash_mtl"], "makes all losses count alike"),
         (["--momentum", "0.5", "--optimizer", "adam"], "--momentum 0.5: is of --optimizer sgd"),
     ],
 )

@@ -356,13 +356,20 @@ def check_optimisation(options: argparse.Namespace) -> None:
     numbers_of(options, "encoder_rate_scale")
     weights = numbers_of(options, "unimodal_weight")
     method = registry.load_class("methods", options.method, "--method")
-    alone = len(options.modalities) == 1
-    if set(weights.values()) != {1.0} and (alone or not method.trains_unimodal_heads):
-        raise BadInput(
-            f"--unimodal_weight {options.unimodal_weight}: --method {options.method} has no "
-            "unimodal loss beside the multimodal one here; choose one that sums them, such as "
-            "uniform or mmpareto"
-        )
+    if set(weights.values()) == {1.0}:
+        return
+    if len(options.modalities) == 1:
+        obstacle = "one modality has no loss beside the multimodal one"
+    elif not method.trains_unimodal_heads:
+        obstacle = f"--method {options.method} trains no unimodal loss"
+    elif method.undoes_weights:
+        obstacle = f"--method {options.method} makes all losses count alike"
+    else:
+        return
+    raise BadInput(
+        f"--unimodal_weight {options.unimodal_weight}: {obstacle}; leave it out, or choose another "
+        "method, such as uniform or mmpareto"
+    )
 
 
 def check_schedule(options: argparse.Namespace) -> None:
