@@ -3,6 +3,8 @@
 Everything a method does happens in `train_epoch`: backward for each part of a batch, integrate.
 """
 
+import sys
+
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -14,9 +16,9 @@ from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision
 from training.options import build_method, build_model, notice, parse
 from training.record import Recorder
-from training.resume import Progress, about, open_run
+from training.resume import Progress, extend, open_run
 from utils import distributed, registry
-from utils.errors import advise, run_command
+from utils.errors import run_command
 from utils.seed import seed_everything
 
 
@@ -94,13 +96,13 @@ def main(argv=None) -> None:
     check_batch_size(model, loaders["train"], options.accumulate)
     model = precision.arrange(options, model)
     optimizer = build_optimizer(options, model)
-    decay_step = options.lr_decay_step or options.epochs + 1  # 0: never in this run
+    decay_step = options.lr_decay_step or sys.maxsize  # 0: never, however long it goes on
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, decay_step, options.lr_decay_ratio)
     scaler = precision.scaler(options)
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
     with distributed.main_first():
-        folder = open_run(options, about(dataset, loaders))
+        folder = open_run(options, dataset, loaders)
     parts = dict(
         model=model, optimizer=optimizer, scheduler=scheduler, method=method, scaler=scaler
     )
@@ -108,10 +110,10 @@ def main(argv=None) -> None:
     if options.resume:
         progress.restore()
     recorder = Recorder(folder, progress.epoch, progress.step, options)
+    extend(folder, options)
     main_branch = messages.main_branch(options.modalities)
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
     print(messages.first_line(options, folder, loaders, progress.epoch), flush=True)
-    advise(f"last.pt holds the last complete epoch; continue: --resume --run_name {folder.name}")
 
     for epoch in range(progress.epoch, options.epochs):
         # dropout and the like: the same after a resume, different in every process

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from dataset._samples import fault_of
 from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
@@ -71,8 +72,8 @@ TOUCHES = {
 
 def folder_name(text: str) -> str:
     """The type of `--run_name`."""
-    if Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text}: must be a plain folder name")
+    if fault := fault_of(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: {fault}; give a plain folder name")
     return text
 
 
@@ -306,6 +307,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         meant = f"; did you mean {near[0]}? Or" if near else ";"
         raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
+    if options.data_root is not None:
+        check_there(options.data_root, options.dataset)
     options.data_root = options.data_root or DATA / chosen.dataset
     check_needs(registry.load_class("methods", options.method, "--method"), options)
     build_method(options)
@@ -315,18 +318,30 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def check_there(data_root: Path, dataset: str) -> None:
+    """Raises BadInput where a named folder of data is not there: the demo set is generated only in
+    its usual place, not where a name was mistyped."""
+    if not data_root.exists():
+        how = registry.load_class("dataset", dataset, "--dataset").how_to_prepare()
+        raise BadInput(f"--data_root {data_root}: no such folder. {how}")
+
+
 @cache
 def flags_of(
     method: str, encoder: str, fusion: str, readers: tuple[tuple[str, str], ...]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """({flag: default}, {flag: what it touches}) of all runs with these choices."""
+) -> tuple[dict[str, object], dict[str, str], dict[str, argparse.Action]]:
+    """({flag: default}, {flag: what it touches}, {flag: its action}) of all runs with these
+    choices."""
     parser = FlagParser(add_help=False)
     shared_flags(parser)
     room_flags(parser, method, encoder, fusion, dict(readers))
-    return vars(parser.parse_args([])), parser.touches
+    actions = {action.dest: action for action in parser.actions.values()}
+    return vars(parser.parse_args([])), parser.touches, actions
 
 
-def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
+def flags_of_run(
+    content: dict,
+) -> tuple[dict[str, object], dict[str, str], dict[str, argparse.Action]]:
     """`flags_of` the run whose options.json holds `content`."""
     options, data = content["options"], content.get("data") or {}
     dataset = registry.load_class("dataset", options["dataset"], "--dataset")
@@ -354,8 +369,13 @@ def completed(folder: Path, content: dict) -> dict:
 
     Raises BadInput where it was begun with a flag that is gone.
     """
-    defaults, _ = flags_of_run(content)
+    defaults, _, actions = flags_of_run(content)
     stored = content["options"]
+    for flag in stored.keys() & actions.keys():
+        if not could_be(stored[flag], actions[flag]):
+            raise BadInput(
+                f"{folder / 'options.json'}: no run has --{flag} {stored[flag]!r}; undo the change"
+            )
     for flag, usual in REMOVED.items():
         if stored.get(flag, usual) != usual:
             raise BadInput(
@@ -365,7 +385,28 @@ def completed(folder: Path, content: dict) -> dict:
     return jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
 
 
-def jsonable(options: dict) -> dict:
+def could_be(value: object, action: argparse.Action) -> bool:
+    """Whether options.json may hold this value of a flag."""
+    if action.dest == "modalities" or value == action.default:
+        return True
+    if action.nargs == 0:
+        return value is None or isinstance(value, bool)
+    try:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        read = action.type(text) if action.type else text
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    is_choice = action.choices is None or value in action.choices
+    return is_choice and jsonable([read]) == [value]
+
+
+def growing(options: dict) -> set[str]:
+    """The flags that may be greater on --resume than the run was begun with: what was trained so
+    far is then what a longer run would have trained."""
+    return {"epochs"}
+
+
+def jsonable(options):
     """Options as options.json stores them."""
     return json.loads(json.dumps(options, default=str))
 
