@@ -103,12 +103,13 @@ def refuse_other_data(folder: Path, begun: dict | None, dataset, loaders: dict) 
     begun: what `about` gave then; an older run says less, or nothing.
     """
     now, begun = jsonable(about(dataset, loaders)), begun or {}
-    for key in now.keys() & begun.keys():
-        if now[key] != begun[key]:
-            short = reprlib.repr
+    for key in now:
+        if key in begun and now[key] != begun[key]:
+            what = "ids or targets, in order," if key == "digest" else key
             raise BadInput(
-                f"{dataset.root}: not the data that {folder} was begun with, of {key} "
-                f"{short(now[key])}, not {short(begun[key])}; name those with --data_root"
+                f"{dataset.root}: not the data that {folder} was begun with: {what} "
+                f"{reprlib.repr(now[key])}, not {reprlib.repr(begun[key])}; name those with "
+                "--data_root"
             )
 
 
