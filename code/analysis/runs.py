@@ -78,6 +78,7 @@ class Run:
         shares |= {name: epoch[f"test/accuracy/{branch}"] for name, epoch in chosen.items()}
         shares["macro_f1/multimodal"] = last[f"test/macro_f1/{branch}"]
         steps, linear = self.steps, self.probes.get("linear")
+        cost = cost_of(self.folder, len(self.epochs))
         for modality in self.modalities:
             heads = [f"accuracy/{modality}", f"macro_f1/{modality}"]
             if trains_heads(self.options):
@@ -89,7 +90,7 @@ class Run:
         for name, scores in self.probes.items():
             if name != "linear":
                 shares |= scores
-        return {measure: 100 * share for measure, share in shares.items()} | cost_of(self.folder)
+        return {measure: 100 * share for measure, share in shares.items()} | cost
 
 
 def read_run(folder: Path) -> Run:

@@ -108,6 +108,11 @@ def read_stored(folder: Path) -> dict:
         for entry, kind in kinds.items():
             if not isinstance(stored, dict) or not isinstance(stored.get(entry), kind):
                 raise BadInput(f"{path}: has no {part} with a usable {entry}; undo the change")
+    modalities, readers = content["options"]["modalities"], (content["data"] or {}).get("readers")
+    if not modalities or not all(isinstance(m, str) for m in modalities):
+        raise BadInput(f"{path}: has no options with usable modalities; undo the change")
+    if readers and not all(isinstance(readers.get(m), str) for m in modalities):
+        raise BadInput(f"{path}: has no data with usable readers; undo the change")
     return content
 
 
@@ -186,7 +191,8 @@ def _read(path: Path) -> tuple[dict, str]:
                 return {}, f"damaged, {damaged} is not what its checksum says"
         state = torch.load(path, map_location="cpu", weights_only=True)
         run = state["progress"].get("run")
-        if not isinstance(state["model"], dict):
+        is_whole = {"epoch", "step", "best"} <= state["progress"].keys()
+        if not is_whole or not isinstance(state["model"], dict):
             return {}, "no checkpoint of a run"
     except OSError:
         raise
@@ -225,9 +231,17 @@ def read_jsonl(path: Path, until: float = math.inf) -> list[dict]:
     return records
 
 
-def cost_of(folder: Path) -> dict[str, float]:
-    """{"minutes", "peak_gb"} that the training of a run took, as far as times.jsonl tells."""
+def cost_of(folder: Path, epochs: int | None = None) -> dict[str, float]:
+    """{"minutes", "peak_gb"} that the training of a run took, as far as times.jsonl tells.
+
+    epochs: of a finished run. Raises BadInput where the file tells of some only.
+    """
     times = read_jsonl(folder / "times.jsonl")
+    if epochs is not None and len(times) not in (0, epochs):
+        raise BadInput(
+            f"{folder / 'times.jsonl'}: does not hold epochs 0 to {epochs - 1}, each once; restore "
+            "it, or delete it to leave out what the run cost"
+        )
     found = {"minutes": sum(record["seconds"] for record in times) / 60} if times else {}
     if peaks := [record["peak_mb"] for record in times if "peak_mb" in record]:
         found["peak_gb"] = max(peaks) / 1e3
