@@ -27,10 +27,10 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from analysis import probes
-from training.options import build_parser, parse
+from training.options import answer_unknown, build_parser, parse
 from training.resume import refuse_other_options
 from utils import registry
-from utils.command import Parser, count, whole
+from utils.command import Parser, count, pairs, whole
 from utils.errors import BadInput, run_command
 from utils.run_folder import name_of_run, read_jsonl, read_result
 
@@ -59,20 +59,6 @@ class Run(NamedTuple):
     def is_done(self, probes: list[str]) -> bool:
         probed = all(read_result(self.folder / f"probe_{name}.json") for name in probes)
         return self.is_begun() and self.epochs() == self.options.epochs and probed
-
-
-def read_grid(flags: list[str]) -> list[tuple[str, str | None]]:
-    """[(flag of train.py, what was given for it)] in order; None for one without a value."""
-    grid: list[tuple[str, str | None]] = []
-    for position, word in enumerate(flags):
-        if word.startswith("--"):
-            name, _, value = word[2:].partition("=")
-            grid.append((name, value or None))
-        elif position == 0 or not flags[position - 1].startswith("--"):
-            raise BadInput(f"{word}: belongs to no flag; write lists without blanks, such as 0,1,2")
-        else:
-            grid[-1] = (grid[-1][0], word)
-    return grid
 
 
 def values_of(given: str | None, action: argparse.Action) -> list[str | None]:
@@ -106,7 +92,8 @@ def plan(options, flags: list[str]) -> list[Run]:
 
     flags: those of the command line that are train.py's.
     """
-    grid, arms = read_grid(flags), arms_of(options)
+    dataset = registry.load_class("dataset", options.dataset, "--dataset")
+    grid, arms = pairs(flags), arms_of(options)
     of_all = ["--dataset", options.dataset, "--ckpt_path", str(options.ckpt_path)]
     if options.data_root:
         of_all += ["--data_root", str(options.data_root)]
@@ -117,7 +104,8 @@ def plan(options, flags: list[str]) -> list[Run]:
     known = [build_parser([*chosen, *arm])[0].actions for arm in arms]
     for flag, _ in grid:
         if not any(flag in flags_of_arm for flags_of_arm in known):
-            raise BadInput(f"--{flag}: no run of this sweep has such a flag")
+            answer = answer_unknown(f"--{flag}", set().union(*known))
+            raise BadInput(f"--{flag}: {answer.replace('this run', 'these runs')}")
     runs: dict[str, Run] = {}
     left_out: dict[str, BadInput] = {}  # of --methods all: what these flags do not suit
     for seed, (arm, flags_of_arm) in itertools.product(options.seeds.split(","), zip(arms, known)):
@@ -128,7 +116,7 @@ def plan(options, flags: list[str]) -> list[Run]:
                 argv += [f"--{flag}"] if value is None else [f"--{flag}", value]
                 if len(several) > 1:
                     named = [*named, f"--{flag}", value]
-            name = name_of_run(options.dataset, *named, seed=seed)
+            name = name_of_run(dataset.name_of(options.data_root), *named, seed=seed)
             argv += ["--run_name", name]
             try:
                 runs.setdefault(name, Run(argv, parse(argv), options.ckpt_path / name))

@@ -7,6 +7,7 @@ import sys
 
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from dataset._loader import build_loaders, check_batch_size
@@ -14,7 +15,7 @@ from figures._style import draw_run
 from methods import ForwardPass
 from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision
-from training.options import build_method, build_model, notice, parse
+from training.options import build_method, build_model, notice, numbers_of, parse
 from training.record import Recorder
 from training.resume import Progress, extend, open_run
 from utils import distributed, registry
@@ -25,9 +26,31 @@ from utils.seed import seed_everything
 def build_optimizer(options, model) -> torch.optim.Optimizer:
     classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     settings = {"momentum": 0.9, "weight_decay": 1e-4} if options.optimizer == "sgd" else {}
-    if options.weight_decay is not None:
-        settings["weight_decay"] = options.weight_decay
-    return classes[options.optimizer](model.parameters(), lr=options.learning_rate, **settings)
+    for flag in ("momentum", "weight_decay"):
+        if vars(options)[flag] is not None:
+            settings[flag] = vars(options)[flag]
+    rate = options.learning_rate
+    scales = numbers_of(options, "encoder_rate_scale")
+    groups = [
+        {"params": parameters, "lr": rate * scales[modality]}
+        for modality, parameters in model.encoder_parameters().items()
+        if scales[modality] != 1
+    ]
+    scaled = {id(p) for group in groups for p in group["params"]}
+    rest = {"params": [p for p in model.parameters() if id(p) not in scaled]}
+    return classes[options.optimizer]([rest, *groups], lr=rate, **settings)
+
+
+def build_scheduler(options, optimizer) -> lr_scheduler.LRScheduler:
+    """Steps once an epoch."""
+    schedules = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        "step": lambda: lr_scheduler.StepLR(
+            optimizer, options.lr_decay_step, options.lr_decay_ratio
+        ),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, options.epochs),
+    }
+    return schedules[options.schedule]()
 
 
 def split(batch, parts: int) -> list:
@@ -42,6 +65,7 @@ def split(batch, parts: int) -> list:
 def train_epoch(options, epoch, model, method, loader, optimizer, scaler, recorder) -> None:
     model.train()
     loader.batch_sampler.epoch = epoch
+    weights = numbers_of(options, "unimodal_weight")
     no_bar = None if distributed.is_main() else True  # None: where there is no terminal
     for step, batch in enumerate(tqdm(loader, f"epoch {epoch}", leave=False, disable=no_bar)):
         optimizer.zero_grad()
@@ -53,12 +77,12 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
                 losses = branch_losses(logits, target)
             if recorder.step == 0 and not totals:
                 check_trained(losses)
-                tqdm.write(messages.objective_lines(model, losses))
+                tqdm.write(messages.objective_lines(method, model, losses))
             # the part's share of the batch: losses and gradients of all parts add up to the batch's
             share = len(target) / batch_size
             losses = {branch: loss * share for branch, loss in losses.items()}
             totals = {b: loss.detach() + totals.get(b, 0) for b, loss in losses.items()}
-            losses = {branch: scaler.scale(loss) for branch, loss in losses.items()}
+            losses = {b: scaler.scale(loss) * weights.get(b, 1) for b, loss in losses.items()}
             scale = scaler.scale(torch.full((), share, device=options.device))
             forward = ForwardPass(losses, logits, features, target, epoch, inputs, scale)
             forward.sum = distributed.sum_over_processes
@@ -80,6 +104,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
 
 
 def main(argv=None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
     options.run_name = distributed.start(options.device, options.run_name)
     precision.prepare(options)
@@ -96,8 +121,7 @@ def main(argv=None) -> None:
     check_batch_size(model, loaders["train"], options.accumulate)
     model = precision.arrange(options, model)
     optimizer = build_optimizer(options, model)
-    decay_step = options.lr_decay_step or sys.maxsize  # 0: never, however long it goes on
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, decay_step, options.lr_decay_ratio)
+    scheduler = build_scheduler(options, optimizer)
     scaler = precision.scaler(options)
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
@@ -134,6 +158,7 @@ def main(argv=None) -> None:
     if distributed.is_main():
         print(messages.table(folder, main_branch, method.trains_unimodal_heads))
         print(f"figure: {draw_run(folder)}")
+        print(messages.what_next(argv, options, folder))
         print(notice(argv), end="")
 
 

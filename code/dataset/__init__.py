@@ -36,6 +36,12 @@ class Dataset(Contract):
         return cls.modalities
 
     @classmethod
+    def name_of(cls, root: Path) -> str:
+        """What runs on the set at `root` are called after."""
+        del root
+        return cls.name
+
+    @classmethod
     def how_to_prepare(cls) -> str:
         return f"Prepare it with: sh script/prepare.sh {cls.name} (see data/README.md)"
 

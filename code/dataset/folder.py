@@ -133,6 +133,10 @@ class Dataset(dataset.Dataset):
         return modalities
 
     @classmethod
+    def name_of(cls, root: Path) -> str:
+        return root.resolve().name or cls.name
+
+    @classmethod
     def how_to_prepare(cls) -> str:
         return (
             "DIR holds train.csv and test.csv (lines id,label) and one folder per modality "

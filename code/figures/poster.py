@@ -1,7 +1,7 @@
-"""The method in one picture: a real conflict. Both gradients of an encoder in one step, chosen from
-all runs of MMPareto as the one in which their sum is worst for one of the losses, and what methods
-make of them. All vectors lie in the plane of the two gradients, so nothing is projected; MMPareto
-has one scale for the encoder here, as with --rescale encoder."""
+"""A real conflict of two gradients, and what methods make of it. Both gradients of an encoder in
+one step, chosen from all runs of MMPareto as the one in which their sum is worst for one of the
+losses, and what methods make of them. All vectors lie in the plane of the two gradients, so nothing
+is projected; MMPareto has one scale for the encoder here, as with --rescale encoder."""
 
 import math
 from argparse import Namespace

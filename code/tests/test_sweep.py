@@ -57,7 +57,7 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
     "flags, changes, message",
     [
         (["--epochs", "1", "2"], dict(methods="joint"), "2: belongs to no flag"),
-        (["--gamma", "1"], dict(methods="joint"), "--gamma: no run of this sweep has such a flag"),
+        (["--gamma", "1"], dict(methods="joint"), "--gamma: no flag of these runs, but of"),
         (["--gamma", "1,-1"], dict(methods="mmpareto"), "--gamma -1.0: must be > 0"),
     ],
 )

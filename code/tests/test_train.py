@@ -62,7 +62,7 @@ def test_bad_input_on_the_command_line_is_one_line_and_status_2(flags):
 def test_the_published_defaults():
     parsed = options.parse(["--dataset", "cremad"])
     published = dict(
-        batch_size=64, epochs=50, optimizer="sgd", learning_rate=0.002, lr_decay_step=0,
+        batch_size=64, epochs=50, optimizer="sgd", learning_rate=0.002, schedule="constant",
         random_seed=0, gamma=1.5, rescale="tensor", image_size=224, frames_per_clip=2,
         val_fraction=0, clip_grad=0, modalities=["audio", "visual"], method="mmpareto",
         encoder="resnet18", fusion="concat",
@@ -98,7 +98,6 @@ ONE_PIXEL = ["--encoder", "resnet18", "--image_size", "28", "--frames_per_clip",
         (ONE_PIXEL + ["--accumulate", "18"], "leaves a part of one sample of 54, which cannot"),
         (["--gpu_ids", "0,1"], "--gpu_ids 0,1: one process per GPU, so start 2: NPROC=2"),
         (["--resume", "--run_name", "nothing"], "holds no run to continue"),
-        (["--method", "uniform", "--gamma", "2"], "--gamma: no flag of this run; choose from --ac"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(argv, message, flags, tmp_path):
@@ -200,9 +199,13 @@ def stop_at(step):
     return add_and_stop
 
 
-@pytest.mark.parametrize("step", [1, 7], ids=["before there is a checkpoint", "in the third epoch"])
-def test_a_stopped_run_resumes_to_the_same_bits(step, flags, tmp_path, monkeypatch):
-    argv = ["--epochs", "4", "--lr_decay_step", "2", "--val_fraction", "0.2"]
+@pytest.mark.parametrize(
+    "step, schedule",
+    [(1, ["constant"]), (7, ["step", "--lr_decay_step", "2"]), (7, ["cosine"])],
+    ids=["before there is a checkpoint", "in the third epoch", "on a cosine"],
+)
+def test_a_stopped_run_resumes_to_the_same_bits(step, schedule, flags, tmp_path, monkeypatch):
+    argv = ["--epochs", "4", "--val_fraction", "0.2", "--schedule", *schedule]
     run(flags, "whole", *argv)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Recorder, "add_step", stop_at(step))
@@ -257,13 +260,75 @@ def test_best_pt_is_chosen_on_validation_where_there_is_one(flags, tmp_path, mon
 
 
 def test_the_optimizer_and_the_decay_of_its_rate_are_those_of_the_flags(flags, tmp_path):
-    argv = ["--optimizer", "adamw", "--learning_rate", "1e-3", "--lr_decay_step", "1"]
+    argv = ["--optimizer", "adamw", "--learning_rate", "1e-3"]
+    argv += ["--schedule", "step", "--lr_decay_step", "1"]
     run(flags, "x", *argv, "--weight_decay", "0.03", "--epochs", "2")
     state = torch.load(tmp_path / "x" / "last.pt", weights_only=True)["optimizer"]
     (group,) = state["param_groups"]
     assert group["lr"] == pytest.approx(1e-5)  # after two decays by 0.1
     assert group["weight_decay"] == 0.03
     assert "exp_avg" in state["state"][0]
+
+
+def test_encoders_learn_at_the_rate_that_is_given_for_them(flags, tmp_path):
+    """One step without momentum and decay: all that moves differs by the factor of the rate."""
+    argv = ["--batch_size", "54", "--method", "uniform", "--momentum", "0", "--weight_decay", "0"]
+    run(flags, "start", *argv, "--learning_rate", "1e-12")
+    run(flags, "once", *argv)
+    run(flags, "scaled", *argv, "--encoder_rate_scale", "audio=4,visual=0.25")
+    start, once, scaled = (weights(tmp_path / name) for name in ("start", "once", "scaled"))
+    factors = {"encoders.audio": 4, "encoders.visual": 0.25, "heads.audio": 1, "fusion": 1}
+    for part, factor in factors.items():
+        names = [n for n in start if n.startswith(part) and not n.endswith(("_mean", "_var"))]
+        moved, expected = (
+            torch.cat([(x[n] - start[n]).flatten() for n in names if x[n].is_floating_point()])
+            for x in (scaled, once)
+        )
+        assert expected.norm() > 0
+        assert (moved - factor * expected).norm() < 1e-3 * moved.norm()
+
+
+@pytest.mark.parametrize("method", ["uniform", "mmpareto"])
+def test_the_weight_of_a_unimodal_loss_scales_what_it_brings(method, flags, tmp_path):
+    """Losses that weigh nothing leave their head as it was and make the step that of one joint
+    loss; what is recorded are the losses themselves."""
+    argv = ["--batch_size", "54", "--momentum", "0", "--weight_decay", "0"]
+    run(flags, "start", *argv, "--learning_rate", "1e-12")
+    run(flags, "joint", *argv, "--method", "joint")
+    argv += ["--method", method] + (["--gamma", "1"] if method == "mmpareto" else [])
+    for name, weight in {"none": "0", "one": "1", "three": "audio=3"}.items():
+        run(flags, name, *argv, "--unimodal_weight", weight)
+    names = ("start", "joint", "none", "one", "three")
+    start, joint, none, one, three = (weights(tmp_path / name) for name in names)
+    for part in start:
+        if part.startswith("heads"):
+            assert torch.equal(none[part], start[part])
+        elif start[part].is_floating_point():
+            torch.testing.assert_close(none[part], joint[part])
+    head = "heads.audio.weight"
+    moved = three[head] - start[head]
+    torch.testing.assert_close(moved, 3 * (one[head] - start[head]), rtol=1e-3, atol=1e-7)
+    assert torch.equal(three["heads.visual.weight"], one["heads.visual.weight"])
+    first, second = (steps_of(tmp_path / name)[0] for name in ("one", "three"))
+    assert first["loss/audio"] == second["loss/audio"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--encoder_rate_scale", "audio=2,touch=1"], "touch is no modality of this run; choose"),
+        (["--encoder_rate_scale", "audio=0"], "must be a positive number"),
+        (["--unimodal_weight", "audio=1,audio=2"], "names a modality twice"),
+        (["--unimodal_weight", "audio="], "--unimodal_weight invalid float value"),
+        (["--unimodal_weight", "2", "--method", "joint"], "--method joint trains no unimodal"),
+        (["--unimodal_weight", "2", "--modalities", "visual"], "one modality has no loss beside"),
+        (["--unimodal_weight", "2", "--method", "nash_mtl"], "makes all losses count alike"),
+        (["--momentum", "0.5", "--optimizer", "adam"], "--momentum 0.5: is of --optimizer sgd"),
+    ],
+)
+def test_rates_and_weights_of_modalities_are_checked(argv, message, flags):
+    with pytest.raises(BadInput, match=message):
+        train.main(flags + argv)
 
 
 def test_a_clipped_gradient_moves_the_weights_by_no_more_than_its_norm(flags, tmp_path):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 from torch import Tensor
 
+from methods import Method
 from models.multimodal import MULTIMODAL
 from models.reach import objectives_of
+from training.options import build_parser, choose_name
 from utils import distributed
+from utils.command import pairs
 from utils.run_folder import read_jsonl
 
 
@@ -35,8 +42,10 @@ def epoch_line(epoch: int, scores: dict[str, float]) -> str:
     return f"epoch {epoch}: " + ", ".join(parts)
 
 
-def objective_lines(model, losses: dict[str, Tensor]) -> str:
-    """Which losses meet on which parameters, a line per group: what a method integrates."""
+def objective_lines(method: Method, model, losses: dict[str, Tensor]) -> str:
+    """Which losses that the method trains meet on which parameters, a line per group."""
+    if not method.trains_unimodal_heads:
+        losses = {branch: losses[branch] for branch in [next(iter(losses))]}
     groups = model.groups(losses)
     owners = {m: f"{m} encoder" for m in model.encoders}
     return "\n".join(
@@ -44,6 +53,42 @@ def objective_lines(model, losses: dict[str, Tensor]) -> str:
         f"objectives {', '.join(names)}"
         for group, names in objectives_of(losses, groups).items()
     )
+
+
+def what_next(argv: list[str], options: Namespace, folder: Path) -> str:
+    """What to run after this run of several modalities: the same with one joint loss, after which
+    MMPareto, and the picture of both."""
+    if len(options.modalities) == 1:
+        return ""
+    method, title, script = {
+        False: ("joint", "one joint loss", "one_joint_loss"),
+        True: ("mmpareto", "MMPareto", "mmpareto"),
+    }[options.method == "joint"]
+    parser, _ = build_parser([*argv, "--method", method])
+    flags = []
+    for flag, value in pairs(argv):
+        if flag in parser.actions and flag not in ("method", "run_name", "resume"):
+            flags += [f"--{flag}"] if value is None else [f"--{flag}", value]
+    last = Namespace(**vars(options) | {"method": method, "run_name": None, "resume": True})
+    other = options.ckpt_path / choose_name(last)
+    lines = ["next: both in one picture"]
+    if not other.exists():
+        processes = f"NPROC={distributed.world_size()} " if distributed.world_size() > 1 else ""
+        lines = [
+            f"next: the same with {title}, then both in one picture",
+            f"  {processes}{shlex.join(['sh', f'script/{script}.sh', *flags])}",
+        ]
+    picture = "comparison" if "mmpareto" in (method, options.method) else "curves"
+    command = [interpreter(), "draw.py", picture, str(folder), str(other)]
+    return "\n".join([*lines, f"  {shlex.join(command)}"])
+
+
+def interpreter() -> str:
+    """How this Python is called from here: `python`, or the path of one that is not active."""
+    active = shutil.which("python")
+    if active and Path(active).parent == Path(sys.executable).parent:
+        return "python"
+    return os.path.relpath(sys.executable)
 
 
 def main_branch(modalities: list[str]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -19,11 +20,19 @@ from models.fusion import LateFusion
 from models.multimodal import MultimodalModel, encoder_classes
 from training import precision
 from utils import distributed, registry
-from utils.command import Parser, count, natural, non_negative, positive, share, whole
+from utils.command import Parser, count, each, natural, non_negative, positive, share, whole
 from utils.errors import BadInput
 from utils.run_folder import name_of_run
 
 DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+CHOICES = {  # {room whose files may have flags of their own: the flag that chooses one}
+    "methods": "--method",
+    "models/encoders": "--encoder",
+    "models/fusion": "--fusion",
+    "dataset/modalities": "modality file",
+}
 
 
 class HelpWithDefaults(
@@ -37,24 +46,21 @@ class HelpWithDefaults(
         return super()._get_help_string(action)
 
 
+TOUCHES = {  # what a flag touches: resume, tables and sweeps read it where the flag is declared
+    "compared": "what is trained: runs that differ here can share a table",
+    "results": "how it is trained: runs of a table are alike here",
+    "speed": "how fast: changes no result",
+    "place": "where it is read and written: changes no result",
+}
+FREE = ("speed", "place")  # free to change on --resume
+
+
 class FlagParser(Parser):
-    """A parser in which every flag is declared under what it touches, one of TOUCHES: resume,
-    tables and sweeps read it there, and `--help` shows it."""
+    """A parser in which every flag stands in a group of the help and touches one of TOUCHES."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
-        self.declared = []  # (group, what its flags touch)
-
-    def group(self, touches: str, title: str = ""):
-        """A group of flags that touch this, to which flags are added."""
-        group = self.add_argument_group(title or TOUCHES[touches])
-        self.declared.append((group, touches))
-        return group
-
-    @property
-    def touches(self) -> dict[str, str]:
-        """{flag: what it touches}."""
-        return {a.dest: touched for group, touched in self.declared for a in group._group_actions}
+        self.touches: dict[str, str] = {}  # {flag: what it touches}
 
     @property
     def actions(self) -> dict[str, argparse.Action]:
@@ -62,12 +68,21 @@ class FlagParser(Parser):
         return {flag.lstrip("-"): a for flag, a in self._option_string_actions.items()}
 
 
-TOUCHES = {
-    "compared": "what is trained: runs that differ here can share a table",
-    "results": "how it is trained: runs of a table are alike here",
-    "speed": "how fast: changes no result, free to change on --resume",
-    "place": "where it is read and written: changes no result, free to change on --resume",
-}
+class Flags:
+    """The flags of a group of the help that touch this, one of TOUCHES."""
+
+    def __init__(self, parser: FlagParser, title: str, touches: str):
+        groups = {group.title: group for group in parser._action_groups}
+        self.group = groups.get(title) or parser.add_argument_group(title)
+        self.parser, self.touches = parser, touches
+
+    def add_argument(self, *names: str, **settings) -> None:
+        if self.touches in FREE:
+            settings["help"] += " (*)"
+        self.parser.touches[self.group.add_argument(*names, **settings).dest] = self.touches
+
+    def declares(self, flag: str) -> bool:
+        return self.parser.declares(flag)
 
 
 def folder_name(text: str) -> str:
@@ -83,21 +98,21 @@ def shared_flags(parser: FlagParser) -> None:
     def files(room: str) -> str:
         return f"a file of {room}/: " + ", ".join(registry.names(room))
 
-    add = parser.group("compared").add_argument
-    add("--method", default="mmpareto", metavar="NAME", help=files("methods"))
+    add = Flags(parser, "data", "results").add_argument
+    add(
+        "--dataset",
+        default="auto",
+        metavar="NAME",
+        type=dataset_name,
+        help=files("dataset") + "; auto = cremad if it is prepared, else demo",
+    )
+    add = Flags(parser, "data", "compared").add_argument
     add(
         "--modalities",
         type=whole,
         metavar="A,B",
         help="which of the data set's modalities; one alone = unimodal baseline (default: all)",
     )
-    add(
-        "--encoder",
-        default="resnet18",
-        metavar="NAME",
-        help=files("models/encoders") + "; or one for each modality, audio=cnn,visual=resnet18",
-    )
-    add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
     add(
         "--val_fraction",
         type=share,
@@ -106,18 +121,48 @@ def shared_flags(parser: FlagParser) -> None:
         help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
         "as published",
     )
+    add = Flags(parser, "data", "place").add_argument
+    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
+    add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")
+    add = Flags(parser, "data", "speed").add_argument
+    add(
+        "--cache",
+        choices=("on", "off"),
+        default="on",
+        help="pack decoded samples once into a file that is mapped to memory; off = read the "
+        "prepared files, as published",
+    )
+
+    add = Flags(parser, "model", "compared").add_argument
+    add("--method", default="mmpareto", metavar="NAME", help=files("methods"))
+    add(
+        "--encoder",
+        default="resnet18",
+        metavar="NAME",
+        help=files("models/encoders") + "; or one for each modality, audio=cnn,visual=resnet18",
+    )
+    add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
+
+    add = Flags(parser, "optimisation", "compared").add_argument
     add(
         "--random_seed", type=natural, default=0, help="of weights, order, augmentation, validation"
     )
-
-    add = parser.group("results").add_argument
     add(
-        "--dataset",
-        default="auto",
-        metavar="NAME",
-        type=dataset_name,
-        help=files("dataset") + "; auto = cremad if it is prepared, else demo",
+        "--encoder_rate_scale",
+        type=each(positive),
+        default=1.0,
+        metavar="FACTOR",
+        help="times the learning rate, for every encoder, or for some: audio=2,visual=0.5",
     )
+    add(
+        "--unimodal_weight",
+        type=each(non_negative),
+        default=1.0,
+        metavar="WEIGHT",
+        help="times the loss of every modality, or of some: audio=2; the multimodal loss has 1",
+    )
+    add = Flags(parser, "optimisation", "results").add_argument
+    add("--epochs", type=count, default=50, help="passes over the training split")
     add(
         "--batch_size",
         type=count,
@@ -132,7 +177,6 @@ def shared_flags(parser: FlagParser) -> None:
         help="compute a batch in so many parts, for memory; only the normalisation sees smaller "
         "batches",
     )
-    add("--epochs", type=count, default=50, help="passes over the training split")
     add(
         "--optimizer",
         choices=("sgd", "adam", "adamw"),
@@ -144,15 +188,27 @@ def shared_flags(parser: FlagParser) -> None:
         type=non_negative,
         help="of all parameters (default: 1e-4 with sgd, as published; else PyTorch's)",
     )
+    add("--momentum", type=share, metavar="SHARE", help="of sgd (default: 0.9, as published)")
     add("--learning_rate", type=positive, default=0.002, help="of the first epoch")
     add(
-        "--lr_decay_step",
-        type=natural,
-        default=0,
-        metavar="EPOCHS",
-        help="multiply the rate by --lr_decay_ratio every so many epochs; 0 = never, as published",
+        "--schedule",
+        choices=("constant", "step", "cosine"),
+        default="constant",
+        help="of the rate: constant, as published; a factor every so many epochs; or half a cosine "
+        "that would be 0 after the last epoch",
     )
-    add("--lr_decay_ratio", type=positive, default=0.1, help="see --lr_decay_step")
+    add(
+        "--lr_decay_step",
+        type=count,
+        metavar="EPOCHS",
+        help="the epochs of --schedule step (default: 30)",
+    )
+    add(
+        "--lr_decay_ratio",
+        type=positive,
+        metavar="FACTOR",
+        help="the factor of --schedule step (default: 0.1)",
+    )
     add(
         "--clip_grad",
         type=non_negative,
@@ -160,6 +216,8 @@ def shared_flags(parser: FlagParser) -> None:
         metavar="NORM",
         help="clip the norm of the whole gradient, after the method; 0 = off",
     )
+
+    add = Flags(parser, "machine", "results").add_argument
     add(
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="auto: cuda if any"
     )
@@ -181,20 +239,12 @@ def shared_flags(parser: FlagParser) -> None:
         action="store_true",
         help="several GPUs: normalise over the whole batch instead of each process's share",
     )
-
-    add = parser.group("speed").add_argument
+    add = Flags(parser, "machine", "speed").add_argument
     add(
         "--gpu_ids",
         type=whole,
         metavar="IDS",
         help="which GPUs to use, as CUDA_VISIBLE_DEVICES; several with NPROC=2 sh script/...",
-    )
-    add(
-        "--cache",
-        choices=("on", "off"),
-        default="on",
-        help="pack decoded samples once into a file that is mapped to memory; off = read the "
-        "prepared files, as published",
     )
     add(
         "--num_workers",
@@ -204,9 +254,7 @@ def shared_flags(parser: FlagParser) -> None:
         help="processes that read data, for each that trains; results do not depend on it",
     )
 
-    add = parser.group("place").add_argument
-    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
-    add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")
+    add = Flags(parser, "run", "place").add_argument
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
     add(
         "--run_name",
@@ -228,10 +276,10 @@ def room_flags(
     if len(readers) > 1:
         chosen[f"fusion {fusion}"] = registry.load_class("models/fusion", fusion, "--fusion")
     for title, owner in chosen.items():
-        owner.add_options(parser.group("compared", f"flags of {title}"))
+        owner.add_options(Flags(parser, title, "compared"))
     for reader in dict.fromkeys(readers.values()):
         owner = registry.load_class("dataset/modalities", reader, "--modalities")
-        owner.add_options(parser.group("results", f"flags of modality file {reader}"))
+        owner.add_options(Flags(parser, f"modality file {reader}", "results"))
 
 
 PUBLISHED = {  # flags of the published command line that are not here, and what stands for them
@@ -256,6 +304,88 @@ def answer_published_flags(argv: list[str]) -> None:
         raise BadInput("the published code's flags are others here" + "".join(answers))
 
 
+def answer_unknown(word: str, known: Iterable[str]) -> str:
+    """What is wrong with a word of the command line that no flag takes.
+
+    known: the flags of the run, without dashes.
+    """
+    if not word.startswith("--"):
+        return "belongs to no flag"
+    flag = word[2:]
+    owners = [
+        f"{choice} {name}"
+        for room, choice in CHOICES.items()
+        for name in registry.names(room)
+        if registry.parser_of_flags(registry.load_class(room, name, choice)).declares(f"--{flag}")
+    ]
+    if owners:
+        return f"no flag of this run, but of {', '.join(owners)}"
+    meant = (
+        get_close_matches(flag, known, 1, cutoff=0.75)
+        or [name for name in known if flag == "".join(w[0] for w in name.split("_"))]  # --lr
+        or [name for name in known if flag in name.split("_") or name.startswith(flag)]  # --seed
+    )
+    if meant:
+        return f"no flag of this run; did you mean {' or '.join(f'--{name}' for name in meant)}?"
+    return "no flag of this run; python train.py --help lists them"
+
+
+def numbers_of(options: argparse.Namespace, flag: str) -> dict[str, float]:
+    """{modality: number} of a flag of type `each`; 1 for those that are not named.
+
+    Raises BadInput for a name that is no modality of the run.
+    """
+    value, modalities = vars(options)[flag], options.modalities
+    if not isinstance(value, str):
+        return dict.fromkeys(modalities, value)
+    named = {name: float(number) for name, number in (part.split("=") for part in value.split(","))}
+    if unknown := sorted(named.keys() - set(modalities)):
+        raise BadInput(
+            f"--{flag} {value}: {unknown[0]} is no modality of this run; choose from "
+            f"{', '.join(modalities)}"
+        )
+    return dict.fromkeys(modalities, 1.0) | named
+
+
+def check_optimisation(options: argparse.Namespace) -> None:
+    """Raises BadInput where a flag of the optimisation would do nothing, or names no modality."""
+    check_schedule(options)
+    if options.momentum is not None and options.optimizer != "sgd":
+        raise BadInput(
+            f"--momentum {options.momentum}: is of --optimizer sgd, not {options.optimizer}"
+        )
+    numbers_of(options, "encoder_rate_scale")
+    weights = numbers_of(options, "unimodal_weight")
+    method = registry.load_class("methods", options.method, "--method")
+    if set(weights.values()) == {1.0}:
+        return
+    if len(options.modalities) == 1:
+        obstacle = "one modality has no loss beside the multimodal one"
+    elif not method.trains_unimodal_heads:
+        obstacle = f"--method {options.method} trains no unimodal loss"
+    elif method.undoes_weights:
+        obstacle = f"--method {options.method} makes all losses count alike"
+    else:
+        return
+    raise BadInput(
+        f"--unimodal_weight {options.unimodal_weight}: {obstacle}; leave it out, or choose another "
+        "method, such as uniform or mmpareto"
+    )
+
+
+def check_schedule(options: argparse.Namespace) -> None:
+    """Gives --schedule step its defaults. Raises BadInput where its flags would do nothing."""
+    for flag, default in {"lr_decay_step": 30, "lr_decay_ratio": 0.1}.items():
+        value = vars(options)[flag]
+        if options.schedule == "step":
+            setattr(options, flag, value or default)
+        elif value is not None:
+            raise BadInput(
+                f"--{flag} {value}: is of --schedule step, not {options.schedule}. Leave it out "
+                "for the published runs: their code builds that schedule and never steps it"
+            )
+
+
 def dataset_name(text: str) -> str:
     """The type of `--dataset`: also as the published code writes it, CREMAD and KineticSound."""
     return {"kineticsound": "kinetics_sounds"}.get(text.lower(), text.lower())
@@ -275,9 +405,10 @@ def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace
 
     parser = FlagParser(
         prog="train.py",
+        usage="train.py [flag ...]",
         description="Train encoders and a fusion head with a method for multimodal learning.\n"
         f"Flags and defaults below are those of --dataset {chosen.dataset} --method "
-        f"{chosen.method}.",
+        f"{chosen.method}.\n(*) changes no result, so it may be another on --resume.",
         epilog=describe_datasets(),
         formatter_class=HelpWithDefaults,
     )
@@ -302,14 +433,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser, chosen = build_parser(argv)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = sorted(f"--{flag}" for flag in parser.actions if len(flag) > 1)
-        near = get_close_matches(unknown[0].split("=")[0], flags, 1, cutoff=0.75)
-        meant = f"; did you mean {near[0]}? Or" if near else ";"
-        raise BadInput(f"{unknown[0]}: no flag of this run{meant} choose from {', '.join(flags)}")
+        word = unknown[0].split("=")[0]
+        raise BadInput(f"{word}: {answer_unknown(word, parser.actions)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
     if options.data_root is not None:
         check_there(options.data_root, options.dataset)
     options.data_root = options.data_root or DATA / chosen.dataset
+    check_optimisation(options)
     check_needs(registry.load_class("methods", options.method, "--method"), options)
     build_method(options)
     options.device = choose_device(options)
@@ -371,18 +501,24 @@ def completed(folder: Path, content: dict) -> dict:
     """
     defaults, _, actions = flags_of_run(content)
     stored = content["options"]
-    for flag in stored.keys() & actions.keys():
-        if not could_be(stored[flag], actions[flag]):
-            raise BadInput(
-                f"{folder / 'options.json'}: no run has --{flag} {stored[flag]!r}; undo the change"
-            )
     for flag, usual in REMOVED.items():
         if stored.get(flag, usual) != usual:
             raise BadInput(
                 f"{folder}: was begun with --{flag} {stored[flag]}, which is no longer there; use "
                 f"the code it was begun with, commit {content['environment']['commit']}"
             )
-    return jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+    if "schedule" not in stored:  # there --lr_decay_step 0 meant none
+        if stored.get("lr_decay_step"):
+            stored = stored | {"schedule": "step"}
+        else:
+            stored = stored | {"lr_decay_step": None, "lr_decay_ratio": None}
+    options = jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+    for flag, value in options.items():
+        if not could_be(value, actions[flag]):
+            raise BadInput(
+                f"{folder / 'options.json'}: no run has --{flag} {value!r}; undo the change"
+            )
+    return options
 
 
 def could_be(value: object, action: argparse.Action) -> bool:
@@ -403,7 +539,7 @@ def could_be(value: object, action: argparse.Action) -> bool:
 def growing(options: dict) -> set[str]:
     """The flags that may be greater on --resume than the run was begun with: what was trained so
     far is then what a longer run would have trained."""
-    return {"epochs"}
+    return set() if options["schedule"] == "cosine" else {"epochs"}
 
 
 def jsonable(options):
@@ -538,7 +674,8 @@ def choose_name(options: argparse.Namespace) -> str:
     if options.run_name is not None:
         return options.run_name
     modality = options.modalities if len(options.modalities) == 1 else []
-    parts = [options.dataset, *modality, options.method]
+    dataset = registry.load_class("dataset", options.dataset, "--dataset")
+    parts = [dataset.name_of(options.data_root), *modality, options.method]
     first = name_of_run(*parts, seed=options.random_seed)
     names = [first]
     while (Path(options.ckpt_path) / names[-1]).exists():

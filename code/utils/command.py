@@ -14,6 +14,9 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=prog, description=description, allow_abbrev=False, **settings)
 
+    def declares(self, flag: str) -> bool:
+        return flag in self._option_string_actions
+
     def error(self, message: str):
         """argparse's "argument --epochs: 0: must ..." becomes "--epochs 0: must ..."."""
         if message.startswith("argument "):
@@ -49,6 +52,36 @@ def listed(kind: type) -> Callable[[str], list]:
 
     read.__name__ = f"list of {kind.__name__}"
     return read
+
+
+def each(kind: Callable[[str], float]) -> Callable[[str], float | str]:
+    """A type of flags: a number for all modalities, or as text a number for each that is named,
+    such as audio=2,visual=0.5."""
+
+    def read(text: str) -> float | str:
+        if "=" not in text:
+            return kind(text)
+        parts = [part.partition("=") for part in text.split(",")]
+        if len({name for name, _, _ in parts}) < len(parts):
+            raise argparse.ArgumentTypeError(f"{text}: names a modality twice")
+        return ",".join(f"{name.strip()}={kind(number)}" for name, _, number in parts)
+
+    read.__name__ = kind.__name__
+    return read
+
+
+def pairs(words: list[str]) -> list[tuple[str, str | None]]:
+    """[(flag without dashes, what was given for it)] in order; None for one without a value."""
+    found: list[tuple[str, str | None]] = []
+    for position, word in enumerate(words):
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            found.append((name, value or None))
+        elif position == 0 or not words[position - 1].startswith("--"):
+            raise BadInput(f"{word}: belongs to no flag; write lists without blanks, such as 0,1,2")
+        else:
+            found[-1] = (found[-1][0], word)
+    return found
 
 
 def whole(text: str) -> str:

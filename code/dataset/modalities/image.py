@@ -19,7 +19,7 @@ GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's 
 
 def add_image_size(parser) -> None:
     """--image_size; once, since a data set may have both pictures and frames."""
-    if "--image_size" not in parser._option_string_actions:
+    if not parser.declares("--image_size"):
         text = "height and width of a picture or frame"
         parser.add_argument("--image_size", type=int, default=224, metavar="PIXELS", help=text)
 

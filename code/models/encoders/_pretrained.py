@@ -12,7 +12,7 @@ from utils.errors import BadInput
 def add_pretrained(parser) -> None:
     """--pretrained; once, since each modality may have an encoder of its own. Where the file is not
     to be had, building the encoder raises BadInput, see `load_weights`."""
-    if "--pretrained" not in parser._option_string_actions:
+    if not parser.declares("--pretrained"):
         parser.add_argument(
             "--pretrained", action="store_true", help="begin with torchvision's ImageNet weights"
         )
