@@ -354,6 +354,22 @@ def test_a_run_without_last_pt_is_begun_again_only_where_nothing_was_completed(c
     assert_same_run(folder, runs[1] / "whole")
 
 
+def test_a_result_is_kept_while_its_checkpoint_is_the_same(tmp_path):
+    result, checkpoint = tmp_path / "probe_x.json", tmp_path / "last.pt"
+    assert run_folder.read_result(result) is None
+    checkpoint.write_bytes(b"a" * 99)
+    run_folder.write_result(result, "last", {"scores": 1})
+    assert run_folder.read_result(result)["scores"] == 1
+    checkpoint.write_bytes(b"a" * 98 + b"b")
+    assert run_folder.read_result(result) is None
+    checkpoint.unlink()  # as sweep.py --checkpoints delete does
+    assert run_folder.read_result(result)["scores"] == 1
+    for content in (b"", b"{}", b"[]", result.read_bytes().replace(b"1", b"2")):
+        (tmp_path / "damaged").write_bytes(content)
+        assert run_folder.read_result(tmp_path / "damaged") is None
+
+
+@pytest.mark.slow
 def test_results_are_measured_again_when_the_checkpoint_has_changed(copy, runs, monkeypatch):
     folder, flags = copy("whole")
     monkeypatch.setattr(_style, "save_as", lambda figure, path: _style.plt.close(figure))
@@ -451,7 +467,9 @@ def test_a_run_that_was_moved_is_resumed_and_evaluated_from_another_folder(
 
 
 @pytest.mark.parametrize(
-    "schedule", [[], pytest.param(["--lr_decay_step", "2"], marks=pytest.mark.slow)], ids=str
+    "schedule",
+    [[], pytest.param(["--schedule", "step", "--lr_decay_step", "2"], marks=pytest.mark.slow)],
+    ids=str,
 )
 def test_a_finished_run_goes_on_to_the_bits_of_a_longer_one(schedule, runs, tmp_path, capsys):
     flags = [*runs[0], "--ckpt_path", str(tmp_path), *schedule]
@@ -472,12 +490,12 @@ def test_a_finished_run_goes_on_to_the_bits_of_a_longer_one(schedule, runs, tmp_
     assert_refused(tmp_path / "x", message, lambda: run(flags, "x", *argv))
 
 
-def test_only_flags_that_may_grow_do(copy, monkeypatch):
-    folder, flags = copy("whole")
-    monkeypatch.setattr(resume, "growing", lambda begun: set())
-    message = "was begun with --epochs 3, not 4; give the same options"
-    argv = ["--epochs", "4", "--resume"]
-    assert_refused(folder, message, lambda: run(flags, "x", *argv))
+def test_a_schedule_that_depends_on_all_epochs_is_not_extended(runs, tmp_path):
+    flags = [*runs[0], "--ckpt_path", str(tmp_path), "--schedule", "cosine"]
+    run(flags, "x")
+    message = "was begun with --epochs 1, not 2; give the same options"
+    argv = ["--epochs", "2", "--resume"]
+    assert_refused(tmp_path / "x", message, lambda: run(flags, "x", *argv))
 
 
 def test_a_refused_resume_extends_nothing(copy):
