@@ -269,6 +269,7 @@ def edited(change):
         (edited(lambda stored: stored["options"].pop("method")), "a usable method"),
         (edited(lambda stored: stored["options"].update(modalities="audio")), "usable modalities"),
         (edited(lambda stored: stored.update(environment=None)), "no environment with a usable"),
+        (edited(lambda stored: stored["data"].update(samples=3)), "data with usable samples"),
         (edited(lambda stored: stored["data"].update(readers=[])), "no data with a usable reader"),
         (edited(lambda stored: stored["options"].update(gamma="x")), "no run has --gamma 'x'"),
         (edited(lambda stored: stored["options"].update(tf32=1.5)), "no run has --tf32 1.5"),
@@ -436,6 +437,7 @@ def test_a_run_is_written_by_one_process(copy, monkeypatch, capsys):
     assert_refused(folder, message, lambda: run(flags, "x", *EPOCHS, "--resume"))
     other.kill()
     other.wait()
+    run(flags, "x", *EPOCHS, "--resume")
 
     def no_locks(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -731,6 +733,8 @@ def test_damaged_run_folders_are_refused_or_give_what_they_gave(runs, tmp_path, 
                 same = result is None or result == expected[base][command]
                 if command == "reported" and result:  # what is lacking is not in the table
                     same = result <= expected[base][command]
+                if command == "drawn" and result and base == "stopped":  # its end may be cut
+                    same = set(result) <= set(expected[base][command])
                 if kind == "edit as it stands" or (kind == "swap" and command == "evaluated"):
                     continue  # as somebody has said; best.pt is as good a checkpoint as last.pt
                 if not same:

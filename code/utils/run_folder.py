@@ -113,6 +113,9 @@ def read_stored(folder: Path) -> dict:
         raise BadInput(f"{path}: has no options with usable modalities; undo the change")
     if readers and not all(isinstance(readers.get(m), str) for m in modalities):
         raise BadInput(f"{path}: has no data with usable readers; undo the change")
+    samples = (content["data"] or {}).get("samples") or {}  # the oldest runs do not say
+    if not isinstance(samples, dict) or not all(isinstance(n, int) for n in samples.values()):
+        raise BadInput(f"{path}: has no data with usable samples; undo the change")
     return content
 
 
@@ -204,6 +207,9 @@ def _read(path: Path) -> tuple[dict, str]:
     return state, ""
 
 
+MEASURED = {"times.jsonl": "seconds"}  # what each record of a file has besides its epoch
+
+
 def read_jsonl(path: Path, until: float = math.inf) -> list[dict]:
     """The records of epochs before `until`, without what a killed process left at the end.
 
@@ -217,6 +223,7 @@ def read_jsonl(path: Path, until: float = math.inf) -> list[dict]:
         try:
             record = opened(line)
             is_kept = record["epoch"] < until and (b'"checksum"' in line) == some_sealed
+            is_kept = is_kept and MEASURED.get(path.name, "step") in record
         except (ValueError, KeyError, TypeError):
             is_kept = False
         if is_kept and end:
