@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from analysis.runs import read_run
+from analysis.runs import read_runs
 from figures._style import save
 from utils import registry
 from utils.command import Parser
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     name = argv[0]
     module = registry.load("figures", name, "draw.py")
     parser = Parser(f"draw.py {name}", module.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders; files are left out")
     parser.add_argument(
         "--output",
         type=Path,
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     if "add_options" in vars(module):
         module.add_options(parser)
     options = parser.parse_args(argv[1:])
-    runs = [read_run(folder) for folder in options.runs]
-    save(module.draw(runs, options), options.output or options.runs[0].parent / name)
+    runs = read_runs(options.runs)
+    save(module.draw(runs, options), options.output or runs[0].folder.parent / name)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from training.messages import align, main_branch
 from utils.atomic import write_text
 from utils.command import Parser, listed
 from utils.errors import BadInput, run_command
-from utils.run_folder import cost_of
+from utils.run_folder import cost_of, write_result
 
 
 def per_class(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> str:
@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
             shares = measure(model, loader, branch, options)
             rows = [[key, f"{100 * share:.2f}"] for key, share in shares.items()]
             print(f"\n{title.format(branch=branch)}, %\n{align(rows)}")
-        stored = {"checkpoint": options.checkpoint, "split": options.split, "scores": shares}
-        write_text(options.run / f"probe_{name}.json", json.dumps(stored, indent=1))
+        result = {"split": options.split, "scores": shares}
+        write_result(options.run / f"probe_{name}.json", options.checkpoint, result)
     if cost := cost_of(options.run):
         parts = [f"{heading(measure)} {value:.2f}" for measure, value in cost.items()]
         print(f"\ncost of the training: {'; '.join(parts)}")

@@ -10,7 +10,7 @@ where it is there.
 
 from pathlib import Path
 
-from analysis.runs import group, read_run
+from analysis.runs import group, read_runs
 from analysis.tables import REFERENCE, caption, comma_separated, latex, markdown, tabulate
 from utils.atomic import write_text
 from utils.command import Parser
@@ -19,7 +19,7 @@ from utils.errors import BadInput, run_command
 
 def main(argv=None) -> None:
     parser = Parser("report.py", __doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders; files are left out")
     parser.add_argument(
         "--output",
         type=Path,
@@ -32,7 +32,7 @@ def main(argv=None) -> None:
         help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
     )
     options = parser.parse_args(argv)
-    groups = group([read_run(folder) for folder in options.runs])
+    groups = group(read_runs(options.runs))
     if options.reference is not None and options.reference not in groups:
         raise BadInput(
             f"--reference {options.reference}: no such row; choose from {', '.join(groups)}"

@@ -32,9 +32,11 @@ from training.resume import refuse_other_options
 from utils import registry
 from utils.command import Parser, count, pairs, whole
 from utils.errors import BadInput, run_command
-from utils.run_folder import name_of_run, read_jsonl
+from utils.run_folder import name_of_run, read_jsonl, read_result
 
 POLL_SECONDS = 1.0
+running: list[subprocess.Popen] = []  # what the sweep has started
+ended = threading.Event()  # nothing more is to be started
 
 
 class Run(NamedTuple):
@@ -55,7 +57,7 @@ class Run(NamedTuple):
         return True
 
     def is_done(self, probes: list[str]) -> bool:
-        probed = all((self.folder / f"probe_{name}.json").is_file() for name in probes)
+        probed = all(read_result(self.folder / f"probe_{name}.json") for name in probes)
         return self.is_begun() and self.epochs() == self.options.epochs and probed
 
 
@@ -132,17 +134,27 @@ def plan(options, flags: list[str]) -> list[Run]:
 def call(command: list[str], log: Path, lock) -> str:
     """Runs a script of code/ with its output in `log`; "" or the last line of a failure."""
     with open(log, "ab") as file:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, str(registry.CODE / command[0]), *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
             pass_fds=(lock.fileno(),),  # the lock lives as long as the command does
         )
-    if done.returncode == 0:
+    running.append(process)
+    if ended.is_set():
+        end_all()
+    if process.wait() == 0:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"exit status {done.returncode}"
+    return lines[-1] if lines else f"exit status {process.returncode}"
+
+
+def end_all() -> None:
+    """Ends what runs, and what a thread is about to start."""
+    ended.set()
+    for process in running:
+        process.terminate()
 
 
 def carry_out(run: Run, options) -> str:
@@ -169,7 +181,7 @@ def carry_out(run: Run, options) -> str:
     return ""
 
 
-def watch(runs: list[Run], ended: threading.Event) -> None:
+def watch(runs: list[Run]) -> None:
     """A bar over the epochs of the whole grid, with the time left."""
     total, done = sum(run.options.epochs for run in runs), sum(run.epochs() for run in runs)
     with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
@@ -215,14 +227,16 @@ def main(argv=None) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
 
-    ended = threading.Event()
-    bar = threading.Thread(target=watch, args=(runs, ended), daemon=True)
+    ended.clear()
+    running.clear()
+    bar = threading.Thread(target=watch, args=(runs,), daemon=True)
     bar.start()
     pool = ThreadPoolExecutor(options.jobs)
     try:
         problems = list(pool.map(lambda run: carry_out(run, options), waiting))
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
+        end_all()
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:
         ended.set()

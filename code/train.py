@@ -17,9 +17,9 @@ from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision
 from training.options import build_method, build_model, notice, numbers_of, parse
 from training.record import Recorder
-from training.resume import Progress, about, open_run
+from training.resume import Progress, extend, open_run
 from utils import distributed, registry
-from utils.errors import advise, run_command
+from utils.errors import run_command
 from utils.seed import seed_everything
 
 
@@ -126,7 +126,7 @@ def main(argv=None) -> None:
 
     # Where it is written; a resumed run starts at the end of the last epoch it completed
     with distributed.main_first():
-        folder = open_run(options, about(dataset, loaders))
+        folder = open_run(options, dataset, loaders)
     parts = dict(
         model=model, optimizer=optimizer, scheduler=scheduler, method=method, scaler=scaler
     )
@@ -134,10 +134,10 @@ def main(argv=None) -> None:
     if options.resume:
         progress.restore()
     recorder = Recorder(folder, progress.epoch, progress.step, options)
+    extend(folder, options)
     main_branch = messages.main_branch(options.modalities)
     judged_on = "val" if "val" in loaders else "test"  # the published code judges on the test split
     print(messages.first_line(options, folder, loaders, progress.epoch), flush=True)
-    advise(f"last.pt holds the last complete epoch; continue: --resume --run_name {folder.name}")
 
     for epoch in range(progress.epoch, options.epochs):
         # dropout and the like: the same after a resume, different in every process

@@ -1,6 +1,5 @@
 """Stored runs, read for tables and figures: which belong together, and what was measured."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from training.options import compared_settings, flags_of_run
 from training.resume import read_options
 from utils import registry
 from utils.errors import BadInput
-from utils.run_folder import cost_of, read_jsonl
+from utils.run_folder import cost_of, read_jsonl, read_result
 
 ACCURACY = "accuracy/multimodal"  # the measure by which runs are compared
 
@@ -37,20 +36,29 @@ class Run:
 
     @property
     def steps(self) -> list[dict]:
-        """The records of steps.jsonl; they are many, hence not kept."""
-        return read_jsonl(self.folder / "steps.jsonl")
+        """The records of steps.jsonl; they are many, hence not kept.
+
+        Raises BadInput where one is lacking of those in complete epochs.
+        """
+        file, count = self.folder / "steps.jsonl", self.epochs[-1]["step"] if self.epochs else 0
+        records = read_jsonl(file)
+        if [record.get("step") for record in records[:count]] != list(range(count)):
+            raise BadInput(f"{file}: does not hold steps 0 to {count - 1}, each once; restore it")
+        return records
 
     @cached_property
     def probes(self) -> dict[str, dict[str, float]]:
         """{probe: scores}. Raises BadInput for those of another checkpoint or split."""
         scores = {}
         for file in sorted(self.folder.glob("probe_*.json")):
-            name, probe = file.stem.removeprefix("probe_"), json.loads(file.read_text())
+            name, probe = file.stem.removeprefix("probe_"), read_result(file)
+            again = f"run evaluate.py {self.folder} --probe {name} again"
+            if not probe:
+                raise BadInput(f"{file}: damaged, or of a checkpoint that has changed; {again}")
             if (probe["checkpoint"], probe["split"]) != ("last", "test"):
                 raise BadInput(
                     f"{file}: of {probe['checkpoint']}.pt on the {probe['split']} split, tables "
-                    "show the last epoch on the test split; run "
-                    f"evaluate.py {self.folder} --probe {name} again"
+                    f"show the last epoch on the test split; {again}"
                 )
             scores[name] = probe["scores"]
         return scores
@@ -70,6 +78,7 @@ class Run:
         shares |= {name: epoch[f"test/accuracy/{branch}"] for name, epoch in chosen.items()}
         shares["macro_f1/multimodal"] = last[f"test/macro_f1/{branch}"]
         steps, linear = self.steps, self.probes.get("linear")
+        cost = cost_of(self.folder, len(self.epochs))
         for modality in self.modalities:
             heads = [f"accuracy/{modality}", f"macro_f1/{modality}"]
             if trains_heads(self.options):
@@ -81,14 +90,22 @@ class Run:
         for name, scores in self.probes.items():
             if name != "linear":
                 shares |= scores
-        return {measure: 100 * share for measure, share in shares.items()} | cost_of(self.folder)
+        return {measure: 100 * share for measure, share in shares.items()} | cost
 
 
 def read_run(folder: Path) -> Run:
-    """Raises BadInput where there is no run."""
+    """Raises BadInput where there is no run, or a damaged one."""
     stored, epochs = read_options(folder), read_jsonl(folder / "metrics.jsonl")
-    data = stored.get("data") or {}
-    return Run(folder, stored["options"], stored["environment"], data, epochs)
+    return Run(folder, stored["options"], stored["environment"], stored["data"] or {}, epochs)
+
+
+def read_runs(paths: list[Path]) -> list[Run]:
+    """The runs among these paths: files, such as tables that were written beside them, are left
+    out. Raises BadInput where there is none."""
+    folders = [path for path in paths if not path.is_file()]
+    if not folders:
+        raise BadInput(f"{paths[0]}: no run folder")
+    return [read_run(folder) for folder in folders]
 
 
 def conflict_rate(steps: list[dict], encoder: str) -> float | None:
@@ -162,7 +179,7 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
 
 def check_comparable(run: Run, reference: Run) -> None:
     """Raises BadInput where options that touch the results, or the data, are not the same."""
-    _, touches = flags_of_run({"options": run.options, "data": run.data})
+    _, touches, _ = flags_of_run({"options": run.options, "data": run.data})
     for flag in sorted(run.options.keys() & reference.options.keys()):  # a modality alone has fewer
         value, expected = run.options[flag], reference.options[flag]
         if touches[flag] == "results" and value != expected:

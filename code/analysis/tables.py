@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 from analysis.runs import ACCURACY, Run, base_of, setting_of, trains_heads
 from analysis.statistics import LEVEL, difference, mean_std
+from dataset._samples import read_csv
 from models.multimodal import MULTIMODAL
 from training.messages import SELECTIONS
+from utils.errors import BadInput
 
 REFERENCE = "uniform"  # the arm that the others are compared with
 PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
@@ -75,10 +77,15 @@ def reported(dataset: str) -> dict[str, dict[str, str]]:
     Never mixed with what is measured here. {} where there is nothing on a data set.
     """
     cells: dict[str, dict[str, str]] = {}
-    with open(REPORTED, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["dataset"] == dataset:
-                cells.setdefault(row["method"], {})[row["source"]] = row["accuracy"]
+    names, *rows = read_csv(REPORTED) or [[]]
+    if lacking := {"dataset", "method", "source", "accuracy"} - set(names):
+        raise BadInput(f"{REPORTED}: its first line names no column {min(lacking)}")
+    for values in rows:
+        if len(values) != len(names):
+            raise BadInput(f"{REPORTED}: needs {','.join(names)}, has {','.join(values)}")
+        row = dict(zip(names, values))
+        if row["dataset"] == dataset:
+            cells.setdefault(row["method"], {})[row["source"]] = row["accuracy"]
     return cells
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from dataset._loader import Batches, build_loaders
 from models.multimodal import MultimodalModel
 from training import resume
-from training.options import build_model, choose_device
+from training.options import build_model, check_there, choose_device
 from utils import registry, run_folder
 from utils.seed import seed_everything
 
@@ -29,12 +29,15 @@ def load_run(
     folder: Path, checkpoint: str, device: str, data_root: Path | None = None
 ) -> tuple[argparse.Namespace, object, dict[str, Batches], MultimodalModel]:
     """(options, data set, loaders, model) of a run folder, with the weights of `checkpoint`.pt."""
-    options = options_for(resume.read_options(folder), device)
+    stored = resume.read_options(folder)
+    options = options_for(stored, device)
     options.data_root = data_root or Path(options.data_root)
+    check_there(options.data_root, options.dataset)
     dataset = registry.load_class("dataset", options.dataset, "--dataset")(options.data_root)
     state = run_folder.load(folder / f"{checkpoint}.pt")
     loaders = build_loaders(dataset, vars(options))
+    resume.refuse_other_data(folder, stored["data"], dataset, loaders)
     seed_everything(options.random_seed)  # for encoders that draw when they are evaluated, too
     model = build_model(options, dataset, loaders["test"].dataset.readers)
-    model.load_state_dict(state["model"])
+    resume.fill(model, state["model"], folder / f"{checkpoint}.pt")
     return options, dataset, loaders, model.to(options.device)

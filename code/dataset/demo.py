@@ -6,7 +6,8 @@ import dataset
 
 
 class Dataset(dataset.Dataset):
-    """Generated on first use; what is in it: dataset/prepare/demo.py."""
+    """Generated on first use, where no folder is named: see dataset/prepare/demo.py, and
+    `check_there` of training/options.py."""
 
     name = "demo"
     modalities = {"audio": "spectrogram", "visual": "frames"}
@@ -21,4 +22,7 @@ class Dataset(dataset.Dataset):
 
     @classmethod
     def how_to_prepare(cls) -> str:
-        return "Delete the folder: it is generated again by the next run."
+        return (
+            "Without --data_root a run generates it in data/demo; elsewhere it is made with: "
+            "sh script/prepare.sh demo --output DIR"
+        )

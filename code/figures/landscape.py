@@ -7,7 +7,6 @@ over seeds, bands and ± one standard deviation. Multimodal loss of --samples tr
 if there are fewer) without augmentation, evaluation mode. Collected from each run's last.pt and
 kept in <run>/landscape.json."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from analysis.statistics import mean_std
 from figures._style import draw_band
 from models.metrics import predict
 from training.messages import main_branch
-from utils.atomic import write_text
 from utils.errors import BadInput
+from utils.run_folder import read_result, write_result
 from utils.seed import generator
 
 
@@ -72,13 +71,14 @@ def walk(folder: Path, options: Namespace) -> np.ndarray:
 
 
 def stored_walk(folder: Path, options: Namespace) -> np.ndarray:
-    """`walk`, kept in <run>/landscape.json and read from there when the settings are the same."""
+    """`walk`, kept in <run>/landscape.json and read from there while settings and last.pt are the
+    same."""
     file = folder / "landscape.json"
     settings = {key: vars(options)[key] for key in ("directions", "reach", "points", "samples")}
-    stored = json.loads(file.read_text()) if file.is_file() else {}
-    if stored.get("asked") != settings:
+    stored = read_result(file)
+    if not stored or stored["asked"] != settings:
         stored = {"asked": settings, "losses": walk(folder, options).tolist()}
-        write_text(file, json.dumps(stored))
+        write_result(file, "last", stored)
     return np.array(stored["losses"])
 
 

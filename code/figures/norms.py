@@ -1,8 +1,7 @@
 """Norms of the multimodal and the unimodal gradient per mini-batch, for FIXED encoders: Figure 1(d)
 of the paper. Collected here from the checkpoint of one run, over its training split, and stored in
-<run>/gradient_norms.json; the second time it is only redrawn."""
+<run>/gradient_norms.json; while the checkpoint is the same it is only redrawn."""
 
-import json
 from argparse import Namespace
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from analysis import trained
 from analysis.runs import Run
 from figures import _style
-from utils.atomic import write_text
 from utils.errors import BadInput
+from utils.run_folder import read_result, write_result
 
 add_options = trained.add_options
 
@@ -41,9 +40,11 @@ def collect(folder: Path, options: Namespace) -> dict[str, dict[str, list[float]
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     run = _style.single_run(runs, "norms")
     stored = run.folder / "gradient_norms.json"
-    if not stored.is_file():
-        write_text(stored, json.dumps(collect(run.folder, options)))
-    norms = json.loads(stored.read_text())
+    result = read_result(stored)
+    if not result or result["checkpoint"] != options.checkpoint:
+        result = {"norms": collect(run.folder, options)}
+        write_result(stored, options.checkpoint, result)
+    norms = result["norms"]
     figure, axes = plt.subplots(1, len(norms), figsize=(5.5 * len(norms), 4), squeeze=False)
     for axis, (encoder, losses) in zip(axes[0], norms.items()):
         values = np.concatenate(list(losses.values()))

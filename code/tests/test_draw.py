@@ -100,7 +100,7 @@ def test_what_cannot_be_drawn_is_named(figure, words, message, runs, trained, tm
 
 def test_norms_are_kept_for_each_loss_of_each_encoder(runs, tmp_path):
     draw_figure("norms", runs, tmp_path / "x", "uniform")
-    norms = json.loads((runs / "uniform" / "gradient_norms.json").read_text())
+    norms = json.loads((runs / "uniform" / "gradient_norms.json").read_text())["norms"]
     assert {encoder: list(by_loss) for encoder, by_loss in norms.items()} == {
         "audio": ["multimodal", "audio"],
         "visual": ["multimodal", "visual"],

@@ -22,10 +22,12 @@ from utils.run_folder import read_jsonl
 
 def first_line(options: Namespace, folder: Path, loaders: dict, first_epoch: int) -> str:
     processes = f"{distributed.world_size()} x " if distributed.world_size() > 1 else ""
+    epochs = f"epochs {first_epoch} to {options.epochs - 1}"
+    if first_epoch == options.epochs:
+        epochs = f"finished, all {first_epoch} epochs are done; a greater --epochs goes on"
     return (
         f"run {folder}: {options.method} on {options.dataset}, {len(loaders['train'].dataset)} "
-        f"training samples, {processes}{options.device}, epochs {first_epoch} to "
-        f"{options.epochs - 1}"
+        f"training samples, {processes}{options.device}, {epochs}"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from dataset._samples import fault_of
 from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
@@ -86,8 +87,8 @@ class Flags:
 
 def folder_name(text: str) -> str:
     """The type of `--run_name`."""
-    if Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text}: must be a plain folder name")
+    if fault := fault_of(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: {fault}; give a plain folder name")
     return text
 
 
@@ -435,6 +436,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         word = unknown[0].split("=")[0]
         raise BadInput(f"{word}: {answer_unknown(word, parser.actions)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
+    if options.data_root is not None:
+        check_there(options.data_root, options.dataset)
     options.data_root = options.data_root or DATA / chosen.dataset
     check_optimisation(options)
     check_needs(registry.load_class("methods", options.method, "--method"), options)
@@ -445,18 +448,30 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def check_there(data_root: Path, dataset: str) -> None:
+    """Raises BadInput where a named folder of data is not there: the demo set is generated only in
+    its usual place, not where a name was mistyped."""
+    if not data_root.exists():
+        how = registry.load_class("dataset", dataset, "--dataset").how_to_prepare()
+        raise BadInput(f"--data_root {data_root}: no such folder. {how}")
+
+
 @cache
 def flags_of(
     method: str, encoder: str, fusion: str, readers: tuple[tuple[str, str], ...]
-) -> tuple[dict[str, object], dict[str, str]]:
-    """({flag: default}, {flag: what it touches}) of all runs with these choices."""
+) -> tuple[dict[str, object], dict[str, str], dict[str, argparse.Action]]:
+    """({flag: default}, {flag: what it touches}, {flag: its action}) of all runs with these
+    choices."""
     parser = FlagParser(add_help=False)
     shared_flags(parser)
     room_flags(parser, method, encoder, fusion, dict(readers))
-    return vars(parser.parse_args([])), parser.touches
+    actions = {action.dest: action for action in parser.actions.values()}
+    return vars(parser.parse_args([])), parser.touches, actions
 
 
-def flags_of_run(content: dict) -> tuple[dict[str, object], dict[str, str]]:
+def flags_of_run(
+    content: dict,
+) -> tuple[dict[str, object], dict[str, str], dict[str, argparse.Action]]:
     """`flags_of` the run whose options.json holds `content`."""
     options, data = content["options"], content.get("data") or {}
     dataset = registry.load_class("dataset", options["dataset"], "--dataset")
@@ -484,7 +499,7 @@ def completed(folder: Path, content: dict) -> dict:
 
     Raises BadInput where it was begun with a flag that is gone.
     """
-    defaults, _ = flags_of_run(content)
+    defaults, _, actions = flags_of_run(content)
     stored = content["options"]
     for flag, usual in REMOVED.items():
         if stored.get(flag, usual) != usual:
@@ -497,10 +512,37 @@ def completed(folder: Path, content: dict) -> dict:
             stored = stored | {"schedule": "step"}
         else:
             stored = stored | {"lr_decay_step": None, "lr_decay_ratio": None}
-    return jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+    options = jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+    for flag, value in options.items():
+        if not could_be(value, actions[flag]):
+            raise BadInput(
+                f"{folder / 'options.json'}: no run has --{flag} {value!r}; undo the change"
+            )
+    return options
 
 
-def jsonable(options: dict) -> dict:
+def could_be(value: object, action: argparse.Action) -> bool:
+    """Whether options.json may hold this value of a flag."""
+    if action.dest == "modalities" or value == action.default:
+        return True
+    if action.nargs == 0:
+        return value is None or isinstance(value, bool)
+    try:
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        read = action.type(text) if action.type else text
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+    is_choice = action.choices is None or value in action.choices
+    return is_choice and jsonable([read]) == [value]
+
+
+def growing(options: dict) -> set[str]:
+    """The flags that may be greater on --resume than the run was begun with: what was trained so
+    far is then what a longer run would have trained."""
+    return set() if options["schedule"] == "cosine" else {"epochs"}
+
+
+def jsonable(options):
     """Options as options.json stores them."""
     return json.loads(json.dumps(options, default=str))
 

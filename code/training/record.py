@@ -3,7 +3,6 @@ events."""
 
 from __future__ import annotations
 
-import json
 import math
 import resource
 import sys
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 from utils import distributed
-from utils.atomic import write_text
+from utils.atomic import append, write_text
 from utils.errors import BadInput
-from utils.run_folder import read_jsonl
+from utils.run_folder import read_jsonl, sealed
 
 FLUSH_EVERY = 50  # steps between two waits for the device
 # Why a value is not finite: in a later step, and in the first, before which nothing was changed
@@ -54,9 +53,19 @@ class Recorder:
         if not self.writes:
             return
         self.since = time.monotonic()
-        for name in ("steps.jsonl", "metrics.jsonl", "times.jsonl"):
-            kept = [r for r in read_jsonl(folder / name) if r["epoch"] < first_epoch]
-            write_text(folder / name, "".join(json.dumps(r) + "\n" for r in kept))
+        names = ("steps.jsonl", "metrics.jsonl", "times.jsonl")
+        kept = {name: read_jsonl(folder / name, first_epoch) for name in names}
+        for name, key, count in zip(names, ("step", "epoch"), (first_step, first_epoch)):
+            if [record.get(key) for record in kept[name]] != list(range(count)):
+                raise BadInput(
+                    f"{folder / name}: does not hold {key}s 0 to {count - 1}, each once, which "
+                    "last.pt has behind it; restore the file, or begin again under another "
+                    "--run_name"
+                )
+        for name, records in kept.items():
+            text = "".join(sealed(record) + "\n" for record in records)
+            if not (folder / name).is_file() or (folder / name).read_bytes() != text.encode():
+                write_text(folder / name, text)
         if options.tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # half a second that not all need
 
@@ -93,22 +102,22 @@ class Recorder:
             values = {name: next(numbers) for name in names}
             if self.finds_loss_scale and not all(map(math.isfinite, values.values())):
                 values = {k: v for k, v in values.items() if k.startswith("loss/")}
-            lines.append(json.dumps({"epoch": epoch, "step": step} | values) + "\n")
+            lines.append(sealed({"epoch": epoch, "step": step} | values) + "\n")
             for name, value in values.items():
                 if self.writer:
                     self.writer.add_scalar(name, value, step)
                 if name.startswith("cosine/"):
                     self.cosines.setdefault(name.split("/", 1)[1], []).append(value)
                 if bad is None and not math.isfinite(value):
-                    bad = f"{name} is {value} at epoch {epoch}, step {step}"
+                    bad = f"{name} is {value} at epoch {epoch}, step {step}: the run stops here"
+                    holds = "last.pt holds the epoch before" if epoch else "no epoch was completed"
                     cause = DIVERGED if step else UNTRAINED
         self.pending = []
-        with open(self.folder / "steps.jsonl", "a", encoding="utf-8") as file:
-            file.writelines(lines)
+        append(self.folder / "steps.jsonl", "".join(lines))
         if bad:
             raise NonFinite(
-                f"{bad}: the run stops here; last.pt holds the epoch before. The inputs are not at "
-                f"fault, each is checked when it is read: {cause}"
+                f"{bad}; {holds}. The inputs are not at fault, each is checked when it is read: "
+                f"{cause}"
             )
 
     def add_epoch(self, epoch: int, values: dict[str, float]) -> None:
@@ -116,12 +125,11 @@ class Recorder:
         if not self.writes:
             return
         self.flush()
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "step": self.step} | values) + "\n")
+        line = sealed({"epoch": epoch, "step": self.step} | values)
+        append(self.folder / "metrics.jsonl", f"{line}\n")
         now = time.monotonic()
         cost = {"seconds": round(now - self.since, 3), "peak_mb": round(peak_memory_mb())}
-        with open(self.folder / "times.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch} | cost) + "\n")
+        append(self.folder / "times.jsonl", sealed({"epoch": epoch} | cost) + "\n")
         self.since = now
         rates = {
             f"conflict_rate/{encoder}": sum(c <= 0 for c in cosines) / len(cosines)

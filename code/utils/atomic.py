@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from utils.errors import BadInput
+
+HELD = (errno.EACCES, errno.EAGAIN)  # how a system says that another process has the lock
+_claims: list[IO] = []  # the one of this process, kept open
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError in this block names `path` where it names no file, as that of a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 @contextmanager
@@ -16,13 +34,22 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write to the path this yields; on success it replaces `path`, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Adds `text` to the end of a file. It is on the disk when this returns."""
+    with naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -44,6 +71,36 @@ def locked(path: Path) -> Iterator[None]:
     with open(path, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def claim(path: Path) -> None:
+    """Makes this process the only one that has a lock on the file `path`, until it ends or claims
+    another. The kernel releases it, however the process ends.
+
+    Raises BadInput naming the process that has it. Says so where the file system has no locks.
+    """
+    while _claims:
+        _claims.pop().close()
+    with naming(path):
+        file = open(path, "a+", encoding="utf-8")
+    _claims.append(file)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock: workers do not inherit it
+    except OSError as error:
+        if error.errno not in HELD:
+            print(
+                f"NOTE: {path}: no locks here ({error.strerror}); resume in one process at a time"
+            )
+            return
+        file.seek(0)
+        raise BadInput(
+            f"{path.parent}: {file.read() or 'another process'} writes into it; wait for its end, "
+            "or end it"
+        ) from None
+    with naming(path):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
 
 
 def final_name(path: Path) -> str:

@@ -1,8 +1,11 @@
 """How bad input and interruptions end a command: one clear line and a non-zero exit status."""
 
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
+from multiprocessing import active_children
 
 
 class BadInput(ValueError):
@@ -23,25 +26,56 @@ def check_positive(**flags: float) -> None:
             raise BadInput(f"--{flag} {value}: must be > 0")
 
 
+MENDS = {  # what the system refused: what mends it
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EACCES: "name a place that you may read and write",
+    errno.EPERM: "name a place that you may read and write",
+    errno.EROFS: "name a place that you may read and write",
+}
 advice: list[str] = []  # what to do after this process was interrupted
 
 
 def advise(line: str) -> None:
-    """Sets what `run_command` and `distributed.stop` add to "interrupted"."""
+    """Sets what is added where a command ends because of its surroundings, such as Ctrl-C."""
     advice[:] = [line]
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's main(); exit status 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command's main(); exit status 2 for bad input, and for a file that the system refuses
+    to read or write; 130 for Ctrl-C and SIGTERM."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as shells start what is behind an `&`
+            signal.signal(number, end_in_order)
     try:
         main()
     except BadInput as error:
         message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
         print(f"error: {message.strip()}", file=sys.stderr)
         leave(2)
+    except OSError as error:
+        reason = error.strerror or str(error).strip().splitlines()[-1]  # that of a data worker
+        parts = [": ".join(filter(None, [str(error.filename or ""), reason]))]
+        parts += [MENDS[error.errno]] if error.errno in MENDS else []
+        print("error: " + "; ".join([*parts, *advice]), file=sys.stderr)
+        leave(2)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join([str(stop) or "interrupted", *advice]), file=sys.stderr)
         leave(130)
+
+
+def end_in_order(number: int, frame) -> None:
+    """At the first Ctrl-C or SIGTERM: files and processes are tidied up. A second one does not wait
+    for that."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, end_at_once)
+    raise KeyboardInterrupt
+
+
+def end_at_once(number: int, frame) -> None:
+    for process in active_children():
+        process.terminate()
+    os._exit(130)
 
 
 def leave(status: int) -> None:
