@@ -41,6 +41,7 @@ from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import Parser, count, natural
 from utils.errors import BadInput, run_command
+from utils.machine import usable_cpus
 
 FLOOR = 5 / 3
 CLASSES = 6
@@ -513,7 +514,7 @@ def read_options(argv) -> argparse.Namespace:
     add("--clips", type=count, default=64, help="in loader, epoch; CREMA-D's training split: 6698")
     add("--rounds", type=count, default=12, help="measured, after 2 to warm up")
     add("--epochs", type=count, default=2, help="measured, after 1 to warm up")
-    add("--num_workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+    add("--num_workers", type=natural, default=max(1, min(8, usable_cpus() - 1)))
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--amp", choices=("off", "bf16"), default="off")
     add("--tf32", action="store_true")

@@ -1,8 +1,13 @@
 """How bad input and interruptions end a command: one clear line and a non-zero exit status."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
+
+import torch.distributed
+
+from utils.machine import shortage
 
 
 class BadInput(ValueError):
@@ -32,12 +37,26 @@ def advise(line: str) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's main(); exit status 2 for bad input, 130 for Ctrl-C."""
+    """Runs a command's main(); exit status 2 for bad input and what the machine lacks, 130 for
+    Ctrl-C, 141 where nobody reads the output any more, as `| head`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
+        if sys.stdout:
+            sys.stdout.flush()
     except BadInput as error:
         message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
         print(f"error: {message.strip()}", file=sys.stderr)
+        leave(2)
+    except BrokenPipeError:
+        for number in (1, 2):  # what is still to be written goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        leave(141)
+    except (OSError, RuntimeError, MemoryError, UnicodeError) as error:
+        if not (message := shortage(error)):
+            raise
+        print("; ".join([f"error: {message}", *advice]), file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join([str(stop) or "interrupted", *advice]), file=sys.stderr)
@@ -46,7 +65,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 def leave(status: int) -> None:
     """Ends this process; one of several without waiting for the others, which may wait for it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not torch.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()

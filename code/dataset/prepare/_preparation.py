@@ -3,7 +3,6 @@
 import argparse
 import io
 import json
-import os
 import signal
 import sys
 import time
@@ -28,6 +27,7 @@ from dataset.prepare._download import fetch
 from utils.atomic import final_name, new_folder, remove_leftovers, replacing, write_text
 from utils.command import Parser, count
 from utils.errors import BadInput
+from utils.machine import usable_cpus
 
 SHOWN = 20  # of many problems
 COMMON = """Run inside code/. Interrupted or killed, run the same command again. What cannot be
@@ -74,7 +74,7 @@ def existing(text: str) -> Path:
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=count, default=os.cpu_count(), metavar="N", help="processes")
+    parser.add_argument("--jobs", type=count, default=usable_cpus(), metavar="N", help="processes")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
