@@ -191,7 +191,7 @@ def test_a_build_that_is_killed_is_never_used(root, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match="killed"):
             reader(root, cache)
     (leftover,) = caches(cache)
-    assert leftover.endswith(f".{os.getpid()}.tmp") and (cache / leftover / "index.pt").is_file()
+    assert leftover.endswith(f".{os.getpid()}.tmp") and (cache / leftover / "index.json").is_file()
     (cache / leftover).rename(cache / leftover.replace(f".{os.getpid()}.", ".1."))
     assert reader(root, cache).packed(IDS[0]).shape == (4, 48, 64, 3)
     (built,) = caches(cache)  # what the killed one left is gone too
