@@ -166,7 +166,7 @@ def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: i
                     newest = folder if folder in before else max(before, key=os.path.getmtime)
                     why = difference(newest, files, ids)
                     print(f"cache: {reader.folder.name} is built anew: {why}", flush=True)
-                build(read, reader, ids, files, folder, workers)
+                build(reader, ids, files, folder, workers)
                 for other in caches_of(name, cache_dir):
                     if other != folder:
                         shutil.rmtree(other)
@@ -184,20 +184,13 @@ def pack(reader: Modality, sample_id: str) -> Tensor:
     return checked(reader, sample_id, reader.pack(sample_id))
 
 
-def build(
-    read: partial,
-    reader: Modality,
-    ids: list[str],
-    files: dict[str, list[int]],
-    folder: Path,
-    workers: int,
-) -> None:
-    """Packs what `read` gives of `ids` into `folder`, by way of a folder that is renamed when it is
-    complete.
+def build(reader: Modality, ids: list[str], files: dict, folder: Path, workers: int) -> None:
+    """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete.
 
-    Raises BadInput where a process that decodes dies.
+    files: as `state_of` gives them. Raises BadInput where a process that decodes dies.
     """
     reader.check_together(ids)
+    read = partial(pack, reader)
     modality, first = reader.folder.name, read(ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:

@@ -56,6 +56,7 @@ def run_command(main: Callable[[], None]) -> None:
     except (OSError, RuntimeError, MemoryError, UnicodeError) as error:
         if not (message := shortage(error)):
             raise
+        sys.unraisablehook = lambda unraisable: None  # a loader that is half there cannot be ended
         print("; ".join([f"error: {message}", *advice]), file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:

@@ -53,7 +53,7 @@ MENDS = {  # of errors of the operating system
     errno.EDQUOT: "free some of your quota, or choose another folder",
     errno.EROFS: ANOTHER_FOLDER,
     errno.EACCES: ANOTHER_FOLDER,
-    errno.EMFILE: "allow more open files, such as ulimit -n 4096, or give --num_workers 0",
+    errno.EMFILE: "allow more open files, such as ulimit -n 4096",
     errno.ENOMEM: "memory is short; give a smaller --num_workers, or --batch_size",
 }
 # What PyTorch says where processes that read data died, or could not hand over what they had read
@@ -64,12 +64,17 @@ MEMORY = r"out of memory|allocate memory"
 def shortage(error: Exception) -> str:
     """A line that says what the machine lacks and what mends it; "" where that is not the cause."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # of an error in a data worker the last line says it, of those of PyTorch itself the first
-    what = lines[-1] if "in DataLoader worker process" in lines[0] else lines[0]
+    what = lines[0]
+    if "in DataLoader worker process" in what:  # then a traceback follows, and the error itself
+        what = lines[-1].split(": ", 1)[-1]
     if isinstance(error, UnicodeError):
         return f"{what}: this environment cannot name it; set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
     if isinstance(error, OSError):
-        return "; ".join(filter(None, [what, MENDS.get(error.errno, "")]))
+        number = re.match(r"\[Errno (\d+)\]", what)
+        mend = MENDS.get(int(number[1]), "") if number else ""
+        if mend and not re.search("'.*'", what):  # no file is named: what processes share
+            mend += ", or give --num_workers 0, which does without /dev/shm"
+        return "; ".join(filter(None, [what, mend]))
     if isinstance(error, MemoryError) or re.search(MEMORY, what):
         return f"{what}; give a smaller --batch_size, or --accumulate 2 and more"
     if re.search(WORKERS, what):
