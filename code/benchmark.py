@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
 
 from dataset._cache import open_cache
 from dataset._loader import Batches, BatchSampler, SampleDataset, build_readers, collate
@@ -367,6 +366,8 @@ def published_item(root: Path, clip: str, image_size: int = 224) -> tuple[Tensor
     For training: one random frame of each half of the clip, RandomResizedCrop, flip, ImageNet
     normalisation, all on one frame at a time.
     """
+    from torchvision import transforms  # here: it asks for the user's name, see utils/machine
+
     picture = transforms.Compose(
         [
             transforms.RandomResizedCrop(image_size),

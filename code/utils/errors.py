@@ -47,6 +47,8 @@ def run_command(main: Callable[[], None]) -> None:
             sys.stdout.flush()
     except BadInput as error:
         message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":
+            message = f"{message.strip()}; names of files are {encoding} here; set PYTHONUTF8=1"
         print(f"error: {message.strip()}", file=sys.stderr)
         leave(2)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """What the machine lends this process, and what is said where that is too little."""
 
 import errno
+import getpass
 import math
 import os
 import re
@@ -70,6 +71,8 @@ def shortage(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return f"{what}: this environment cannot name it; set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
     if isinstance(error, OSError):
+        if "temporary directory" in what:
+            return f"{what}; set TMPDIR to a folder that can be written"
         number = re.match(r"\[Errno (\d+)\]", what)
         mend = MENDS.get(int(number[1]), "") if number else ""
         if mend and not re.search("'.*'", what):  # no file is named: what processes share
@@ -81,8 +84,14 @@ def shortage(error: Exception) -> str:
         shared = shutil.disk_usage("/dev/shm").free / 1e6 if Path("/dev/shm").is_dir() else 0
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return (
-            f"{what.split('. ')[0]}: of memory, shared memory (/dev/shm has {shared:.0f} MB free) "
+            f"{what.split('. ')[0].rstrip('.')}: of memory, shared memory (/dev/shm has {shared:.0f} MB free) "
             f"or open files (ulimit -n is {files}) there was too little; give --num_workers 0, "
             "or raise the limit"
         )
     return ""
+
+
+try:
+    getpass.getuser()
+except (KeyError, OSError):  # a container may run as a number without a name, which torch asks for
+    os.environ["LOGNAME"] = f"{os.getuid()}"
