@@ -205,24 +205,24 @@ def build(reader: Modality, ids: list[str], files: dict, folder: Path, workers: 
     )
     bar = tqdm(samples, desc=f"caching {modality}", leave=False, disable=None)
     where, size = {}, 0
-    with new_folder(folder) as temporary:
-        with open(temporary / "data.bin", "wb") as file:
-            try:
+    try:
+        with new_folder(folder) as temporary:
+            with open(temporary / "data.bin", "wb") as file:
                 for sample_id, sample in zip(ids, bar):
                     assert sample.dtype == first.dtype, f"{reader.folder}: {sample_id}"
                     content = sample.contiguous().numpy().tobytes()
                     where[sample_id] = (size, tuple(sample.shape), crc32(content))
                     size += file.write(content + bytes(-len(content) % ALIGNMENT_BYTES))
-            except RuntimeError as error:
-                if not (cause := shortage(error)):
-                    raise
-                done = len(where)  # a worker has two samples at hand
-                suspects = ", ".join(ids[done : done + 2 * workers])
-                raise BadInput(
-                    f"{reader.folder}: {cause}; or a file cannot be decoded, one of {suspects}"
-                ) from None
-            file.flush()
-            os.fsync(file.fileno())
-        index = {"dtype": str(first.dtype).removeprefix("torch."), "where": where, "size": size}
-        write_index(temporary, index | {"files": files})
+                file.flush()
+                os.fsync(file.fileno())
+            dtype = str(first.dtype).removeprefix("torch.")
+            write_index(temporary, {"dtype": dtype, "where": where, "size": size, "files": files})
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not (cause := shortage(error)):
+            raise
+        done = len(where)  # a worker has two samples at hand
+        suspects = ", ".join(ids[done : done + 2 * workers])
+        raise BadInput(
+            f"{reader.folder}: {cause}; or a file cannot be decoded, one of {suspects}"
+        ) from None
     print(f"cache: {modality}, {len(ids)} samples, {size / 1e6:.1f} MB in {folder}", flush=True)

@@ -55,7 +55,7 @@ def run_command(main: Callable[[], None]) -> None:
         for number in (1, 2):  # what is still to be written goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
         leave(141)
-    except (OSError, RuntimeError, MemoryError, UnicodeError) as error:
+    except (OSError, EOFError, RuntimeError, MemoryError, UnicodeError) as error:
         if not (message := shortage(error)):
             raise
         sys.unraisablehook = lambda unraisable: None  # a loader that is half there cannot be ended

@@ -68,9 +68,11 @@ def shortage(error: Exception) -> str:
     what = lines[0]
     if "in DataLoader worker process" in what:  # then a traceback follows, and the error itself
         what = lines[-1].split(": ", 1)[-1]
-    if isinstance(error, UnicodeError):
+    if isinstance(error, (ConnectionError, EOFError)):  # while one handed over what it had read
+        what = f"a DataLoader worker (pid unknown) has ended ({what})"
+    elif isinstance(error, UnicodeError):
         return f"{what}: this environment cannot name it; set PYTHONUTF8=1, or LC_ALL=C.UTF-8"
-    if isinstance(error, OSError):
+    elif isinstance(error, OSError):
         if "temporary directory" in what:
             return f"{what}; set TMPDIR to a folder that can be written"
         number = re.match(r"\[Errno (\d+)\]", what)
@@ -84,9 +86,9 @@ def shortage(error: Exception) -> str:
         shared = shutil.disk_usage("/dev/shm").free / 1e6 if Path("/dev/shm").is_dir() else 0
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return (
-            f"{what.split('. ')[0].rstrip('.')}: of memory, shared memory (/dev/shm has {shared:.0f} MB free) "
-            f"or open files (ulimit -n is {files}) there was too little; give --num_workers 0, "
-            "or raise the limit"
+            f"{what.split('. ')[0].rstrip('.')}, perhaps for want of memory, of shared memory "
+            f"(/dev/shm has {shared:.0f} MB free) or of open files (ulimit -n is {files}); give "
+            "--num_workers 0, or raise the limit"
         )
     return ""
 
