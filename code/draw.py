@@ -1,7 +1,7 @@
-"""Figures from stored runs, each a file of figures/, written as .svg and .png.
+"""Figures from stored runs, each a file of figures/, written as .svg, .pdf and .png.
 
 python draw.py cosine runs/avmnist-mmpareto-seed0
-python draw.py plane runs/avmnist-* --output ../pics/avmnist_plane
+python draw.py plane runs/avmnist-* --output paper/avmnist_plane
 python draw.py NAME --help                     what the figure shows, and its flags
 """
 
@@ -40,15 +40,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("../pics") / name,
         metavar="PREFIX",
-        help=f"of the files .svg and .png (default: ../pics/{name})",
+        help=f"of the files .svg, .pdf and .png (default: {name} beside the first run)",
     )
     if "add_options" in vars(module):
         module.add_options(parser)
     options = parser.parse_args(argv[1:])
     runs = [read_run(folder) for folder in options.runs]
-    save(module.draw(runs, options), options.output)
+    save(module.draw(runs, options), options.output or options.runs[0].parent / name)
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ def read_options(argv) -> argparse.Namespace:
     add("--test_size", type=count, default=5000, help="pictures for the test")
     add("--source", type=Path, metavar="DIR", help="where the MNIST files are (default: download)")
     add("--output", type=Path, default=Path("runs/multitask"), metavar="DIR", help="results")
-    add("--figure", type=Path, default=Path("../pics/multitask_plane"), metavar="PREFIX")
+    add("--figure", type=Path, metavar="PREFIX", help="of its files (default: OUTPUT/plane)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     options = parser.parse_args(argv)
     if len(options.noise) < 2 or not all(0 <= level < math.inf for level in options.noise):
@@ -310,7 +310,7 @@ def main(argv=None) -> None:
     results = train_all(options, data)
     names = task_names(options.noise)
     print(table(results, names))
-    save(draw(results, names), options.figure)
+    save(draw(results, names), options.figure or options.output / "plane")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from figures._style import draw_run
 from methods import ForwardPass
 from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision
-from training.options import build_method, build_model, notice, parse
+from training.options import build_method, build_model, notice, numbers_of, parse
 from training.record import Recorder
 from training.resume import Progress, about, open_run
 from utils import distributed, registry
@@ -26,9 +26,19 @@ from utils.seed import seed_everything
 def build_optimizer(options, model) -> torch.optim.Optimizer:
     classes = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     settings = {"momentum": 0.9, "weight_decay": 1e-4} if options.optimizer == "sgd" else {}
-    if options.weight_decay is not None:
-        settings["weight_decay"] = options.weight_decay
-    return classes[options.optimizer](model.parameters(), lr=options.learning_rate, **settings)
+    for flag in ("momentum", "weight_decay"):
+        if vars(options)[flag] is not None:
+            settings[flag] = vars(options)[flag]
+    rate = options.learning_rate
+    scales = numbers_of(options, "encoder_rate_scale")
+    groups = [
+        {"params": parameters, "lr": rate * scales[modality]}
+        for modality, parameters in model.encoder_parameters().items()
+        if scales[modality] != 1
+    ]
+    scaled = {id(p) for group in groups for p in group["params"]}
+    rest = {"params": [p for p in model.parameters() if id(p) not in scaled]}
+    return classes[options.optimizer]([rest, *groups], lr=rate, **settings)
 
 
 def build_scheduler(options, optimizer) -> lr_scheduler.LRScheduler:
@@ -55,6 +65,7 @@ def split(batch, parts: int) -> list:
 def train_epoch(options, epoch, model, method, loader, optimizer, scaler, recorder) -> None:
     model.train()
     loader.batch_sampler.epoch = epoch
+    weights = numbers_of(options, "unimodal_weight")
     no_bar = None if distributed.is_main() else True  # None: where there is no terminal
     for step, batch in enumerate(tqdm(loader, f"epoch {epoch}", leave=False, disable=no_bar)):
         optimizer.zero_grad()
@@ -71,7 +82,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
             share = len(target) / batch_size
             losses = {branch: loss * share for branch, loss in losses.items()}
             totals = {b: loss.detach() + totals.get(b, 0) for b, loss in losses.items()}
-            losses = {branch: scaler.scale(loss) for branch, loss in losses.items()}
+            losses = {b: scaler.scale(loss) * weights.get(b, 1) for b, loss in losses.items()}
             scale = scaler.scale(torch.full((), share, device=options.device))
             forward = ForwardPass(losses, logits, features, target, epoch, inputs, scale)
             forward.sum = distributed.sum_over_processes

@@ -84,10 +84,10 @@ def title_of(run: Run) -> str:
 
 
 def save(figure: plt.Figure, prefix: Path) -> None:
-    """Writes PREFIX.svg and PREFIX.png, says so, and closes the figure."""
-    for suffix in ("svg", "png"):
+    """Writes PREFIX.svg, .pdf and .png, says so, and closes the figure."""
+    for suffix in ("svg", "pdf", "png"):
         save_as(figure, Path(f"{prefix}.{suffix}"))
-    print(f"figure: {prefix}.svg, {prefix}.png")
+    print(f"figure: {prefix}.svg, .pdf, .png")
 
 
 def save_as(figure: plt.Figure, path: Path) -> None:

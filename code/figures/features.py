@@ -40,6 +40,6 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
                 axis.scatter(*points[target.numpy()[chosen] == k].T, s=8, label=name, **style)
             axis.set(xticks=[], yticks=[], title=f"{modality} encoder")
         row[0].set_ylabel(title_of(run))
-        if len(dataset.classes) <= 12:
-            row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        columns = 1 + len(dataset.classes) // 16
+        row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     return figure

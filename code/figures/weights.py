@@ -10,6 +10,8 @@ from analysis.runs import Run
 from figures import _style
 from utils.errors import BadInput
 
+WIDE = 10  # factors beyond which the axis is logarithmic
+
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     run = _style.single_run(runs, "weights")
@@ -24,9 +26,10 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         _style.scatter_steps(lower, steps, encoder, f"scale/{encoder}")
         upper.set(xlabel="", ylim=(-0.03, 1.03), title=f"{encoder} encoder")
         upper.set_ylabel("weight of the multimodal loss")
-        lower.set(ylabel="magnitude raised by (factor)", yscale="log")
-        lower.yaxis.set_major_formatter(LogFormatter())
-        lower.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+        lower.set(ylabel="magnitude raised by (factor)")
+        if lower.get_ylim()[1] > WIDE:
+            lower.set_yscale("log")
+            lower.yaxis.set_major_formatter(LogFormatter())
         upper.legend()
     figure.suptitle(_style.title_of(run))
     return figure

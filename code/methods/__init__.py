@@ -66,6 +66,7 @@ class Method(Contract):
 
     needs: frozenset[str] | set[str] = frozenset()  # of NEEDS, checked once, before anything starts
     trains_unimodal_heads = True  # False: tables leave their accuracy out
+    undoes_weights = False  # True: --unimodal_weight would change next to nothing, so it is refused
     memory: Mapping[str, object] = MappingProxyType({})  # what it remembers across `--resume`
 
     def __init_subclass__(cls, **keywords):

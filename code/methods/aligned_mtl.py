@@ -14,4 +14,5 @@ from methods._per_loss import TorchJD
 
 
 class Method(TorchJD):
+    undoes_weights = True
     weighting = "AlignedMTLWeighting"

@@ -40,6 +40,8 @@ def bargained(cosine):
 
 
 class Method(PerLoss):
+    undoes_weights = True
+
     def factors(self, gram, group, losses):
         norms = gram.diagonal().sqrt()
         takes_part = norms > 0

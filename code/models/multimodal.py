@@ -101,6 +101,16 @@ def encoder_classes(text: str, modalities: list[str]) -> dict[str, type[Encoder]
 
 
 def build_encoder(encoder_class: type, shape: Sequence[int], flags: Mapping[str, object]):
+    if len(shape) not in encoder_class.takes:
+        fitting = [
+            name
+            for name in registry.names("models/encoders")
+            if len(shape) in registry.load_class("models/encoders", name, "--encoder").takes
+        ]
+        raise BadInput(
+            f"--encoder {encoder_class.__module__.split('.')[-1]}: takes no items of shape "
+            f"{tuple(shape)}; choose {', '.join(fitting)}"
+        )
     encoder = build(encoder_class, flags, shape)
     is_of_clips = len(shape) == 4
     weighs_frames = is_of_clips and flags.get("frame_pooling") == "attention"

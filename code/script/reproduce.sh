@@ -1,14 +1,14 @@
 #!/bin/sh
 # The paper's comparison and its controls on one data set, from training to tables and figures:
 #     sh script/reproduce.sh NAME [flags of sweep.py and train.py, such as --seeds 0,1,2,3,4 --jobs 2]
-#     RUNS=runs/try PICS=runs/try/pics sh script/reproduce.sh demo --seeds 0 --epochs 2
+#     RUNS=runs/try sh script/reproduce.sh demo --seeds 0 --epochs 2
 # A list of commands, to be edited. Interrupted or killed, the same command goes on.
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
 set -eu
 NAME=${1:?"name a data set, a file of dataset/"}
 shift
-: "${RUNS:=runs/$NAME}" "${PICS:=../pics}"
+: "${RUNS:=runs/$NAME}" "${PICS:=$RUNS/pics}"
 
 sweep() { "$PYTHON" sweep.py --dataset "$NAME" --ckpt_path "$RUNS" --seeds 0,1,2 "$@"; }
 draw() { FIGURE=$1 && shift && "$PYTHON" draw.py "$FIGURE" "$@" --output "$PICS/${NAME}_$FIGURE"; }

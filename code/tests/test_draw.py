@@ -4,6 +4,7 @@ import inspect
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ SHOWN = {  # runs that suit a figure, and flags that make it quick; other figure
     "weights": ["mmpareto"],
     "norms": ["mmpareto"],
     "gamma": GAINS,
+    "plane": ["joint", "mmpareto"],
     "features": ["mmpareto", "uniform", "--map", "pca"],
     "noise": GAINS,
     "landscape": ["mmpareto", *WALK],
@@ -39,7 +41,8 @@ def runs(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name in {*ARMS, *GAINS}:
         shutil.copytree(trained(name), folder / name)
-    evaluate.main([str(folder / "joint"), "--probe", "linear"])
+    for name in ("joint", "mmpareto"):
+        evaluate.main([str(folder / name), "--probe", "linear"])
     for name in GAINS:
         evaluate.main([str(folder / name), "--probe", "noise", "--noise_levels", "0,2"])
     return folder
@@ -56,7 +59,8 @@ def test_every_figure_is_drawn_as_vector_and_picture(figure, runs, tmp_path, cap
     assert inspect.getdoc(registry.load("figures", figure, "draw.py"))
     output = tmp_path / "pics" / figure
     draw_figure(figure, runs, output, *SHOWN.get(figure, ARMS))
-    assert f"figure: {output}.svg, {output}.png" in capsys.readouterr().out
+    assert f"figure: {output}.svg, .pdf, .png" in capsys.readouterr().out
+    assert Path(f"{output}.pdf").read_bytes().startswith(b"%PDF")
     root = ElementTree.parse(f"{output}.svg").getroot()
     assert root.tag.endswith("svg") and len(list(root.iter())) > 50
     with Image.open(f"{output}.png") as picture:
@@ -83,7 +87,8 @@ def test_the_posters_vectors_are_the_two_gradients_and_what_methods_make_of_them
     [
         ("pie", ["mmpareto"], "draw.py pie: no file figures/pie.py; choose from comparison"),
         ("cosine", ["joint"], "measured no cosine; MMPareto does, uniform --measure_conflict"),
-        ("plane", ["uniform", "joint-unprobed"], "joint: trains no visual head; run evaluate.py"),
+        ("plane", ["uniform", "joint-unprobed"], "2 of 2 runs have none, such as .*run evaluate"),
+        ("plane", ["uniform", "joint", "--measure", "head"], "joint trains no visual head; use pr"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(figure, words, message, runs, trained, tmp_path):

@@ -159,3 +159,55 @@ def test_of_a_run_with_attention_the_clips_have_it_and_it_is_trained(demo_root, 
     assert {k.split(".")[1] for k in weights if ".score." in k} == {"visual"}
     moved = weights["encoders.visual.score.2.weight"]  # from 0
     assert moved.any() and moved.isfinite().all()
+
+
+SHAPES = {1: (7,), 2: (9, 5), 3: (2, 32, 40), 4: (3, 2, 32, 40)}  # an item of each kind
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("dims", SHAPES)
+def test_an_encoder_takes_the_items_it_says_or_names_those_that_do(name, dims):
+    shapes = {"a": SHAPES[dims], "b": (3, 32, 40)}
+    chosen = f"a={name},b=cnn"
+    if dims in encoder_class(name).takes:
+        model = MultimodalModel(shapes, 4, chosen).eval()
+        items = {m: torch.randn(2, *shape) for m, shape in shapes.items()}
+        _, features = model(items)
+        assert features["a"].shape == (2, model.encoders["a"].feature_dim)
+        assert not torch.equal(*features["a"])
+    else:
+        fitting = [n for n in ENCODERS if dims in encoder_class(n).takes]
+        with pytest.raises(
+            BadInput, match=f"--encoder {name}: takes no items of shape .*"
+        ) as error:
+            MultimodalModel(shapes, 4, chosen)
+        assert str(error.value).endswith(f"; choose {', '.join(fitting)}") and fitting
+
+
+SEQUENCES = [name for name in ENCODERS if 2 in encoder_class(name).takes and name != "mlp"]
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_what_follows_the_end_of_a_sequence_does_not_matter(name):
+    """A sequence padded to 9 and to 16 times has one feature, and so has its array (1, T, D)."""
+    torch.manual_seed(0)
+    encoder = encoder_class(name)((16, 4)).eval()
+    values = torch.randn(2, 8, 3)
+    padded = []
+    for times in (9, 16):
+        item = torch.zeros(2, times, 4)
+        item[:, :8, :3], item[:, :8, 3] = values, 1
+        padded.append(encoder(item))
+    torch.testing.assert_close(*padded)
+    torch.testing.assert_close(padded[0], encoder(values[:, None]))
+    assert not torch.allclose(padded[0], encoder(values[:, None, :7]), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_the_time_axis_of_an_array_is_the_one_that_is_named(name):
+    values = torch.randn(2, 1, 8, 3)
+    torch.manual_seed(0)
+    first = encoder_class(name)((1, 8, 3)).eval()
+    torch.manual_seed(0)
+    last = encoder_class(name)((1, 3, 8), time_axis="last").eval()
+    torch.testing.assert_close(first(values), last(values.transpose(2, 3)))

@@ -89,6 +89,24 @@ def test_methods_fill_gradients_and_report(name):
 
 
 @every("methods")
+def test_a_method_carries_the_weights_of_unimodal_losses_or_says_that_it_does_not(name):
+    """It undoes them where the gradient of the encoders keeps its direction under a weight of 3."""
+    if name == "umt" or not load("methods", name).trains_unimodal_heads:
+        return  # none to weigh
+    gradients = []
+    for weight in (1.0, 3.0):
+        model, method = build_model(name), build_method(name)
+        start(method, model)
+        batch = forward(model)
+        batch.losses = {b: x if b == "multimodal" else weight * x for b, x in batch.losses.items()}
+        take_step(method, model, batch)
+        encoders = model.encoder_parameters().values()
+        gradients.append(torch.cat([p.grad.flatten() for ps in encoders for p in ps]))
+    same_direction = torch.cosine_similarity(*gradients, dim=0) > 0.999
+    assert same_direction == load("methods", name).undoes_weights
+
+
+@every("methods")
 def test_a_loss_scale_comes_through(name):
     """As fp16 applies it, and as the share of a part of a batch."""
     gradients = {}

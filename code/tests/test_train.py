@@ -270,6 +270,67 @@ def test_the_optimizer_and_the_decay_of_its_rate_are_those_of_the_flags(flags, t
     assert "exp_avg" in state["state"][0]
 
 
+def test_encoders_learn_at_the_rate_that_is_given_for_them(flags, tmp_path):
+    """One step without momentum and decay: all that moves differs by the factor of the rate."""
+    argv = ["--batch_size", "54", "--method", "uniform", "--momentum", "0", "--weight_decay", "0"]
+    run(flags, "start", *argv, "--learning_rate", "1e-12")
+    run(flags, "once", *argv)
+    run(flags, "scaled", *argv, "--encoder_rate_scale", "audio=4,visual=0.25")
+    start, once, scaled = (weights(tmp_path / name) for name in ("start", "once", "scaled"))
+    factors = {"encoders.audio": 4, "encoders.visual": 0.25, "heads.audio": 1, "fusion": 1}
+    for part, factor in factors.items():
+        names = [n for n in start if n.startswith(part) and not n.endswith(("_mean", "_var"))]
+        moved, expected = (
+            torch.cat([(x[n] - start[n]).flatten() for n in names if x[n].is_floating_point()])
+            for x in (scaled, once)
+        )
+        assert expected.norm() > 0
+        assert (moved - factor * expected).norm() < 1e-3 * moved.norm()
+
+
+@pytest.mark.parametrize("method", ["uniform", "mmpareto"])
+def test_the_weight_of_a_unimodal_loss_scales_what_it_brings(method, flags, tmp_path):
+    """Losses that weigh nothing leave their head as it was and make the step that of one joint
+    loss; what is recorded are the losses themselves."""
+    argv = ["--batch_size", "54", "--momentum", "0", "--weight_decay", "0"]
+    run(flags, "start", *argv, "--learning_rate", "1e-12")
+    run(flags, "joint", *argv, "--method", "joint")
+    argv += ["--method", method] + (["--gamma", "1"] if method == "mmpareto" else [])
+    for name, weight in {"none": "0", "one": "1", "three": "audio=3"}.items():
+        run(flags, name, *argv, "--unimodal_weight", weight)
+    names = ("start", "joint", "none", "one", "three")
+    start, joint, none, one, three = (weights(tmp_path / name) for name in names)
+    for part in start:
+        if part.startswith("heads"):
+            assert torch.equal(none[part], start[part])
+        elif start[part].is_floating_point():
+            torch.testing.assert_close(none[part], joint[part])
+    head = "heads.audio.weight"
+    moved = three[head] - start[head]
+    torch.testing.assert_close(moved, 3 * (one[head] - start[head]), rtol=1e-3, atol=1e-7)
+    assert torch.equal(three["heads.visual.weight"], one["heads.visual.weight"])
+    first, second = (steps_of(tmp_path / name)[0] for name in ("one", "three"))
+    assert first["loss/audio"] == second["loss/audio"]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--encoder_rate_scale", "audio=2,touch=1"], "touch is no modality of this run; choose"),
+        (["--encoder_rate_scale", "audio=0"], "must be a positive number"),
+        (["--unimodal_weight", "audio=1,audio=2"], "names a modality twice"),
+        (["--unimodal_weight", "audio="], "--unimodal_weight invalid float value"),
+        (["--unimodal_weight", "2", "--method", "joint"], "--method joint trains no unimodal"),
+        (["--unimodal_weight", "2", "--modalities", "visual"], "one modality has no loss beside"),
+        (["--unimodal_weight", "2", "--method", "nash_mtl"], "makes all losses count alike"),
+        (["--momentum", "0.5", "--optimizer", "adam"], "--momentum 0.5: is of --optimizer sgd"),
+    ],
+)
+def test_rates_and_weights_of_modalities_are_checked(argv, message, flags):
+    with pytest.raises(BadInput, match=message):
+        train.main(flags + argv)
+
+
 def test_a_clipped_gradient_moves_the_weights_by_no_more_than_its_norm(flags, tmp_path):
     """One step of size 1: gradients of norm 1e-3, and the weight decay of 1e-4."""
     run(flags, "x", "--batch_size", "54", "--learning_rate", "1", "--clip_grad", "1e-3")

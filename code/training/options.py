@@ -18,7 +18,7 @@ from models.fusion import LateFusion
 from models.multimodal import MultimodalModel, encoder_classes
 from training import precision
 from utils import distributed, registry
-from utils.command import Parser, count, natural, non_negative, positive, share, whole
+from utils.command import Parser, count, each, natural, non_negative, positive, share, whole
 from utils.errors import BadInput
 from utils.machine import usable_cpus
 from utils.run_folder import name_of_run
@@ -146,6 +146,20 @@ def shared_flags(parser: FlagParser) -> None:
     add(
         "--random_seed", type=natural, default=0, help="of weights, order, augmentation, validation"
     )
+    add(
+        "--encoder_rate_scale",
+        type=each(positive),
+        default=1.0,
+        metavar="FACTOR",
+        help="times the learning rate, for every encoder, or for some: audio=2,visual=0.5",
+    )
+    add(
+        "--unimodal_weight",
+        type=each(non_negative),
+        default=1.0,
+        metavar="WEIGHT",
+        help="times the loss of every modality, or of some: audio=2; the multimodal loss has 1",
+    )
     add = Flags(parser, "optimisation", "results").add_argument
     add("--epochs", type=count, default=50, help="passes over the training split")
     add(
@@ -173,6 +187,7 @@ def shared_flags(parser: FlagParser) -> None:
         type=non_negative,
         help="of all parameters (default: 1e-4 with sgd, as published; else PyTorch's)",
     )
+    add("--momentum", type=share, metavar="SHARE", help="of sgd (default: 0.9, as published)")
     add("--learning_rate", type=positive, default=0.002, help="of the first epoch")
     add(
         "--schedule",
@@ -315,6 +330,49 @@ def answer_unknown(word: str, known: Iterable[str]) -> str:
     return "no flag of this run; python train.py --help lists them"
 
 
+def numbers_of(options: argparse.Namespace, flag: str) -> dict[str, float]:
+    """{modality: number} of a flag of type `each`; 1 for those that are not named.
+
+    Raises BadInput for a name that is no modality of the run.
+    """
+    value, modalities = vars(options)[flag], options.modalities
+    if not isinstance(value, str):
+        return dict.fromkeys(modalities, value)
+    named = {name: float(number) for name, number in (part.split("=") for part in value.split(","))}
+    if unknown := sorted(named.keys() - set(modalities)):
+        raise BadInput(
+            f"--{flag} {value}: {unknown[0]} is no modality of this run; choose from "
+            f"{', '.join(modalities)}"
+        )
+    return dict.fromkeys(modalities, 1.0) | named
+
+
+def check_optimisation(options: argparse.Namespace) -> None:
+    """Raises BadInput where a flag of the optimisation would do nothing, or names no modality."""
+    check_schedule(options)
+    if options.momentum is not None and options.optimizer != "sgd":
+        raise BadInput(
+            f"--momentum {options.momentum}: is of --optimizer sgd, not {options.optimizer}"
+        )
+    numbers_of(options, "encoder_rate_scale")
+    weights = numbers_of(options, "unimodal_weight")
+    method = registry.load_class("methods", options.method, "--method")
+    if set(weights.values()) == {1.0}:
+        return
+    if len(options.modalities) == 1:
+        obstacle = "one modality has no loss beside the multimodal one"
+    elif not method.trains_unimodal_heads:
+        obstacle = f"--method {options.method} trains no unimodal loss"
+    elif method.undoes_weights:
+        obstacle = f"--method {options.method} makes all losses count alike"
+    else:
+        return
+    raise BadInput(
+        f"--unimodal_weight {options.unimodal_weight}: {obstacle}; leave it out, or choose another "
+        "method, such as uniform or mmpareto"
+    )
+
+
 def check_schedule(options: argparse.Namespace) -> None:
     """Gives --schedule step its defaults. Raises BadInput where its flags would do nothing."""
     for flag, default in {"lr_decay_step": 30, "lr_decay_ratio": 0.1}.items():
@@ -380,7 +438,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         raise BadInput(f"{word}: {answer_unknown(word, parser.actions)}")
     options.dataset, options.modalities = chosen.dataset, chosen.modalities
     options.data_root = options.data_root or DATA / chosen.dataset
-    check_schedule(options)
+    check_optimisation(options)
     check_needs(registry.load_class("methods", options.method, "--method"), options)
     build_method(options)
     options.device = choose_device(options)

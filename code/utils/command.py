@@ -54,6 +54,22 @@ def listed(kind: type) -> Callable[[str], list]:
     return read
 
 
+def each(kind: Callable[[str], float]) -> Callable[[str], float | str]:
+    """A type of flags: a number for all modalities, or as text a number for each that is named,
+    such as audio=2,visual=0.5."""
+
+    def read(text: str) -> float | str:
+        if "=" not in text:
+            return kind(text)
+        parts = [part.partition("=") for part in text.split(",")]
+        if len({name for name, _, _ in parts}) < len(parts):
+            raise argparse.ArgumentTypeError(f"{text}: names a modality twice")
+        return ",".join(f"{name.strip()}={kind(number)}" for name, _, number in parts)
+
+    read.__name__ = kind.__name__
+    return read
+
+
 def pairs(words: list[str]) -> list[tuple[str, str | None]]:
     """[(flag without dashes, what was given for it)] in order; None for one without a value."""
     found: list[tuple[str, str | None]] = []

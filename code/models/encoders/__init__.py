@@ -11,16 +11,23 @@ from utils.registry import Contract
 
 
 class Encoder(Contract, nn.Module):
-    """Item -> feature vector: (B, C, H, W), or (B, T, C, H, W) for a clip of T frames -> (B, D).
+    """Item -> feature vector: (B, *shape) -> (B, D).
 
-    Built as Encoder(shape, **flags): the shape of an item, (C, H, W) or (T, C, H, W), and the flags
-    that it declares. Raises ValueError for a flag out of range.
+    Built as Encoder(shape, **flags): the shape of an item, as its reader gives it, and the flags
+    that it declares. Raises ValueError for a flag out of range. The items there are:
+
+        (D,)            a vector
+        (T, D + 1)      a sequence of D numbers at each of at most T times; the last number is 1 at
+                        its own times, and all are 0 after its end
+        (C, H, W)       a picture, a spectrogram or an array
+        (T, C, H, W)    a clip: its T frames
 
     A file either writes its own `forward`, or gives the steps `begin`, `stages` and `pool`, and
     says whether its stages give maps or tokens. Fusions inside the encoders need the steps, as they
     act after a stage. The frames of all clips go through the stages side by side, N = B T.
     """
 
+    takes: Sequence[int] = (3, 4)  # dimensions of the items that it can take, see above
     feature_dim: int  # D
     stages: Sequence[nn.Module]
     stage_widths: Sequence[int] = ()  # of the maps (N, width, H, W) after each stage
