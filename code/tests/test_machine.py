@@ -3,14 +3,17 @@
 import errno
 import os
 import pickle
+import random
 import resource
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
 import torch
-from commands import flags_for
+from commands import flags_for, run, shell
 from torch.utils._pytree import tree_leaves
 
 import train
@@ -22,6 +25,7 @@ from utils import distributed, machine
 from utils.distributed import Place
 from utils.errors import BadInput, run_command
 from utils.machine import shortage, usable_cpus
+from utils.run_folder import read_jsonl
 
 TORCHRUN = {
     "RANK": "1",
@@ -330,3 +334,124 @@ def test_what_the_machine_lacks_is_a_line_with_what_mends_it(error, said):
         error = raised.value
     line = shortage(error)
     assert said in line and "\n" not in line and bool(line) == bool(said)
+
+
+# Output, figures, and everything at once
+
+
+def test_output_that_nobody_reads_ends_a_command_quietly(tmp_path):
+    program = "import sys\nfrom utils.errors import run_command\n"
+    program += "run_command(lambda: [print('line', flush=True) for _ in range(100_000)])"
+    command = f'{sys.executable} -c "{program}" | head -n 1; echo ${{PIPESTATUS[0]}}'
+    done = shell("bash", "-c", command, PYTHONPATH=".")
+    assert (done.stdout, done.stderr) == ("line\n141\n", "")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_figures_are_drawn_whatever_backend_the_environment_asks_for(backend):
+    program = "import figures._style as s; print(s.plt.get_backend())"
+    done = shell(sys.executable, "-c", program, MPLBACKEND=backend, PYTHONPATH=".")
+    assert done.stdout.lower() == "agg\n", done.stderr
+
+
+def test_names_that_the_terminal_cannot_show_are_written_otherwise():
+    program = "from utils.errors import run_command; run_command(lambda: print('k\\xe4tz'))"
+    done = shell(sys.executable, "-c", program, PYTHONIOENCODING="ascii", PYTHONPATH=".")
+    assert done.stdout == "k\\xe4tz\n", done.stderr
+
+
+def test_a_user_without_a_name_is_given_one():
+    """As in a container that is run as a number: torch asks for the name."""
+    program = "import pwd\ndef unknown(uid): raise KeyError\npwd.getpwuid = unknown\n"
+    program += "import utils.machine, torchvision"
+    nameless = dict.fromkeys(("LOGNAME", "USER", "LNAME", "USERNAME"), "")
+    done = shell(sys.executable, "-c", program, PYTHONPATH=".", **nameless)
+    assert done.returncode == 0, done.stderr
+
+
+NUMBERS = ["", "0", "1", "2", "3", "-1", "x", "1.5", "99999999999999999999", "0 "]
+IN_ONE_PROCESS = {
+    **dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), NUMBERS),
+    "MASTER_ADDR": ["", "127.0.0.1", "no.such.host.invalid", "x" * 300, "a b"],
+    "MASTER_PORT": ["", "29433", "0", "65536", "port"],
+    "TORCHELASTIC_USE_AGENT_STORE": ["True", "False", "x"],
+    "CUDA_VISIBLE_DEVICES": ["", "6", "-1", "GPU-8932f937", "x", "0,1"],
+    **dict.fromkeys(("SLURM_PROCID", "SLURM_NTASKS", "SLURM_CPUS_PER_TASK"), NUMBERS),
+    **dict.fromkeys(("OMP_NUM_THREADS", "GROUP_RANK", "NPROC"), NUMBERS),
+    "MPLBACKEND": ["module://matplotlib_inline.backend_inline", "x", "agg"],
+    "COLUMNS": ["", "0", "x", "7"],
+}
+OF_A_COMMAND = IN_ONE_PROCESS | {
+    **dict.fromkeys(("HOME", "TMPDIR", "MPLCONFIGDIR", "TORCH_HOME"), ["", "/nonexistent"]),
+    **dict.fromkeys(("LC_ALL", "LANG"), ["C", "POSIX", "xx_YY", "C.UTF-8", ""]),
+    "PYTHONIOENCODING": ["ascii", "latin-1", "utf-8"],
+    "PYTHONUTF8": ["0", "1"],
+    "PYTHONCOERCECLOCALE": ["0", "1"],
+    "PYTHONOPTIMIZE": ["1", "2"],
+    "PYTHONPATH": ["/nonexistent"],
+    "TERM": ["", "dumb", "x"],
+    "USER": [""],
+}
+
+
+def drawn_environment(seed, choices):
+    """Some variables, now and then all of torchrun's: {name: value}."""
+    draw = random.Random(seed)
+    names = draw.sample(sorted(choices), draw.choice([1, 2, 3, 6, len(choices)]))
+    variables = {name: draw.choice(choices[name]) for name in names}
+    if draw.random() < 0.3:
+        variables |= TORCHRUN | {draw.choice(sorted(TORCHRUN)): draw.choice(NUMBERS)}
+    return variables
+
+
+def numbers_of(run_folder):
+    (record,) = read_jsonl(run_folder / "metrics.jsonl")
+    return record
+
+
+@pytest.mark.slow
+def test_any_environment_is_one_line_or_the_same_numbers(
+    fuzz, demo_root, tmp_path, environment, monkeypatch
+):
+    monkeypatch.setattr(distributed, "SAY_AFTER_S", 0.05)
+    monkeypatch.setattr(distributed, "GIVE_UP_AFTER_S", 0.1)
+    environment({})
+    flags, refused = flags_for(demo_root, tmp_path), 0
+    run(flags, "clean")
+    for seed in range(2 * len(fuzz)):
+        variables = drawn_environment(seed, IN_ONE_PROCESS)
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            try:
+                run(flags, f"drawn{seed}")
+            except BadInput as answer:
+                assert "\n" not in str(answer) and not (tmp_path / f"drawn{seed}").exists()
+                refused += 1
+                continue
+        assert numbers_of(tmp_path / f"drawn{seed}") == numbers_of(tmp_path / "clean"), variables
+    assert 0.3 < refused / (2 * len(fuzz)) < 0.9
+
+
+@pytest.mark.slow
+def test_commands_in_any_environment_are_one_line_or_the_same_numbers(
+    demo_root, tmp_path, environment
+):
+    command = [sys.executable, "train.py", *flags_for(demo_root, tmp_path), "--epochs", "1"]
+    command += ["--num_workers", "2"]
+    clean = dict.fromkeys(TORCHRUN, "")
+    assert shell(*command, "--run_name", "clean", **clean).returncode == 0
+    for seed in range(25):
+        variables = clean | drawn_environment(1000 + seed, OF_A_COMMAND)
+        environment({name: variables[name] for name in TORCHRUN})
+        with suppress(BadInput):
+            if distributed.place().world_size > 1:
+                continue  # it rightly waits for the others
+        done = shell(*command, "--run_name", f"drawn{seed}", **variables)
+        assert "Traceback" not in done.stderr, (variables, done.stderr)
+        if done.returncode:
+            (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
+            assert done.returncode == 2 and not (tmp_path / f"drawn{seed}").exists(), line
+        else:
+            approximate = pytest.approx(numbers_of(tmp_path / "clean"), rel=1e-3, abs=1e-4)
+            assert numbers_of(tmp_path / f"drawn{seed}") == approximate, variables

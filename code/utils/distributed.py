@@ -135,10 +135,10 @@ def start(device: str, run_name: str, gpu_ids: str | None = None) -> str:
         return run_name
     if device not in BACKENDS:
         raise BadInput(f"--device {device}: trains in one process; use --device cpu for several")
+    store = meet(here)
     signal.signal(signal.SIGTERM, stop)  # torchrun sends it when a process has ended
     if here.rank > 0:
         sys.stdout = open(os.devnull, "w")  # what all would print, one prints
-    store = meet(here)
     try:
         dist.init_process_group(BACKENDS[device], None, None, here.world_size, here.rank, store)
         waiting = dist.new_group(backend="gloo", timeout=timedelta(days=7))
