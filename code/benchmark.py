@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
 
 from dataset._cache import open_cache
 from dataset._loader import Batches, BatchSampler, SampleDataset, build_readers, collate
@@ -41,6 +40,7 @@ from utils import registry, run_folder
 from utils.atomic import write_text
 from utils.command import Parser, count, natural
 from utils.errors import BadInput, run_command
+from utils.machine import usable_cpus
 
 FLOOR = 5 / 3
 CLASSES = 6
@@ -366,6 +366,8 @@ def published_item(root: Path, clip: str, image_size: int = 224) -> tuple[Tensor
     For training: one random frame of each half of the clip, RandomResizedCrop, flip, ImageNet
     normalisation, all on one frame at a time.
     """
+    from torchvision import transforms  # here: it asks for the user's name, see utils/machine
+
     picture = transforms.Compose(
         [
             transforms.RandomResizedCrop(image_size),
@@ -513,7 +515,7 @@ def read_options(argv) -> argparse.Namespace:
     add("--clips", type=count, default=64, help="in loader, epoch; CREMA-D's training split: 6698")
     add("--rounds", type=count, default=12, help="measured, after 2 to warm up")
     add("--epochs", type=count, default=2, help="measured, after 1 to warm up")
-    add("--num_workers", type=natural, default=max(1, min(8, (os.cpu_count() or 1) - 1)))
+    add("--num_workers", type=natural, default=max(1, min(8, usable_cpus() - 1)))
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--amp", choices=("off", "bf16"), default="off")
     add("--tf32", action="store_true")

@@ -20,7 +20,6 @@ import json
 import math
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from tqdm import tqdm
 
 from analysis.statistics import difference, mean_std
 from dataset.prepare.avmnist import mnist
-from figures._style import legend_beside, look_of, save
+from figures._style import legend_beside, look_of, plt, save
 from methods import ForwardPass, mgda_ub, uniform
 from methods._per_loss import PerLoss
 from models.metrics import answers

@@ -32,6 +32,7 @@ from training.resume import refuse_other_options
 from utils import registry
 from utils.command import Parser, count, pairs, whole
 from utils.errors import BadInput, run_command
+from utils.machine import usable_cpus
 from utils.run_folder import name_of_run, read_jsonl, read_result
 
 POLL_SECONDS = 1.0
@@ -225,7 +226,7 @@ def main(argv=None) -> None:
     waiting = [run for run in runs if not run.is_done(options.probe)]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done already", flush=True)
     if "OMP_NUM_THREADS" not in os.environ:
-        os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // options.jobs))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // options.jobs))
 
     ended.clear()
     running.clear()

@@ -106,7 +106,7 @@ def train_epoch(options, epoch, model, method, loader, optimizer, scaler, record
 def main(argv=None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
-    options.run_name = distributed.start(options.device, options.run_name)
+    options.run_name = distributed.start(options.device, options.run_name, options.gpu_ids)
     precision.prepare(options)
     print(notice(argv), end="", flush=True)
 

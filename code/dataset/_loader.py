@@ -7,8 +7,6 @@
 """
 
 import copy
-import signal
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from dataset._cache import open_cache
 from dataset._samples import Sample
+from dataset._workers import prepare_worker
 from dataset.modalities import Modality, item_of
 from utils import distributed, registry
 from utils.errors import BadInput
@@ -99,7 +98,7 @@ def collate(items: list[tuple[dict, int]]) -> tuple[dict, Tensor]:
             raise BadInput(
                 f"{modality}: samples of different shapes, {sorted(shapes)}; prepare again"
             )
-        return torch.stack(values)
+        return default_collate(values)  # of a worker: in shared memory, or it raises an error here
 
     inputs, targets = zip(*items)
     batch = {m: stack(m, tuple(sample[m] for sample in inputs)) for m in inputs[0]}
@@ -135,7 +134,7 @@ class Batches(DataLoader):
             batch_sampler=sampler,
             collate_fn=collate,
             num_workers=num_workers,
-            worker_init_fn=leave_ctrl_c_to_main,
+            worker_init_fn=prepare_worker,
             persistent_workers=num_workers > 0,
             pin_memory=device == "cuda",
             # its own: it would draw a seed for the workers from the run's generator, with workers
@@ -147,14 +146,6 @@ class Batches(DataLoader):
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for batch in super().__iter__():
             yield to_device(batch, self.dataset.readers, self.device)
-
-
-def leave_ctrl_c_to_main(worker: int) -> None:
-    """The main process ends its workers after Ctrl-C. A worker prints no traceback when that
-    interrupts the thread that hands over batches; errors of readers reach the main process."""
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.excepthook = lambda *exception: None
 
 
 def build_readers(

@@ -3,14 +3,11 @@
 from pathlib import Path
 from zlib import crc32
 
-import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 
-matplotlib.use("Agg")  # no screen needed
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-
-from analysis.runs import Run, arm_of, read_run  # noqa: E402
-from utils.errors import BadInput  # noqa: E402
+from analysis.runs import Run, arm_of, read_run
+from utils.errors import BadInput
 
 plt.rcParams["figure.constrained_layout.use"] = True
 plt.rcParams["figure.constrained_layout.w_pad"] = 0.1

@@ -11,6 +11,7 @@ import soundfile
 from media import problems_of, write_media
 from PIL import Image
 
+os.environ["MPLBACKEND"] = "Agg"  # also of libraries that import matplotlib before our figures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
 os.fsync = lambda file: None  # no test cuts the power, and hundreds of checkpoints are written
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -162,12 +162,82 @@ def test_a_file_that_changed_is_packed_anew(root, tmp_path):
     assert len(caches(cache)) == 1 and stale not in caches(cache)
 
 
-def test_a_damaged_cache_is_built_anew(root, tmp_path):
-    expected = reader(root, tmp_path / "c").packed(IDS[0])
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def extend(path):
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize(
+    "name, damage, why",
+    [
+        ("index.json", truncate, "index.json is missing or is not what was written"),
+        ("index.json", flip, "index.json is missing or is not what was written"),
+        ("index.json", os.unlink, "index.json is missing or is not what was written"),
+        ("index.json", lambda path: path.write_text("[]"), "is not what was written"),
+        ("index.json", lambda path: path.write_bytes(b"0\n\xff"), "is not what was written"),
+        ("data.bin", truncate, "were written"),
+        ("data.bin", extend, "were written"),
+        ("data.bin", os.unlink, "data.bin: No such file"),
+    ],
+)
+def test_a_damaged_cache_is_built_anew_and_says_why(name, damage, why, root, tmp_path, capsys):
+    expected = reader(root, tmp_path / "c").packed(IDS[0]).clone()
     (folder,) = caches(tmp_path / "c")
-    (tmp_path / "c" / folder / "data.bin").unlink()  # expected keeps its memory
-    (tmp_path / "c" / folder / "data.bin").write_bytes(b"damaged")
+    capsys.readouterr()
+    damage(tmp_path / "c" / folder / name)
     assert torch.equal(reader(root, tmp_path / "c").packed(IDS[0]), expected)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("cache: visual is built anew: damaged, ") and why in first
+    assert second.startswith("cache: visual, 12 samples")
+
+
+def test_a_bit_that_changed_in_a_cache_is_found_when_it_is_read(root, tmp_path, capsys):
+    """The sample comes from its file then, once said; the next run builds the cache anew."""
+    built = reader(root, tmp_path / "c")
+    expected = {i: built.packed(i).clone() for i in IDS}
+    (folder,) = caches(tmp_path / "c")
+    flip(tmp_path / "c" / folder / "data.bin")
+    capsys.readouterr()
+    damaged = reader(root, tmp_path / "c")
+    for _ in range(2):
+        assert all(torch.equal(damaged.packed(i), expected[i]) for i in IDS)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "is damaged; of such samples the files are read instead" in line
+    reader(root, tmp_path / "c")
+    assert "cache: visual is built anew: damaged" in capsys.readouterr().out
+
+
+def test_why_a_cache_is_built_anew(root, tmp_path, capsys):
+    def opened(ids=IDS, **changes):
+        open_cache(reader(root, **changes), ids, tmp_path / "c", 0)
+        return capsys.readouterr().out.split("\n")[0]
+
+    assert opened().startswith("cache: visual, 12 samples")
+    assert opened(IDS[:5]).endswith("other samples are asked for, 5 in place of 12")
+    first, second = (root / "visual" / IDS[n] / "frame_00001.jpg" for n in (0, 1))
+    first.with_name("frame_00009.jpg").write_bytes(first.read_bytes())
+    second.unlink()
+    os.utime(first, (1, 1))
+    why = "1 added, such as clip00/frame_00009.jpg; 1 removed, such as clip01/frame_00001.jpg; "
+    assert opened().endswith(why + "1 changed, such as clip00/frame_00001.jpg")
+    assert opened(cache_pixels=24).startswith("cache: visual, 12 samples")  # beside the other
+
+
+def test_a_cache_is_not_taken_for_that_of_a_modality_whose_name_ends_alike(root, tmp_path):
+    shutil.copytree(root / "visual", root / "front-visual")
+    for name in ("front-visual", "visual", "front-visual"):
+        modality = frames.Modality(root / name, True)
+        open_cache(modality, modality.ids(), tmp_path / "c", 0)
+    assert len(caches(tmp_path / "c")) == 2
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(root, tmp_path):
@@ -191,7 +261,7 @@ def test_a_build_that_is_killed_is_never_used(root, tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match="killed"):
             reader(root, cache)
     (leftover,) = caches(cache)
-    assert leftover.endswith(f".{os.getpid()}.tmp") and (cache / leftover / "index.pt").is_file()
+    assert leftover.endswith(f".{os.getpid()}.tmp") and (cache / leftover / "index.json").is_file()
     (cache / leftover).rename(cache / leftover.replace(f".{os.getpid()}.", ".1."))
     assert reader(root, cache).packed(IDS[0]).shape == (4, 48, 64, 3)
     (built,) = caches(cache)  # what the killed one left is gone too

@@ -303,14 +303,13 @@ def test_four_processes_with_three_modalities_and_parts_are_the_run_of_one(tmp_p
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("size, batch_size", [(22, 8), (9, 4)])
 def test_shares_hold_every_sample_once(processes, size, batch_size, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
     shares = []
     for rank in range(processes):
-        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         shares.append([i for batch in BatchSampler(size, batch_size, 3, True) for _, i in batch])
     assert sorted(i for share in shares for i in share) == list(range(size))
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.undo()
     sampler = BatchSampler(size, batch_size, 3, True)
     assert [len(batch) for batch in sampler] == [sampler.whole(i) for i in range(len(sampler))]
 

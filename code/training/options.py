@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -22,6 +21,7 @@ from training import precision
 from utils import distributed, registry
 from utils.command import Parser, count, each, natural, non_negative, positive, share, whole
 from utils.errors import BadInput
+from utils.machine import usable_cpus
 from utils.run_folder import name_of_run
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -244,12 +244,13 @@ def shared_flags(parser: FlagParser) -> None:
         "--gpu_ids",
         type=whole,
         metavar="IDS",
-        help="which GPUs to use, as CUDA_VISIBLE_DEVICES; several with NPROC=2 sh script/...",
+        help="which GPUs to use, counted from 0 among those that CUDA_VISIBLE_DEVICES leaves; "
+        "several with NPROC=2 sh script/...",
     )
     add(
         "--num_workers",
         type=natural,
-        default=max(1, min(8, ((os.cpu_count() or 1) - 1) // distributed.local_world_size())),
+        default=max(1, min(8, (usable_cpus() - 1) // distributed.local_world_size())),
         metavar="N",
         help="processes that read data, for each that trains; results do not depend on it",
     )
@@ -429,6 +430,7 @@ def shared_part(argv: list[str] | None) -> argparse.Namespace:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The options of one run, with defaults of the data set filled in and everything checked."""
+    distributed.place()  # refuses what is left over in the environment before it changes a default
     answer_published_flags(sys.argv[1:] if argv is None else argv)
     parser, chosen = build_parser(argv)
     options, unknown = parser.parse_known_args(argv)
@@ -569,7 +571,7 @@ def describe_datasets() -> str:
     for name in registry.names("dataset"):
         module = registry.load("dataset", name, "--dataset")
         defaults = registry.load_class("dataset", name, "--dataset").defaults
-        lines += [f"  {name}", *(f"    {line}" for line in module.__doc__.splitlines())]
+        lines += [f"  {name}", *(f"    {line}" for line in (module.__doc__ or "").splitlines())]
         if defaults:
             flags = [f"--{flag} {value}" for flag, value in defaults.items()]
             lines.append(" ".join(["    defaults", *flags]))
@@ -650,8 +652,11 @@ def choose_device(options: argparse.Namespace) -> str:
     device = options.device
     if options.gpu_ids is not None:
         ids = options.gpu_ids.split(",")
-        if not all(part.strip().isdecimal() for part in ids):
-            raise BadInput(f"--gpu_ids {options.gpu_ids}: give numbers of GPUs, such as 0 or 0,1")
+        if not all(part.strip().isdecimal() for part in ids) or len({*map(int, ids)}) < len(ids):
+            raise BadInput(
+                f"--gpu_ids {options.gpu_ids}: give numbers of GPUs, each once, such as 0 or 0,1; "
+                "names such as GPU-... and MIG-... are for CUDA_VISIBLE_DEVICES"
+            )
         if len(ids) != distributed.local_world_size():
             raise BadInput(
                 f"--gpu_ids {options.gpu_ids}: one process per GPU, so start {len(ids)}: NPROC="
@@ -659,13 +664,14 @@ def choose_device(options: argparse.Namespace) -> str:
             )
         if device not in ("auto", "cuda"):
             raise BadInput(f"--gpu_ids {options.gpu_ids}: means nothing with --device {device}")
-        os.environ["CUDA_VISIBLE_DEVICES"] = options.gpu_ids
         device = "cuda"
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
     if device == "auto":
-        return "cuda" if available["cuda"] else "cpu"
+        device = "cuda" if available["cuda"] else "cpu"
     if not available[device]:
         raise BadInput(f"--device {device}: not available here; use --device cpu")
+    if device == "cuda":
+        distributed.card(options.gpu_ids)
     return device
 
 

@@ -1,11 +1,15 @@
 """How bad input and interruptions end a command: one clear line and a non-zero exit status."""
 
-import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
 from multiprocessing import active_children
+
+import torch.distributed
+
+from utils.machine import shortage
 
 
 class BadInput(ValueError):
@@ -26,13 +30,6 @@ def check_positive(**flags: float) -> None:
             raise BadInput(f"--{flag} {value}: must be > 0")
 
 
-MENDS = {  # what the system refused: what mends it
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.EACCES: "name a place that you may read and write",
-    errno.EPERM: "name a place that you may read and write",
-    errno.EROFS: "name a place that you may read and write",
-}
 advice: list[str] = []  # what to do after this process was interrupted
 
 
@@ -42,22 +39,32 @@ def advise(line: str) -> None:
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's main(); exit status 2 for bad input, and for a file that the system refuses
-    to read or write; 130 for Ctrl-C and SIGTERM."""
+    """Runs a command's main(); exit status 2 for bad input and what the machine lacks or refuses,
+    130 for Ctrl-C and SIGTERM, 141 where nobody reads the output any more, as `| head`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as shells start what is behind an `&`
             signal.signal(number, end_in_order)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show ends no run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
+        if sys.stdout:
+            sys.stdout.flush()
     except BadInput as error:
         message = str(error).rsplit("BadInput: ", 1)[-1]  # without the traceback of a data worker
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":
+            message = f"{message.strip()}; names of files are {encoding} here; set PYTHONUTF8=1"
         print(f"error: {message.strip()}", file=sys.stderr)
         leave(2)
-    except OSError as error:
-        reason = error.strerror or str(error).strip().splitlines()[-1]  # that of a data worker
-        parts = [": ".join(filter(None, [str(error.filename or ""), reason]))]
-        parts += [MENDS[error.errno]] if error.errno in MENDS else []
-        print("error: " + "; ".join([*parts, *advice]), file=sys.stderr)
+    except BrokenPipeError:
+        for number in (1, 2):  # what is still to be written goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        leave(141)
+    except (OSError, EOFError, RuntimeError, MemoryError, UnicodeError) as error:
+        if not (message := shortage(error)):
+            raise
+        sys.unraisablehook = lambda unraisable: None  # a loader that is half there cannot be ended
+        print("; ".join([f"error: {message}", *advice]), file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:
         print("\n" + "; ".join([str(stop) or "interrupted", *advice]), file=sys.stderr)
@@ -80,7 +87,7 @@ def end_at_once(number: int, frame) -> None:
 
 def leave(status: int) -> None:
     """Ends this process; one of several without waiting for the others, which may wait for it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not torch.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -40,7 +40,7 @@ def environment() -> dict[str, str]:
         "torch": torch.__version__,
         "commit": commit or "unknown",
         "cpu": f"{processor()}, {torch.get_num_threads()} threads",
-        "gpu": torch.cuda.get_device_name(0) if cuda else "none",
+        "gpu": torch.cuda.get_device_name() if cuda else "none",
     }
 
 

@@ -1,7 +1,6 @@
 """A prepared tree's list of files and checksums, and whether the tree still agrees with it."""
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from dataset._files import files_below
 from dataset._limits import naming
 from utils.atomic import write_text
 from utils.errors import BadInput
+from utils.machine import usable_cpus
 
 NAME = "manifest.sha256"  # `sha256sum --check manifest.sha256` reads it too
 CACHE = "cache/"  # a folder that may come and go
@@ -32,7 +32,7 @@ def checksum(path: Path) -> str:
 
 def checksums(root: Path, names: list[str], title: str) -> dict[str, str]:
     """{name: SHA-256} of files of `root`."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         work = pool.map(lambda name: checksum(root / name), names)
         return dict(zip(names, tqdm(work, total=len(names), desc=title, leave=False, disable=None)))
 

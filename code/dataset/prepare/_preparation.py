@@ -3,7 +3,6 @@
 import argparse
 import io
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +23,7 @@ from dataset.prepare._workers import work_off
 from utils.atomic import final_name, new_folder, remove_leftovers, replacing, write_text
 from utils.command import Parser, count
 from utils.errors import BadInput
+from utils.machine import usable_cpus
 
 T = TypeVar("T")
 SHOWN = 20  # of many problems
@@ -71,7 +71,7 @@ def existing(text: str) -> Path:
 
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=count, default=os.cpu_count(), metavar="N", help="processes")
+    parser.add_argument("--jobs", type=count, default=usable_cpus(), metavar="N", help="processes")
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

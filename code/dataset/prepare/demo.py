@@ -9,7 +9,6 @@ ends at that ceiling, and a network that only listens never finds the face. That
 MMPareto is about.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dataset.prepare import _preparation as preparation
 from dataset.prepare import cremad
 from utils.command import natural
 from utils.errors import BadInput, run_command
+from utils.machine import usable_cpus
 
 from_raw = cremad.from_raw  # the demo set is prepared as CREMA-D is
 ACTORS = 12
@@ -138,10 +138,11 @@ def generate(folder: Path, seed: int, actors: int = ACTORS) -> None:
                 write_clip(folder, f"{actor}_{sentence}_{code}_XX", seed)
 
 
-def prepare(
-    output: Path, seed: int = 0, actors: int = ACTORS, jobs: int = os.cpu_count() or 1
-) -> None:
-    """Generates and prepares the set; `output` appears only when it is complete."""
+def prepare(output: Path, seed: int = 0, actors: int = ACTORS, jobs: int | None = None) -> None:
+    """Generates and prepares the set; `output` appears only when it is complete.
+
+    jobs: processes; None: as many as there are cores for them.
+    """
     try:
         with preparation.new_tree(output) as tree:
             print(f"generating {actors * 72} clips in the raw format of CREMA-D", flush=True)
@@ -150,7 +151,7 @@ def prepare(
             clips = cremad.raw_clips(raw)
             split = cremad.random_split(clips, seed, TEST_SHARE)
             raw_set = preparation.RawSet(cremad.CODES, split, clips, SETTINGS)
-            preparation.prepare(raw_set, cremad.from_raw, tree, jobs)
+            preparation.prepare(raw_set, cremad.from_raw, tree, jobs or usable_cpus())
             shutil.rmtree(raw)
     except OSError:
         if not output.exists():
