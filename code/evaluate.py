@@ -1,8 +1,9 @@
-"""A finished (or interrupted) run -> its metrics on a split, per class, and probes of its encoders.
+"""Finished (or interrupted) runs -> metrics on a split, per class, and probes of their encoders.
 
-python evaluate.py runs/NAME                       metrics, per class, confusion matrix
+python evaluate.py runs/NAME                       metrics, per class, confusion as a picture
 python evaluate.py runs/NAME --probe linear        also a linear head on every frozen encoder
 python evaluate.py runs/NAME --probe missing,noise,shapley,calibration
+python evaluate.py runs/avmnist-* --json all.json  several runs, and the answer to every sample
 """
 
 import argparse
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from analysis import probes, trained
 from analysis.tables import heading
+from figures._style import draw_confusion
 from models.metrics import answers, predict, score
 from training.messages import align, main_branch
 from utils.atomic import write_text
@@ -22,29 +24,50 @@ from utils.errors import BadInput, run_command
 from utils.run_folder import cost_of, write_result
 
 
-def per_class(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> str:
-    """Accuracy of every class and branch in percent, as text."""
-    rows = [["class", "n", *logits]]
-    for k, name in enumerate(classes):
-        of_class = target == k
-        if of_class.any():
-            shares = [(answers(x)[of_class] == k).double().mean() for x in logits.values()]
-            rows.append([name, f"{of_class.sum()}", *(f"{100 * share:.2f}" for share in shares)])
+def per_class(logits: dict[str, Tensor], target: Tensor) -> dict[str, dict[int, float]]:
+    """{branch: {class: accuracy in [0, 1]}} of the classes that are there."""
+    return {
+        branch: {k: (answers(x)[target == k] == k).double().mean().item() for k in present(target)}
+        for branch, x in logits.items()
+    }
+
+
+def present(target: Tensor) -> list[int]:
+    return target.unique().tolist()
+
+
+def table_of_classes(accuracies: dict, target: Tensor, classes: list[str]) -> str:
+    """`per_class` in percent, as text."""
+    rows = [["class", "n", *accuracies]]
+    for k in present(target):
+        shares = [f"{100 * of_branch[k]:.2f}" for of_branch in accuracies.values()]
+        rows.append([classes[k], f"{(target == k).sum()}", *shares])
     return align(rows)
 
 
-def confusion(logits: Tensor, target: Tensor, classes: list[str]) -> str:
-    """Counts as text: a row per true class, a column per predicted one. A sample without an answer
-    is in no column."""
-    counts = confusion_matrix(target, answers(logits), labels=range(len(classes)))
-    rows = [[name, *map(str, row)] for name, row in zip(classes, counts)]
-    return align([["true \\ predicted", *classes], *rows])
+def confusion(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> dict:
+    """{branch: counts [true class][answered class]}; a sample without an answer is in none."""
+    labels = range(len(classes))
+    return {
+        branch: confusion_matrix(target, answers(x), labels=labels).tolist()
+        for branch, x in logits.items()
+    }
+
+
+def answers_by_sample(loader, logits: dict[str, Tensor], target: Tensor, classes) -> dict:
+    """{id: {"target": class, branch: class, or null where there is no answer}}."""
+    names = [*classes, None]  # -1 is no class
+    return {
+        sample.id: {"target": classes[target[row]]}
+        | {branch: names[answers(x)[row]] for branch, x in logits.items()}
+        for row, sample in enumerate(loader.dataset.samples)
+    }
 
 
 def read_options(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser("evaluate.py", __doc__)
     add = parser.add_argument
-    add("run", type=Path, help="run folder, such as runs/demo-mmpareto-seed0")
+    add("runs", type=Path, nargs="+", help="run folders, such as runs/demo-mmpareto-seed0")
     trained.add_options(parser)
     add("--split", choices=("train", "val", "test"), default="test")
     names = f"of linear, {', '.join(probes.PROBES)}; default none"
@@ -58,7 +81,7 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
         help="of --probe noise, in standard deviations of the modality's own input",
     )
     add("--data_root", type=Path, help="if the data have moved since the run")
-    add("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    add("--json", type=Path, metavar="FILE", help="all of it, and the answer to every sample")
     options = parser.parse_args(argv)
     options.probe = probes.read_probes(options.probe)
     if not all(level >= 0 for level in options.noise_levels):
@@ -66,14 +89,17 @@ def read_options(argv: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def main(argv: list[str] | None = None) -> None:
-    options = read_options(argv)
+def evaluate(folder: Path, options: argparse.Namespace) -> dict:
+    """Prints what a run scores, keeps its probes and its confusion picture in its folder.
+
+    Returns {"scores", "per_class", "confusion", "answers", "probes"}, shares in [0, 1].
+    """
     run_options, dataset, loaders, model = trained.load_run(
-        options.run, options.checkpoint, options.device, options.data_root
+        folder, options.checkpoint, options.device, options.data_root
     )
     loaders["train"] = loaders["train_plain"]
     if options.split not in loaders:
-        raise BadInput(f"--split {options.split}: this run held out nothing (--val_fraction 0)")
+        raise BadInput(f"--split {options.split}: {folder} held out nothing (--val_fraction 0)")
     loader, branch = loaders[options.split], main_branch(run_options.modalities)
 
     # The branches, and with --probe linear what is fitted to the encoders' features
@@ -83,30 +109,51 @@ def main(argv: list[str] | None = None) -> None:
         for m, x in features.items():
             train = train_features[m], train_target
             logits[f"{m} probe"] = probes.linear_probe(train, (x, target))
-    scores = score(logits, target)
+    scores, classes = score(logits, target), dataset.classes
     rows = [[f"{options.split} split, {options.checkpoint}.pt, %", "accuracy", "macro F1"]]
     for name in logits:
         shares = scores[f"accuracy/{name}"], scores[f"macro_f1/{name}"]
         rows.append([name, *(f"{100 * share:.2f}" for share in shares)])
-    print(align(rows))
-    print(f"\naccuracy per class, %\n{per_class(logits, target, dataset.classes)}")
-    for name, x in logits.items():
-        print(f"\nconfusion, {name}\n{confusion(x, target, dataset.classes)}")
-    if options.json:
-        write_text(options.json, json.dumps(scores, indent=1))
+    accuracies, counts = per_class(logits, target), confusion(logits, target, classes)
+    print(
+        f"{align(rows)}\n\naccuracy per class, %\n{table_of_classes(accuracies, target, classes)}"
+    )
+    picture = folder / f"confusion_{options.split}_{options.checkpoint}.png"
+    draw_confusion(counts, classes, picture)
+    print(f"\nconfusion: {picture}")
 
+    probed = {}
     for name in options.probe:
-        shares = scores  # of linear
+        probed[name] = scores  # of linear
         if name != "linear":
             title, measure = probes.PROBES[name]
-            shares = measure(model, loader, branch, options)
-            rows = [[key, f"{100 * share:.2f}"] for key, share in shares.items()]
+            probed[name] = measure(model, loader, run_options, options)
+            rows = [[key, f"{100 * share:.2f}"] for key, share in probed[name].items()]
             print(f"\n{title.format(branch=branch)}, %\n{align(rows)}")
-        result = {"split": options.split, "scores": shares}
-        write_result(options.run / f"probe_{name}.json", options.checkpoint, result)
-    if cost := cost_of(options.run):
+        result = {"split": options.split, "scores": probed[name]}
+        write_result(folder / f"probe_{name}.json", options.checkpoint, result)
+    if cost := cost_of(folder):
         parts = [f"{heading(measure)} {value:.2f}" for measure, value in cost.items()]
         print(f"\ncost of the training: {'; '.join(parts)}")
+    return {
+        "scores": scores,
+        "per_class": {b: {classes[k]: x for k, x in of.items()} for b, of in accuracies.items()},
+        "classes": classes,
+        "confusion": counts,
+        "answers": answers_by_sample(loader, logits, target, classes),
+        "probes": probed,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = read_options(argv)
+    results = {}
+    for position, folder in enumerate(options.runs):
+        if len(options.runs) > 1:
+            print(f"{chr(10) * (position > 0)}{folder}\n")
+        results[str(folder)] = evaluate(folder, options)
+    if options.json:
+        write_text(options.json, json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dataset._loader import Batches, SampleDataset
+from models.fusion import LateFusion
 from models.metrics import answers, predict
+from training.messages import main_branch
+from utils import registry
 from utils.errors import BadInput
 from utils.seed import generator
 
@@ -126,14 +129,25 @@ def calibration_error(logits: Tensor, target: Tensor) -> float:
     return (gap.abs().sum() / len(target)).item()
 
 
-def probe_missing(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+def probe_missing(model, loader, run: Namespace, options: Namespace) -> dict[str, float]:
+    """Of a late fusion also with the feature zero, as if that encoder had not been asked."""
+    branch = main_branch(run.modalities)
     scores = {"missing/none": accuracy(model, loader, branch)}
-    for modality in loader.dataset.readers:
+    for modality in run.modalities:
         scores[f"missing/{modality}"] = accuracy(model, without(loader, modality), branch)
+    if isinstance(model.fusion, LateFusion):
+        _, features, target = predict(model, loader)
+        for modality in run.modalities:
+            there = {m: x if m != modality else torch.zeros_like(x) for m, x in features.items()}
+            with torch.no_grad():
+                logits = model.fusion({m: x.to(run.device) for m, x in there.items()}).cpu()
+            hits = answers(logits) == target
+            scores[f"missing_feature/{modality}"] = hits.double().mean().item()
     return scores
 
 
-def probe_noise(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+def probe_noise(model, loader, run: Namespace, options: Namespace) -> dict[str, float]:
+    branch = main_branch(run.modalities)
     return {
         f"noise/{m}/{level:g}": accuracy(model, with_noise(loader, m, level), branch)
         for m in loader.dataset.readers
@@ -141,7 +155,9 @@ def probe_noise(model, loader, branch: str, options: Namespace) -> dict[str, flo
     }
 
 
-def probe_shapley(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+def probe_shapley(model, loader, run: Namespace, options: Namespace) -> dict[str, float]:
+    branch = main_branch(run.modalities)
+
     def value(present: frozenset[str]) -> float:
         return accuracy(model, permuted(loader, loader.dataset.readers.keys() - present), branch)
 
@@ -149,21 +165,25 @@ def probe_shapley(model, loader, branch: str, options: Namespace) -> dict[str, f
     return {f"shapley/{modality}": gain for modality, gain in gains.items()}
 
 
-def probe_calibration(model, loader, branch: str, options: Namespace) -> dict[str, float]:
+def probe_calibration(model, loader, run: Namespace, options: Namespace) -> dict[str, float]:
+    """Of the branches that were trained."""
     logits, _, target = predict(model, loader)
+    method = registry.load_class("methods", run.method, "--method")
+    if not method.trains_unimodal_heads:
+        logits = {b: x for b, x in logits.items() if b == main_branch(run.modalities)}
     return {f"calibration/{b}": calibration_error(x, target) for b, x in logits.items()}
 
 
 class Probe(NamedTuple):
     title: str
-    scores: Callable  # (model, loader, branch, options) -> {name: share in [0, 1]}
+    scores: Callable  # (model, loader, run's options, options) -> {name: share in [0, 1]}
 
 
 PROBES = {  # besides linear, which needs the training split
-    "missing": Probe("accuracy of {branch} with one input zero", probe_missing),
+    "missing": Probe("accuracy of {branch} with one input, or one feature, zero", probe_missing),
     "noise": Probe("accuracy of {branch} by noise / deviation of an input", probe_noise),
     "shapley": Probe("what a modality contributes to the accuracy of {branch}", probe_shapley),
-    "calibration": Probe("expected calibration error of every branch", probe_calibration),
+    "calibration": Probe("expected calibration error of every trained branch", probe_calibration),
 }
 
 

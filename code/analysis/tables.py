@@ -104,7 +104,9 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
         tables[0].head.insert(3, f"minus {reference}, {LEVEL:.0%} interval")
         for row in tables[0].rows:
             row.insert(3, compared.get(row[0], ""))
-    probed = [f"{probe}/{m}" for probe in ("missing", "shapley") for m in modalities]
+    probed = [
+        f"{probe}/{m}" for probe in ("missing", "missing_feature", "shapley") for m in modalities
+    ]
     probed += [f"calibration/{branch}" for branch in (MULTIMODAL, *modalities)]
     probes = table_of(groups, PROBES, probed)
     if len(probes.head) > 2:

@@ -183,6 +183,31 @@ def draw_run(folder: Path) -> Path:
     return path
 
 
+def draw_confusion(counts: dict[str, list[list[int]]], classes: list[str], path: Path) -> None:
+    """A panel per branch: the share of each true class (row) that was given each answer (column).
+
+    counts: {branch: [true class][answered class]}.
+    """
+    side = max(3.2, 0.22 * len(classes) + 1.2)
+    size = (side * len(counts), side)
+    figure, axes = plt.subplots(1, len(counts), figsize=size, squeeze=False, sharey=True)
+    for axis, (branch, rows) in zip(axes[0], counts.items()):
+        table = np.array(rows, float)
+        shares = 100 * table / table.sum(1, keepdims=True).clip(min=1)
+        picture = axis.imshow(shares, vmin=0, vmax=100, cmap="Blues")
+        axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(classes)), classes, fontsize=7)
+        axis.set(xlabel="answer", title=branch)
+        axis.grid(False)
+        if len(classes) <= 12:
+            for (row, column), count in np.ndenumerate(table.astype(int)):
+                colour = "white" if shares[row, column] > 50 else "black"
+                axis.text(column, row, count, ha="center", va="center", fontsize=7, color=colour)
+    axes[0, 0].set_ylabel("true class")
+    figure.colorbar(picture, ax=axes[0].tolist(), label="of the true class (%)")
+    save_as(figure, path)
+
+
 def draw_predictions(samples: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
     """A panel of bars per sample: the probability of each class by each branch.
 

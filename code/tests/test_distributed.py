@@ -330,7 +330,8 @@ def test_the_metrics_count_every_sample_once(flags, tmp_path):
     assert done.stdout.count("run ") == 1 and "2 x cpu" in done.stdout
     (last,) = read_jsonl(tmp_path / "x" / "metrics.jsonl")
     evaluate.main([str(tmp_path / "x"), "--json", str(tmp_path / "scores.json")])
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    (result,) = json.loads((tmp_path / "scores.json").read_text()).values()
+    scores = result["scores"]
     for branch in ("multimodal", "audio", "visual"):
         name = f"accuracy/{branch}"
         assert last[f"test/{name}"] == pytest.approx(scores[name], abs=1e-9)

@@ -10,9 +10,11 @@ from torch import nn
 
 import evaluate
 from analysis import probes
+from analysis.trained import load_run
 from dataset._loader import Batches, BatchSampler, SampleDataset
 from dataset._samples import Sample
 from dataset.modalities import Modality
+from models.metrics import predict
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
 
@@ -135,5 +137,30 @@ def test_the_command_prints_and_stores_every_probe(trained, tmp_path, capsys):
     assert scores["noise/audio/0"] == scores["noise/visual/0"] == scores["missing/none"] == last
     assert scores["shapley/audio"] + scores["shapley/visual"] <= last
     assert {"calibration/multimodal", "calibration/audio", "missing/visual"} <= scores.keys()
+    assert "missing_feature/audio" in scores
+    evaluate.main([str(trained("uniform")), str(folder), "--json", str(tmp_path / "both.json")])
+    both = json.loads((tmp_path / "both.json").read_text())
+    assert list(both) == [str(trained("uniform")), str(folder)]
+    assert both[str(folder)]["scores"]["accuracy/multimodal"] == last
     with pytest.raises(BadInput, match="--probe x: choose from none, linear, missing, noise"):
         evaluate.main([str(folder), "--probe", "linear,x"])
+
+
+def test_heads_that_were_never_trained_have_no_calibration(trained, tmp_path):
+    shutil.copytree(trained("joint"), tmp_path / "x")
+    evaluate.main([str(tmp_path / "x"), "--probe", "calibration"])
+    stored = json.loads((tmp_path / "x" / "probe_calibration.json").read_text())["scores"]
+    assert list(stored) == ["calibration/multimodal"]
+
+
+def test_a_missing_feature_is_the_fusion_of_zero_and_the_others(trained, tmp_path):
+    """With concat, the published fusion, what is left are the logits that the others add."""
+    run, _, loaders, model = load_run(trained("mmpareto"), "last", "cpu")
+    scores = probes.probe_missing(model, loaders["test"], run, None)
+    _, features, target = predict(model, loaders["test"])
+    with torch.no_grad():
+        parts, bias = model.fusion.unimodal(features), model.fusion.linear.bias
+    for modality, other in (("audio", "visual"), ("visual", "audio")):
+        logits = parts[other] + bias / 2  # of which each part has half
+        expected = (logits.argmax(1) == target).double().mean().item()
+        assert scores[f"missing_feature/{modality}"] == pytest.approx(expected)

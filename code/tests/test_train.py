@@ -256,7 +256,8 @@ def test_best_pt_is_chosen_on_validation_where_there_is_one(flags, tmp_path, mon
     folder = str(tmp_path / "x")
     evaluate.main([folder, "--split", "val", "--checkpoint", "best", "--json", str(scores)])
     of_best = read_jsonl(tmp_path / "x" / "metrics.jsonl")[1]
-    assert json.loads(scores.read_text())["macro_f1/audio"] == of_best["val/macro_f1/audio"]
+    (result,) = json.loads(scores.read_text()).values()
+    assert result["scores"]["macro_f1/audio"] == of_best["val/macro_f1/audio"]
 
 
 def test_the_optimizer_and_the_decay_of_its_rate_are_those_of_the_flags(flags, tmp_path):
@@ -421,14 +422,25 @@ def test_evaluate_repeats_the_metrics_and_probes(trained, tmp_path, capsys):
     shutil.copytree(trained("joint"), folder)
     capsys.readouterr()
     evaluate.main([str(folder), "--probe", "linear", "--json", str(tmp_path / "scores.json")])
-    scores = json.loads((tmp_path / "scores.json").read_text())
+    result = json.loads((tmp_path / "scores.json").read_text())[str(folder)]
+    scores, answers = result["scores"], result["answers"]
     last = read_jsonl(folder / "metrics.jsonl")[-1]
     for name in ("accuracy/multimodal", "macro_f1/audio", "accuracy/visual"):
         assert scores[name] == last[f"test/{name}"]
     stored = json.loads((folder / "probe_linear.json").read_text())["scores"]
     assert stored == scores and "accuracy/audio probe" in scores
     printed = capsys.readouterr().out
-    assert "confusion, multimodal" in printed and re.search(r"^ANG +3 .*$", printed, re.M)
+    assert re.search(r"^ANG +3 .*$", printed, re.M)
+    assert (folder / "confusion_test_last.png").is_file()
+    # what is told of every sample adds up to what is told of all
+    hits = [answer["multimodal"] == answer["target"] for answer in answers.values()]
+    assert len(hits) == 18 and sum(hits) / 18 == pytest.approx(scores["accuracy/multimodal"])
+    counts, classes = result["confusion"]["audio"], result["classes"]
+    (anger,) = [row for name, row in zip(classes, counts) if name == "ANG"]
+    heard = [a["audio"] for a in answers.values() if a["target"] == "ANG"]
+    assert anger == [heard.count(name) for name in classes]
+    share = result["per_class"]["audio"]["ANG"]
+    assert share == pytest.approx(heard.count("ANG") / 3)
     with pytest.raises(BadInput, match="--split val: this run held out nothing"):
         evaluate.main([str(folder), "--split", "val"])
 
