@@ -315,11 +315,12 @@ def test_a_garbage_line_is_named_with_its_number(name, copy):
 
 def test_what_a_kill_leaves_at_the_end_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    lines = [sealed({"epoch": epoch}) for epoch in range(3)]
+    records = [{"epoch": epoch, "step": 3 * epoch} for epoch in range(3)]
+    lines = [sealed(record) for record in records]
     for end in ("", lines[2][:9], "\0" * 99, "\n\n\n", lines[2][:9] + "\n"):
         path.write_text("\n".join([*lines[:2], end]))
-        assert read_jsonl(path) == [{"epoch": 0}, {"epoch": 1}]
-        assert read_jsonl(path, until=1) == [{"epoch": 0}]
+        assert read_jsonl(path) == records[:2]
+        assert read_jsonl(path, until=1) == records[:1]
 
 
 @pytest.mark.parametrize("name, message", [("metrics", "epochs 0 to 1"), ("steps", "steps 0 to 5")])
