@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dataset._loader import Batches, SampleDataset
+from dataset.modalities import Modality
 from models.fusion import LateFusion
 from models.metrics import answers, predict
 from training.messages import main_branch
@@ -73,11 +74,12 @@ def with_noise(loader, modality: str, level: float, seed: int = 0) -> Iterator:
     return altered(loader, modality, change)
 
 
-class ShuffledReader:
+class ShuffledReader(Modality):
     """Reads for every id of a split the sample of another, drawn once."""
 
     def __init__(self, reader, ids: list[str], *seed: int):
         order = torch.randperm(len(ids), generator=generator(*seed)).tolist()
+        super().__init__(reader.folder, reader.train)
         self.reader, self.other = reader, {ids[i]: ids[j] for i, j in enumerate(order)}
 
     def path(self, sample_id: str):

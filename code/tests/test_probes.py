@@ -3,6 +3,7 @@
 import json
 import shutil
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,7 @@ class Reader(Modality):
     """Samples are numbers; the class stands in `audio` and, where `both`, in `visual` too."""
 
     def __init__(self, tells):
+        super().__init__(Path("none"), train=False)
         self.tells = tells
 
     def read(self, sample_id):
@@ -90,7 +92,8 @@ def test_permuting_reaches_across_batches_and_leaves_the_others_alone(loader):
 
 def test_shapley_values_give_the_credit_to_the_modalities_that_tell(loader):
     batches, tells = loader
-    shares = probes.probe_shapley(Sum(), batches, "multimodal", Namespace())
+    run = Namespace(modalities=["audio", "visual"])
+    shares = probes.probe_shapley(Sum(), batches, run, Namespace())
     nothing = probes.accuracy(Sum(), probes.permuted(batches, {"audio", "visual"}), "multimodal")
     assert sum(shares.values()) == pytest.approx(1 - nothing)
     if tells:
