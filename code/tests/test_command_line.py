@@ -134,7 +134,8 @@ def test_flags_of_a_schedule_that_is_not_chosen_are_refused_and_its_own_have_def
     ],
 )
 def test_a_run_older_than_the_schedule_is_read_with_the_one_it_had(stored, now):
-    older = {k: v for k, v in vars(parse(ON_DEMO)).items() if k not in ("schedule", *stored)}
+    now_stored = options.jsonable(vars(parse(ON_DEMO)))
+    older = {k: v for k, v in now_stored.items() if k not in ("schedule", *stored)}
     read = options.completed(Path("runs/x"), {"options": older | stored, "environment": {}})
     assert (read["schedule"], read["lr_decay_step"], read["lr_decay_ratio"]) == now
 
