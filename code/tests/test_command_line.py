@@ -244,7 +244,7 @@ def random_line(rng: random.Random) -> list[str]:
 @pytest.mark.slow
 def test_any_command_line_is_read_or_answered_in_one_line(fuzz, tmp_path):
     outcomes = {True: 0, False: 0}
-    for seed in fuzz:
+    for seed in range(3 * len(fuzz)):
         line = random_line(random.Random(seed))
         try:
             chosen = parse([*ON_DEMO, "--ckpt_path", str(tmp_path), *line])
@@ -259,5 +259,5 @@ def test_any_command_line_is_read_or_answered_in_one_line(fuzz, tmp_path):
             assert Path(chosen.run_name).name == chosen.run_name, line
             options.build_method(chosen)
             outcomes[True] += 1
-    assert min(outcomes.values()) > len(fuzz) / 20, outcomes
+    assert min(outcomes.values()) > len(fuzz) / 10, outcomes
     assert not list(tmp_path.iterdir())
