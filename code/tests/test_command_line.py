@@ -17,7 +17,9 @@ import draw
 import sweep
 import train
 from training import messages, options
-from training.options import TOUCHES, build_parser, parse
+from training.flags import TOUCHES
+from training.options import build_parser, parse
+from training.stored import completed, flags_of, jsonable
 from utils import registry
 from utils.errors import BadInput
 
@@ -134,9 +136,9 @@ def test_flags_of_a_schedule_that_is_not_chosen_are_refused_and_its_own_have_def
     ],
 )
 def test_a_run_older_than_the_schedule_is_read_with_the_one_it_had(stored, now):
-    now_stored = options.jsonable(vars(parse(ON_DEMO)))
+    now_stored = jsonable(vars(parse(ON_DEMO)))
     older = {k: v for k, v in now_stored.items() if k not in ("schedule", *stored)}
-    read = options.completed(Path("runs/x"), {"options": older | stored, "environment": {}})
+    read = completed(Path("runs/x"), {"options": older | stored, "environment": {}})
     assert (read["schedule"], read["lr_decay_step"], read["lr_decay_ratio"]) == now
 
 
@@ -227,7 +229,7 @@ VALUES += [
 def random_line(rng: random.Random) -> list[str]:
     """Some flags, right, slightly wrong or of another choice, with some values or none."""
     method = rng.choice(registry.names("methods"))
-    known = sorted(options.flags_of(method, "resnet18", "concat", (("visual", "frames"),))[0])
+    known = sorted(flags_of(method, "resnet18", "concat", (("visual", "frames"),))[0])
     line = ["--method", method] if rng.random() < 0.5 else []
     for _ in range(rng.randint(0, 4)):
         flag = rng.choice(known)

@@ -11,7 +11,7 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
-from training.options import completed, flags_of_run, growing, jsonable
+from training.stored import completed, flags_of_run, growing, jsonable
 from utils import distributed
 from utils.atomic import claim, write_text
 from utils.errors import BadInput, advise
