@@ -46,9 +46,9 @@ class HelpWithDefaults(
         return super()._get_help_string(action)
 
 
-TOUCHES = {  # what a flag touches: resume, tables and sweeps read it where the flag is declared
-    "compared": "what is trained: runs that differ here can share a table",
-    "results": "how it is trained: runs of a table are alike here",
+TOUCHES = {  # what a flag touches: resume and tables read it where the flag is declared
+    "compared": "what is trained: changes the results",
+    "results": "how it is trained: changes the results",
     "speed": "how fast: changes no result",
     "place": "where it is read and written: changes no result",
 }
@@ -480,17 +480,6 @@ def flags_of_run(
     readers = data.get("readers") or dataset.modalities
     chosen = tuple((m, readers[m]) for m in options["modalities"])
     return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
-
-
-@cache
-def compared_settings() -> list[str]:
-    """The flags of all runs by which the rows of a table may differ, besides method, modalities and
-    seed, which each row says."""
-    parser = FlagParser(add_help=False)
-    shared_flags(parser)
-    in_every_row = ("method", "modalities", "random_seed")
-    touches = parser.touches.items()
-    return [flag for flag, what in touches if what == "compared" and flag not in in_every_row]
 
 
 REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
