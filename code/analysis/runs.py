@@ -256,18 +256,18 @@ def select(runs: list[Run], flags: list[str]) -> tuple[dict[str, list[Run]], str
         if flag not in choices:
             known = f"choose from {', '.join(choices)}" if choices else "no flag does"
             raise BadInput(f"--select {flag}: does not differ among these runs; {known}")
+    group(runs)  # finished, on the same data, none twice
+    renamed = [replace(run, selected=tuple(flags)) for run in runs]
+    base = base_of(renamed)
     arms: dict[str, dict[tuple, list[Run]]] = {}
-    of_all = [
-        replace(run, selected=tuple(flags)) for of_arm in group(runs).values() for run in of_arm
-    ]
-    base = base_of(of_all)
-    for run in of_all:
+    for full, run in zip(runs, renamed):
         if run.validation is None:
             raise BadInput(
                 f"--select {','.join(flags)}: {run.folder} held no samples out to choose by, and "
                 "nothing is chosen on the test split; train with --val_fraction 0.1"
             )
-        values = tuple(run.options.get(flag) for flag in flags)
+        given = full.own | full.settings
+        values = tuple(given.get(flag) for flag in flags)
         arms.setdefault(arm_of(run, base), {}).setdefault(values, []).append(run)
     text = f"{', '.join(flags)}: chosen by mean accuracy on held-out samples in the last epoch"
     groups = {}
@@ -284,7 +284,7 @@ def select(runs: list[Run], flags: list[str]) -> tuple[dict[str, list[Run]], str
         if len({frozenset(run.seed for run in of_value) for of_value in tried.values()}) > 1:
             text += f"; not all values of {arm} have the same seeds"
         groups[arm] = [replace(run, at_edge=tuple(edges)) for run in tried[best]]
-    return groups, text
+    return groups, f"{text}."
 
 
 def check_same_data(run: Run, reference: Run) -> None:

@@ -162,9 +162,9 @@ def caption(groups: dict[str, list[Run]]) -> str:
     n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
     return (
         f"{base['dataset']}, {base['encoder']}, {base['fusion']}, last of {base['epochs']} "
-        f"epochs unless the column says otherwise{usual}; mean ± standard deviation over n = {n} seeds; "
-        "conflict: % of steps with cosine <= 0; intervals: "
-        f"Student, paired by seed. {hardware}, torch {environment['torch']}, commit {commits}."
+        f"epochs unless the column says otherwise{usual}; mean ± standard deviation over n = {n} "
+        "seeds; conflict: % of steps with cosine <= 0; intervals: Student, paired by seed. "
+        f"{hardware}, torch {environment['torch']}, commit {commits}."
     )
 
 
