@@ -3,17 +3,18 @@
 python report.py runs/avmnist-*            prints Markdown, writes runs/report.md, .csv and .tex
 python report.py runs/avmnist-* --output tables/avmnist
 python report.py runs/avmnist-* --reference "uniform --encoder_grad_scale 1.5"
+python report.py runs/avmnist-* --select learning_rate --columns "multimodal,minus uniform,n"
 
-Rows with another encoder, fusion or held-out share are compared with the reference in that setting
-where it is there.
+Runs on the same data may differ in any flag. Rows stand in the order of the runs, and say what is
+not as in most runs. They are compared with the reference in the same setting where it is there.
 """
 
 from pathlib import Path
 
-from analysis.runs import group, read_runs
+from analysis.runs import group, read_runs, select
 from analysis.tables import REFERENCE, caption, comma_separated, latex, markdown, tabulate
 from utils.atomic import write_text
-from utils.command import Parser
+from utils.command import Parser, listed
 from utils.errors import BadInput, run_command
 
 
@@ -31,17 +32,38 @@ def main(argv=None) -> None:
         metavar="ROW",
         help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
     )
+    parser.add_argument(
+        "--select",
+        type=listed(str),
+        metavar="FLAG,FLAG",
+        help="show each row with that value only which has the best accuracy on held-out samples, "
+        "such as learning_rate",
+    )
+    parser.add_argument(
+        "--columns",
+        type=listed(str),
+        default=[],
+        metavar="A,B",
+        help="of the LaTeX table, by the headings of all tables up to a comma (default: accuracies "
+        "and the difference)",
+    )
     options = parser.parse_args(argv)
-    groups = group(read_runs(options.runs))
+    runs, chosen_by = read_runs(options.runs), ""
+    if options.select:
+        groups, chosen_by = select(runs, options.select)
+    else:
+        groups = group(runs)
     if options.reference is not None and options.reference not in groups:
         raise BadInput(
             f"--reference {options.reference}: no such row; choose from {', '.join(groups)}"
         )
-    tables, text = tabulate(groups, options.reference or REFERENCE), caption(groups)
+    tables = tabulate(groups, options.reference or REFERENCE)
+    text = " ".join([caption(groups), chosen_by]).strip()
     output = options.output or options.runs[0].parent / "report"
+    typeset = latex(groups, tables, options.columns, text)
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
-    write_text(Path(f"{output}.tex"), latex(tables, text) + "\n")
+    write_text(Path(f"{output}.tex"), typeset + "\n")
     write_text(Path(f"{output}.csv"), comma_separated(groups))
     print(f"\nwritten: {output}.md, .csv, .tex")
 

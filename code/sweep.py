@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import fcntl
 import itertools
+import math
 import os
 import shlex
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,10 +185,43 @@ def carry_out(run: Run, options) -> str:
     return ""
 
 
+def duration(seconds: float) -> str:
+    """Such as "1 h 20 min"."""
+    hours, minutes = divmod(math.ceil(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+class Lines:
+    """A line whenever a run ends, for output that no terminal shows."""
+
+    def __init__(self, runs: list[Run], waiting: list[Run], jobs: int):
+        self.runs, self.left, self.jobs = runs, list(waiting), jobs
+        self.failed, self.since, self.begun = 0, time.monotonic(), self.epochs_left()
+
+    def epochs_left(self) -> int:
+        return sum(run.options.epochs - run.epochs() for run in self.left)
+
+    def add(self, run: Run, problem: str) -> None:
+        if problem:  # its epochs will not be trained
+            self.failed, self.begun = (
+                self.failed + 1,
+                self.begun - run.options.epochs + run.epochs(),
+            )
+        self.left.remove(run)
+        done, left = len(self.runs) - len(self.left) - self.failed, self.epochs_left()
+        parts = [f"{done} of {len(self.runs)} runs done"]
+        parts += [f"{self.failed} failed"] * bool(self.failed)
+        parts += [f"{min(self.jobs, len(self.left))} running"] * bool(self.left)
+        if left and left < self.begun:
+            seconds = (time.monotonic() - self.since) * left / (self.begun - left)
+            parts.append(f"{duration(seconds)} left")
+        print(", ".join(parts), flush=True)
+
+
 def watch(runs: list[Run]) -> None:
     """A bar over the epochs of the whole grid, with the time left."""
     total, done = sum(run.options.epochs for run in runs), sum(run.epochs() for run in runs)
-    with tqdm(total=total, initial=done, unit="epoch", disable=None) as bar:
+    with tqdm(total=total, initial=done, unit="epoch") as bar:
         while not ended.wait(POLL_SECONDS):
             bar.update(sum(run.epochs() for run in runs) - bar.n)
         bar.update(sum(run.epochs() for run in runs) - bar.n)
@@ -232,18 +267,24 @@ def main(argv=None) -> None:
     ended.clear()
     running.clear()
     bar = threading.Thread(target=watch, args=(runs,), daemon=True)
-    bar.start()
+    if sys.stderr.isatty():
+        bar.start()
+    lines = Lines(runs, waiting, options.jobs)
     pool = ThreadPoolExecutor(options.jobs)
     try:
-        problems = list(pool.map(lambda run: carry_out(run, options), waiting))
+        futures = {pool.submit(carry_out, run, options): run for run in waiting}
+        for future in as_completed(futures):
+            if not (sys.stdout.isatty() and sys.stderr.isatty()):
+                lines.add(futures[future], future.result())
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
         end_all()
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:
         ended.set()
-        bar.join()
-    failed = [(run, problem) for run, problem in zip(waiting, problems) if problem]
+        if bar.is_alive():
+            bar.join()
+    failed = [(run, future.result()) for future, run in futures.items() if future.result()]
     for run, problem in failed:
         print(f"FAILED  {run.folder.name}: {problem}", file=sys.stderr)
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {options.ckpt_path}/")

@@ -1,17 +1,22 @@
 """Stored runs, read for tables and figures: which belong together, and what was measured."""
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import mode
+from statistics import mean, mode
 
-from models.multimodal import encoder_classes
+from methods import Method
+from training.flags import FREE
 from training.messages import main_branch, selections
 from training.resume import read_options
-from training.stored import compared_settings, flags_of_run
+from training.stored import flags_of_run
 from utils import registry
+from utils.atomic import write_text
 from utils.errors import BadInput
-from utils.run_folder import cost_of, read_jsonl, read_result
+from utils.run_folder import cost_of, opened, read_jsonl, read_result, sealed
 
 ACCURACY = "accuracy/multimodal"  # the measure by which runs are compared
 
@@ -25,6 +30,8 @@ class Run:
     environment: dict[str, str]
     data: dict  # classes, samples, preparation; {} in the oldest runs
     epochs: list[dict]  # the records of metrics.jsonl
+    selected: tuple[str, ...] = ()  # flags whose best value was chosen: its arm does not name them
+    at_edge: tuple[str, ...] = ()  # those of them whose value is an end of the tried range
 
     @property
     def seed(self) -> int:
@@ -33,6 +40,36 @@ class Run:
     @property
     def modalities(self) -> list[str]:
         return self.options["modalities"]
+
+    @property
+    def method(self) -> type[Method]:
+        return registry.load_class("methods", self.options["method"], "--method")
+
+    @cached_property
+    def own(self) -> dict:
+        """{flag of its method: value}."""
+        return self._named(registry.defaults(self.method))
+
+    @cached_property
+    def settings(self) -> dict:
+        """{flag: value} of all others that change results, but for method and seed."""
+        _, touches, _ = flags_of_run({"options": self.options, "data": self.data})
+        left_out = {"method", "random_seed"} | registry.defaults(self.method).keys()
+        if len(self.modalities) == 1:  # which the row's name says
+            left_out.add("modalities")
+        flags = self.options.keys() - left_out
+        return self._named(flag for flag in touches if flag in flags and touches[flag] not in FREE)
+
+    def _named(self, flags: Iterable[str]) -> dict:
+        """Those that a row can be named after: not the selected ones, and no paths."""
+        values = {flag: self.options[flag] for flag in flags if flag not in self.selected}
+        texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in values.items()}
+        return {flag: value for flag, value in texts.items() if "/" not in str(value)}
+
+    @property
+    def validation(self) -> float | None:
+        """Accuracy on held-out samples in the last epoch; None where none were held out."""
+        return self.epochs[-1].get(f"val/accuracy/{main_branch(self.modalities)}")
 
     @property
     def steps(self) -> list[dict]:
@@ -45,6 +82,23 @@ class Run:
         if [record.get("step") for record in records[:count]] != list(range(count)):
             raise BadInput(f"{file}: does not hold steps 0 to {count - 1}, each once; restore it")
         return records
+
+    @property
+    def conflicts(self) -> dict[str, float | None]:
+        """{modality: `conflict_rate` of all steps}, kept in .conflicts.json while steps.jsonl is
+        the same: reading all steps takes nearly all the time that a table needs."""
+        file, kept = self.folder / "steps.jsonl", self.folder / ".conflicts.json"
+        about = file.stat() if file.is_file() else None
+        of = about and [self.epochs[-1]["step"], about.st_size, about.st_mtime_ns]
+        with suppress(OSError, ValueError, KeyError):
+            stored = opened(kept.read_bytes())
+            if of and stored["of"] == of:
+                return stored["rates"]
+        steps = self.steps
+        rates = {modality: conflict_rate(steps, modality) for modality in self.modalities}
+        with suppress(OSError):  # in folders of others, which can only be read
+            write_text(kept, sealed({"of": of, "rates": rates}))
+        return rates
 
     @cached_property
     def probes(self) -> dict[str, dict[str, float]]:
@@ -68,16 +122,19 @@ class Run:
         """{measure: value}, shares in percent; what was not measured is left out.
 
         Measures are accuracy/X and macro_f1/X with X "multimodal" (or the only branch), a modality
-        (its head) or "<modality> probe"; best_test and best_val, the multimodal test accuracy in
-        those epochs; conflict/<modality>; the keys of other probes; those of `cost_of`.
+        (its head) or "<modality> probe"; val, as `validation`; best_test and best_val, the
+        multimodal test accuracy in those epochs; conflict/<modality>; the keys of other probes;
+        those of `cost_of`.
         """
         branch = main_branch(self.modalities)
         chosen = selections(self.epochs, branch)
         last = chosen.pop("last")
         shares = {ACCURACY: last[f"test/accuracy/{branch}"]}
+        if self.validation is not None:
+            shares["val"] = self.validation
         shares |= {name: epoch[f"test/accuracy/{branch}"] for name, epoch in chosen.items()}
         shares["macro_f1/multimodal"] = last[f"test/macro_f1/{branch}"]
-        steps, linear = self.steps, self.probes.get("linear")
+        linear, conflicts = self.probes.get("linear"), self.conflicts
         cost = cost_of(self.folder, len(self.epochs))
         for modality in self.modalities:
             heads = [f"accuracy/{modality}", f"macro_f1/{modality}"]
@@ -85,8 +142,8 @@ class Run:
                 shares |= {key: last[f"test/{key}"] for key in heads}
             if linear:
                 shares |= {f"{key} probe": linear[f"{key} probe"] for key in heads}
-            if (rate := conflict_rate(steps, modality)) is not None:
-                shares[f"conflict/{modality}"] = rate
+            if conflicts[modality] is not None:
+                shares[f"conflict/{modality}"] = conflicts[modality]
         for name, scores in self.probes.items():
             if name != "linear":
                 shares |= scores
@@ -120,43 +177,48 @@ def trains_heads(options: dict) -> bool:
     return method.trains_unimodal_heads or len(options["modalities"]) == 1
 
 
-def changed_flags(options: dict, usual: dict) -> list[str]:
-    """The flags of `usual` that have another value, as one gives them; paths are left out."""
-    changed = {k: options[k] for k, v in usual.items() if options.get(k, v) != v}
-    return [f"--{k} {v}" for k, v in changed.items() if "/" not in str(v)]
+def changed_flags(flags: dict, usual: dict) -> list[str]:
+    """The flags of `usual` that have another value, as one gives them."""
+    return [f"--{k} {flags[k]}" for k, v in usual.items() if flags.get(k, v) != v]
 
 
-def setting_of(options: dict, base: dict) -> list[str]:
-    """The flags of encoders and fusion that are not the default, and what is not as in `base`."""
-    usual = {flag: base[flag] for flag in compared_settings()}
-    owners = [*encoder_classes(options["encoder"], options["modalities"]).values()]
-    if len(options["modalities"]) > 1:
-        owners.append(registry.load_class("models/fusion", options["fusion"], "--fusion"))
-    for owner in owners:
-        usual |= registry.defaults(owner)
-    return changed_flags(options, usual)
+def setting_of(run: Run, base: dict) -> list[str]:
+    """What is not as in `base`, besides the method and its flags."""
+    return changed_flags(run.settings, base)
 
 
-def arm_of(options: dict, base: dict) -> str:
-    """The method, those of its flags that are not the default, and `setting_of` the run."""
-    if len(options["modalities"]) == 1:
-        return f"{options['modalities'][0]} alone"
-    method = registry.load_class("methods", options["method"], "--method")
-    flags = changed_flags(options, registry.defaults(method))
-    return " ".join([options["method"], *flags, *setting_of(options, base)])
+def arm_of(run: Run, base: dict) -> str:
+    """The method or the only modality, the method's flags that are not the default, the setting."""
+    alone = len(run.modalities) == 1
+    name = f"{run.modalities[0]} alone" if alone else run.options["method"]
+    flags = changed_flags(run.own, registry.defaults(run.method))
+    return " ".join([name, *flags, *setting_of(run, base)])
+
+
+def values_of(flags: Iterable[dict]) -> dict[str, list]:
+    """{flag: its values in all that have it}, in the order in which they come."""
+    values: dict[str, list] = {}
+    for flag, value in itertools.chain.from_iterable(f.items() for f in flags):
+        values.setdefault(flag, []).append(value)
+    return values
 
 
 def base_of(runs: list[Run]) -> dict:
-    """{flag of `compared_settings`: the value most runs have}, which names of arms leave out."""
-    return {flag: mode(run.options[flag] for run in runs) for flag in compared_settings()}
+    """{flag of `Run.settings`: the value most runs have}, which names of arms leave out."""
+    return {flag: mode(values) for flag, values in values_of(r.settings for r in runs).items()}
+
+
+def differing(runs: list[Run]) -> list[str]:
+    """The flags that have several values, of the methods and of the settings."""
+    values = values_of(run.own | run.settings for run in runs)
+    return [flag for flag, given in values.items() if len(set(given)) > 1]
 
 
 def group(runs: list[Run]) -> dict[str, list[Run]]:
-    """{arm: its runs, which differ in their seed only}.
+    """{arm: its runs, which differ in their seed only}, in the order in which they come.
 
-    Raises BadInput for a run that is not finished, for a seed that occurs twice, or for runs that
-    differ in their data or in more than what they may differ in, see TOUCHES in
-    training/flags.py, naming the difference.
+    Raises BadInput for a run that is not finished, for a seed that occurs twice, or for runs on
+    other data, naming the difference.
     """
     for run in runs:
         count = run.options["epochs"]
@@ -169,24 +231,65 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     groups: dict[str, list[Run]] = {}
     base, reference = base_of(runs), max(runs, key=lambda run: len(run.modalities))
     for run in runs:
-        check_comparable(run, reference)
-        arm = arm_of(run.options, base)
+        check_same_data(run, reference)
+        arm = arm_of(run, base)
         if run.seed in [other.seed for other in groups.get(arm, [])]:
             raise BadInput(f"{run.folder}: seed {run.seed} of {arm} is there twice")
         groups.setdefault(arm, []).append(run)
     return groups
 
 
-def check_comparable(run: Run, reference: Run) -> None:
-    """Raises BadInput where options that touch the results, or the data, are not the same."""
-    _, touches, _ = flags_of_run({"options": run.options, "data": run.data})
-    for flag in sorted(run.options.keys() & reference.options.keys()):  # a modality alone has fewer
-        value, expected = run.options[flag], reference.options[flag]
-        if touches[flag] == "results" and value != expected:
+def order_of(value: object) -> tuple:
+    """By which values of a flag are sorted: numbers by size, then words."""
+    is_number = isinstance(value, (int, float))
+    return not is_number, value if is_number else 0, str(value)
+
+
+def select(runs: list[Run], flags: list[str]) -> tuple[dict[str, list[Run]], str]:
+    """({arm without these flags: its runs with their best values}, how they were chosen).
+
+    Best: the highest mean over seeds of the validation accuracy in the last epoch; of equals the
+    smaller value. Raises BadInput for a flag that does not differ, for runs that held no samples
+    out, and as `group`.
+    """
+    choices = differing(runs)
+    for flag in flags:
+        if flag not in choices:
+            known = f"choose from {', '.join(choices)}" if choices else "no flag does"
+            raise BadInput(f"--select {flag}: does not differ among these runs; {known}")
+    group(runs)  # finished, on the same data, none twice
+    renamed = [replace(run, selected=tuple(flags)) for run in runs]
+    base = base_of(renamed)
+    arms: dict[str, dict[tuple, list[Run]]] = {}
+    for full, run in zip(runs, renamed):
+        if run.validation is None:
             raise BadInput(
-                f"{run.folder}: --{flag} {value}, but {reference.folder} has {expected}; only runs "
-                "with the same options share a table"
+                f"--select {','.join(flags)}: {run.folder} held no samples out to choose by, and "
+                "nothing is chosen on the test split; train with --val_fraction 0.1"
             )
+        given = full.own | full.settings
+        values = tuple(given.get(flag) for flag in flags)
+        arms.setdefault(arm_of(run, base), {}).setdefault(values, []).append(run)
+    text = f"{', '.join(flags)}: chosen by mean accuracy on held-out samples in the last epoch"
+    groups = {}
+    for arm, tried in arms.items():
+        by_size = sorted(tried, key=lambda values: [order_of(value) for value in values])
+        best = max(by_size, key=lambda values: mean(run.validation for run in tried[values]))
+        edges = []
+        for flag, value, given in zip(flags, best, zip(*tried)):
+            numbers = [v for v in given if type(v) in (int, float)]
+            if value in numbers and value in (min(numbers), max(numbers)):
+                edges.append(flag)
+                tried_range = f"{min(numbers)} to {max(numbers)}"
+                text += f"; {flag} {value} of {arm} is at the edge of what was tried, {tried_range}"
+        if len({frozenset(run.seed for run in of_value) for of_value in tried.values()}) > 1:
+            text += f"; not all values of {arm} have the same seeds"
+        groups[arm] = [replace(run, at_edge=tuple(edges)) for run in tried[best]]
+    return groups, f"{text}."
+
+
+def check_same_data(run: Run, reference: Run) -> None:
+    """Raises BadInput where they were not trained on the same data."""
     for key in ("classes", "samples", "preparation"):
         value, expected = data_of(run).get(key), data_of(reference).get(key)
         unknown = key == "samples" and None in (value, expected)  # the oldest runs do not say

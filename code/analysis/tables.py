@@ -2,10 +2,13 @@
 
 import csv
 import io
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
-from analysis.runs import ACCURACY, Run, base_of, setting_of, trains_heads
+from analysis.runs import ACCURACY, Run, base_of, differing, setting_of, trains_heads
 from analysis.statistics import LEVEL, difference, mean_std
 from dataset._samples import read_csv
 from models.multimodal import MULTIMODAL
@@ -15,7 +18,8 @@ from utils.errors import BadInput
 REFERENCE = "uniform"  # the arm that the others are compared with
 PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
 REPORTED = Path(__file__).resolve().parents[2] / "results" / "reported_by_others.csv"
-HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB"}
+HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB", "val": "validation"}
+HIGHER_IS_BETTER = ("accuracy/", "macro_f1/", "best_", "val", "missing")  # how measures begin
 
 
 class Table(NamedTuple):
@@ -45,9 +49,13 @@ def cell(runs: list[Run], measure: str) -> str:
     return mean_std(values, 1 if measure.startswith(("conflict/", "minutes", "peak_gb")) else 2)
 
 
+def all_runs(groups: dict[str, list[Run]]) -> list[Run]:
+    return [run for runs in groups.values() for run in runs]
+
+
 def table_of(groups: dict[str, list[Run]], title: str, measures: list[str]) -> Table:
     """A row per arm, a column per measure that some run has."""
-    known = {measure for runs in groups.values() for run in runs for measure in run.measures}
+    known = {measure for run in all_runs(groups) for measure in run.measures}
     shown = [measure for measure in measures if measure in known]
     rows = [[arm, str(len(r)), *(cell(r, m) for m in shown)] for arm, r in groups.items()]
     return Table(title, ["method", "n", *map(heading, shown)], rows)
@@ -58,16 +66,34 @@ def differences(groups: dict[str, list[Run]], reference: str = REFERENCE) -> dic
 
     The reference, in any setting, has none. {} where there is nothing to compare.
     """
-    base = base_of([run for runs in groups.values() for run in runs])
+    base = base_of(all_runs(groups))
     accuracy = {a: {r.seed: r.measures[ACCURACY] for r in runs} for a, runs in groups.items()}
     texts = {}
     for arm, runs in groups.items():
-        other = " ".join([reference, *setting_of(runs[0].options, base)])
+        other = " ".join([reference, *setting_of(runs[0], base)])
         if other not in groups:
             other = reference
         if other in groups and other != arm:
             texts[arm] = difference(accuracy[arm], accuracy[other])
     return texts
+
+
+def best(groups: dict[str, list[Run]]) -> set[tuple[str, str]]:
+    """{(arm, heading)} where a mean is the highest of those that can be compared: of several arms
+    in the same setting with the same seeds."""
+    base, comparable = base_of(all_runs(groups)), {}
+    for arm, runs in groups.items():
+        key = (*setting_of(runs[0], base), *sorted(run.seed for run in runs))
+        comparable.setdefault(key, []).append(arm)
+    highest = set()
+    for arms in comparable.values():
+        for measure in groups[arms[0]][0].measures.keys() | groups[arms[-1]][0].measures.keys():
+            values = {a: [r.measures.get(measure) for r in groups[a]] for a in arms}
+            means = {a: f"{mean(v):.2f}" for a, v in values.items() if None not in v}
+            if measure.startswith(HIGHER_IS_BETTER) and len(means) > 1:
+                top = max(means.values(), key=float)
+                highest |= {(a, heading(measure)) for a, text in means.items() if text == top}
+    return highest
 
 
 def reported(dataset: str) -> dict[str, dict[str, str]]:
@@ -91,10 +117,10 @@ def reported(dataset: str) -> dict[str, dict[str, str]]:
 
 def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[Table]:
     """Accuracy, macro F1, probes and what others report; compared with the arm `reference`."""
-    runs = [run for of_arm in groups.values() for run in of_arm]
+    runs = all_runs(groups)
     modalities = max((run.modalities for run in runs), key=len)
     heads = [*modalities, *(f"{m} probe" for m in modalities)]
-    accuracy = [ACCURACY, "best_test", "best_val", *(f"accuracy/{name}" for name in heads)]
+    accuracy = [ACCURACY, "val", "best_test", "best_val", *(f"accuracy/{name}" for name in heads)]
     cost = [*(f"conflict/{m}" for m in modalities), "minutes", "peak_gb"]
     tables = [
         table_of(groups, "Test accuracy, %", accuracy + cost),
@@ -104,6 +130,12 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
         tables[0].head.insert(3, f"minus {reference}, {LEVEL:.0%} interval")
         for row in tables[0].rows:
             row.insert(3, compared.get(row[0], ""))
+    for position, flag in enumerate(runs[0].selected, start=1):
+        tables[0].head.insert(position, f"{flag}, chosen on validation")
+        for row in tables[0].rows:
+            first = groups[row[0]][0]
+            edge = " (edge)" if flag in first.at_edge else ""
+            row.insert(position, f"{first.options.get(flag, '-')}{edge}")
     probed = [
         f"{probe}/{m}" for probe in ("missing", "missing_feature", "shapley") for m in modalities
     ]
@@ -120,15 +152,19 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
 
 
 def caption(groups: dict[str, list[Run]]) -> str:
-    runs = [run for of_arm in groups.values() for run in of_arm]
-    options, environment, base = runs[0].options, runs[0].environment, base_of(runs)
+    runs = all_runs(groups)
+    environment, base = runs[0].environment, base_of(runs)
     commits = ", ".join(sorted({run.environment["commit"] for run in runs}))
-    hardware = environment["gpu" if options["device"] == "cuda" else "cpu"]
+    hardware = environment["gpu" if runs[0].options["device"] == "cuda" else "cpu"]
+    several = [f"--{flag} {base[flag]}" for flag in differing(runs) if flag in base]
+    usual = f"; {' '.join(several)} unless the row says otherwise" if several else ""
+    counts = sorted({len(of_arm) for of_arm in groups.values()})
+    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
     return (
-        f"{options['dataset']}, {base['encoder']}, {base['fusion']}, last of {options['epochs']} "
-        "epochs unless the column says otherwise; mean ± standard deviation over n seeds; "
-        "conflict: % of steps with cosine <= 0; intervals: "
-        f"Student, paired by seed. {hardware}, torch {environment['torch']}, commit {commits}."
+        f"{base['dataset']}, {base['encoder']}, {base['fusion']}, last of {base['epochs']} "
+        f"epochs unless the column says otherwise{usual}; mean ± standard deviation over n = {n} "
+        "seeds; conflict: % of steps with cosine <= 0; intervals: Student, paired by seed. "
+        f"{hardware}, torch {environment['torch']}, commit {commits}."
     )
 
 
@@ -140,32 +176,83 @@ def markdown(tables: list[Table], text: str) -> str:
     return "\n\n".join([*parts, text])
 
 
-def latex(tables: list[Table], text: str) -> str:
-    """One tabular per table, in the commands of the booktabs package."""
-    commands = {"--": "-{}-", "_": r"\_", "%": r"\%", "±": r"$\pm$", "<=": r"$\le$"}
+def short(head: str) -> str:
+    """The name of a column for `--columns`: "minus uniform" of "minus uniform, 95% interval"."""
+    return head.split(",")[0]
 
-    def line(row: list[str]) -> str:
-        joined = " & ".join(row)
-        for plain, command in commands.items():
-            joined = joined.replace(plain, command)
-        return joined + r" \\"
 
-    parts = [f"% {text}"]
+ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+}
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX shows it, with the sign of negative numbers as a minus."""
+    text = text.translate(str.maketrans(ESCAPED)).replace("--", "-{}-")
+    return re.sub(r"(?<![\w}-])-(?=\d)", "$-$", text)
+
+
+def latex(groups: dict[str, list[Run]], tables: list[Table], columns: list[str], text: str) -> str:
+    """A tabular of what was measured, and one of what others report, in the commands of the
+    booktabs package; means that are `best` are bold.
+
+    columns: `short` headings of any table; [] for accuracies and difference. Raises BadInput for
+    one that is not there.
+    """
+    measured = [table for table in tables if "n" in table.head]
+    known = {short(column[0]): column for t in measured for column in zip(t.head, *t.rows)}
+    usual = [*all_runs(groups)[0].selected, MULTIMODAL]
+    for name in map(short, tables[0].head):
+        if name.startswith("minus ") or name.endswith(" head"):
+            usual.append(name)
+    for name in columns:
+        if name not in known:
+            raise BadInput(f"--columns {name}: no such column; choose from {', '.join(known)}")
+    highest = best(groups)
+
+    def cell_of(arm: str, head: str, cell: str) -> str:
+        number, *spread = escaped(cell).split(" ", 1)
+        if (arm, head) in highest:
+            number = rf"\textbf{{{number}}}"
+        return " ".join([number, *spread])
+
+    chosen = [known[name] for name in dict.fromkeys(["method", *(columns or usual)])]
+    head, *rows = zip(*chosen)
+    parts = [
+        f"% {text}",
+        tabular(head, [[cell_of(row[0], *c) for c in zip(head, row)] for row in rows]),
+    ]
     for title, head, rows in tables:
-        lines = [f"% {title}", rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}", r"\toprule"]
-        lines += [line(head), r"\midrule", *map(line, rows), r"\bottomrule", r"\end{tabular}"]
-        parts.append("\n".join(lines))
+        if "n" not in head:
+            parts.append(f"% {title}\n{tabular(head, [map(escaped, row) for row in rows])}")
     return "\n\n".join(parts)
 
 
+def tabular(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """rows: of escaped cells."""
+    head = [*map(escaped, head)]
+    lines = [" & ".join(row) + r" \\" for row in [head, *rows]]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
+    lines = [begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+    return "\n".join([*lines, r"\end{tabular}"])
+
+
 def comma_separated(groups: dict[str, list[Run]]) -> str:
-    """One line per run and measure, so that others can compute what they want from it."""
-    file = io.StringIO()
+    """One line per run and measure, with every flag that differs, so that others can compute what
+    they want from it."""
+    file, runs = io.StringIO(), all_runs(groups)
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "seed", "measure", "value", "run", "commit"])
+    flags = [*runs[0].selected, *differing(runs)]
+    writer.writerow(["method", "seed", "measure", "value", "run", "commit", *flags])
     for arm, runs in groups.items():
         for run in runs:
-            source = run.folder.name, run.environment["commit"]
+            given = run.options | run.own | run.settings
+            source = run.folder.name, run.environment["commit"], *(given.get(f, "") for f in flags)
             for measure, value in run.measures.items():
                 writer.writerow([arm, run.seed, heading(measure), f"{value:.4f}", *source])
     return file.getvalue()

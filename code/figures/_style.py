@@ -79,7 +79,7 @@ def branch_style(branch: str, position: int) -> dict[str, str]:
 
 def title_of(run: Run) -> str:
     """Such as "MMPareto on avmnist, seed 0"."""
-    name, _ = look_of(arm_of(run.options, run.options))
+    name, _ = look_of(arm_of(run, run.settings))
     return f"{name} on {run.options['dataset']}, seed {run.seed}"
 
 

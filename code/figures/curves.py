@@ -22,7 +22,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
             first = runs_of_arm[0]
             if branch != MULTIMODAL and not trains_heads(first.options):
                 untrained.append(look_of(arm)[0])
-            elif branch in first.modalities or len(first.modalities) > 1:
+            elif f"test/accuracy/{branch}" in first.epochs[-1]:
                 draw_epochs(axis, runs_of_arm, branch, arm)
         if untrained:
             axis.set_title(f"without {', '.join(untrained)}:\ntrained no {branch} head", fontsize=8)

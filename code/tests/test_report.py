@@ -9,9 +9,10 @@ import pytest
 from scipy.stats import ttest_rel
 
 import report
-from analysis.tables import reported
+from analysis.runs import Run, read_run
+from analysis.tables import escaped, reported
 from utils.errors import BadInput
-from utils.run_folder import read_jsonl
+from utils.run_folder import read_jsonl, sealed
 
 ACCURACY = {  # written into the runs: {method: {seed: accuracy}}
     "uniform": {0: 0.50, 1: 0.60, 2: 0.55},
@@ -103,8 +104,152 @@ def test_files_agree_with_what_is_printed(printed, tmp_path):
     values = {row["seed"]: float(row["value"]) for row in rows if row["method"] == "mmpareto"}
     assert values == {"0": 60, "1": 69, "2": 66}
     latex = prefix.with_suffix(".tex").read_text()
-    assert rf"mmpareto & 3 & 65.00 $\pm$ {stdev(values.values()):.2f} &" in latex
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
+    spread = f"{stdev(values.values()):.2f}"
+    assert rf"mmpareto & \textbf{{65.00}} $\pm$ {spread} & +10.00 [" in latex
+    body = latex.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert [row.split(" & ")[0] for row in body] == list(ACCURACY)  # in the order of the runs
+
+
+def test_latex_has_the_columns_asked_for_and_bold_only_among_comparable_rows(
+    runs, printed, tmp_path
+):
+    for seed in range(3):
+        change(runs[f"joint{seed}"], fusion="cosine")  # nothing else is in its setting
+    columns = "n,multimodal,minus uniform,F1 multimodal,conflict audio,minutes"
+    text = printed("--output", str(tmp_path / "x"), "--columns", columns)
+    latex = (tmp_path / "x.tex").read_text()
+    rows = [line for line in latex.splitlines() if line.endswith(r" \\")]
+    assert {row.count(" & ") for row in rows} == {6} and "rrrrrr}" in latex
+    assert rows[
+        0
+    ] == r"method & n & multimodal & minus uniform, 95\% interval & F1 multimodal & " + (
+        r"conflict audio & minutes \\"
+    )
+    by_arm = {row.split(" & ")[0]: row.split(" & ") for row in rows[1:]}
+    assert [arm for arm, row in by_arm.items() if "textbf" in row[2]] == ["mmpareto"]
+    assert not any("textbf" in cell for row in by_arm.values() for cell in (row[1], *row[5:]))
+    assert r"joint -{}-fusion cosine" in by_arm and "65.00" in text
+    with pytest.raises(BadInput, match="--columns pie: no such column; choose from method, n, "):
+        printed("--columns", "pie")
+
+
+@pytest.mark.parametrize(
+    "text, typeset",
+    [
+        ("a_b & 5% #1 {x} ~ ^ $", r"a\_b \& 5\% \#1 \{x\} \textasciitilde{} \textasciicircum{} \$"),
+        (r"a\b", r"a\textbackslash{}b"),
+        ("uniform --gamma 1 <= 2 ± 3", r"uniform -{}-gamma 1 $<$= 2 $\pm$ 3"),
+        ("-1.50 [-2.00, +3.00]", "$-$1.50 [$-$2.00, +3.00]"),
+        ("wide-2 1e-05", "wide-2 1e-05"),
+    ],
+)
+def test_latex_is_escaped(text, typeset):
+    assert escaped(text) == typeset
+
+
+RATES = {0.001: {0: 0.5, 1: 0.5, 2: 0.4}, 0.01: {0: 0.7, 1: 0.6, 2: 0.8}}  # {rate: {seed: val}}
+
+
+@pytest.fixture
+def swept(runs):
+    """Also runs of uniform and mmpareto at ten times the rate; {rate: {seed: validation}}."""
+    for name in ("joint", "pareto"):
+        for seed in range(3):
+            shutil.rmtree(runs.pop(f"{name}{seed}"))
+    for name, folder in list(runs.items()):
+        more = folder.with_name(f"{name}-fast")
+        shutil.copytree(folder, more)
+        runs[more.name] = more
+        rates = [0.001, 0.01]
+        for of_rate, rate, others in zip((folder, more), rates, reversed(rates)):
+            change(of_rate, learning_rate=rate)
+            seed = int(name[-1])
+            # what is best on the test split is not what is best on held-out samples
+            value = RATES[rate if name.startswith("uniform") else others][seed]
+            hold_out(of_rate, value, 0.99 if rate == 0.001 else None)
+    return runs
+
+
+def hold_out(folder, accuracy, test=None):
+    """Says that the run held samples out, and what it got on them in its last epoch."""
+    first, last = read_jsonl(folder / "metrics.jsonl")
+    first["val/accuracy/multimodal"], last["val/accuracy/multimodal"] = 1.0, accuracy
+    last["test/accuracy/multimodal"] = test or last["test/accuracy/multimodal"]
+    (folder / "metrics.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(last)}\n")
+
+
+def test_any_flag_is_part_of_the_name_and_a_column(swept, printed, tmp_path):
+    change(swept["mmpareto0-fast"], epochs=2, batch_size=9, amp="bf16")
+    text = printed("--output", str(tmp_path / "x"))
+    rows = table(text)
+    assert rows["uniform"]["validation"] == f"46.67 ± {stdev([50, 50, 40]):.2f}"
+    assert rows["mmpareto --learning_rate 0.01"][COLUMN].startswith("+15.00 [")  # seeds 1 and 2
+    assert rows["mmpareto --batch_size 9 --learning_rate 0.01 --amp bf16"]["n"] == "1"
+    assert "--learning_rate 0.001 " in text.split("unless the row says otherwise")[1]
+    with open(tmp_path / "x.csv") as file:
+        lines = [line for line in csv.DictReader(file) if line["measure"] == "validation"]
+    found = {(line["run"], line["learning_rate"], line["batch_size"]) for line in lines}
+    assert ("mmpareto0-fast", "0.01", "9") in found and ("uniform1", "0.001", "18") in found
+    assert list(lines[0])[6:] == ["batch_size", "learning_rate", "amp"]
+
+
+def test_the_rate_is_selected_on_held_out_samples(swept, printed, tmp_path):
+    text = printed("--select", "learning_rate", "--output", str(tmp_path / "x"))
+    rows, column = table(text), "learning_rate, chosen on validation"
+    assert {arm: row[column] for arm, row in rows.items()} == {
+        "uniform": "0.01 (edge)",
+        "mmpareto": "0.001 (edge)",
+    }
+    assert rows["uniform"]["multimodal"].startswith("55.00") and rows["uniform"]["n"] == "3"
+    assert rows["mmpareto"][COLUMN].startswith("+44.00 [")  # each with its own rate
+    assert "chosen by mean accuracy on held-out samples in the last epoch" in text
+    assert "learning_rate 0.01 of uniform is at the edge of what was tried, 0.001 to 0.01" in text
+    assert "method & learning\\_rate, chosen on validation & " in (tmp_path / "x.tex").read_text()
+    lines = (tmp_path / "x.csv").read_text().splitlines()
+    assert lines[0].endswith(",commit,learning_rate") and lines[1].endswith(",0.01")
+
+
+def test_of_equals_the_smaller_value_is_selected_and_one_inside_is_no_edge(swept, printed):
+    for name in ("uniform", "mmpareto"):
+        for seed in range(3):
+            change(swept[f"{name}{seed}"], learning_rate=0.1)  # ten times, not a tenth
+            for suffix in ("", "-fast"):
+                hold_out(swept[f"{name}{seed}{suffix}"], 0.5)
+    slow = swept["uniform0"].with_name("slow")
+    shutil.copytree(swept["uniform0"], slow)
+    change(slow, learning_rate=0.001)
+    hold_out(slow, 0.4)
+    swept["slow"] = slow
+    text = printed("--select", "learning_rate")
+    rows, column = table(text), "learning_rate, chosen on validation"
+    assert rows["uniform"][column] == "0.01" and rows["mmpareto"][column] == "0.01 (edge)"
+    assert "not all values of uniform have the same seeds" in text
+
+
+def test_what_cannot_be_selected_is_named(swept, printed):
+    message = "--select gama: does not differ among these runs; choose from learning_rate"
+    with pytest.raises(BadInput, match=message):
+        printed("--select", "gama")
+    folder = swept["uniform1"]
+    text = (folder / "metrics.jsonl").read_text().replace("val/", "other/")
+    (folder / "metrics.jsonl").write_text(text)
+    with pytest.raises(BadInput, match="uniform1 held no samples out .*; train with --val_fractio"):
+        printed("--select", "learning_rate")
+
+
+def test_conflicts_are_counted_once_and_again_when_steps_change(trained, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(trained("mmpareto"), folder, ignore=shutil.ignore_patterns("*.pt"))
+    rates = read_run(folder).conflicts
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "steps", None)  # cannot be counted
+        assert read_run(folder).conflicts == rates
+    steps = [step | {"cosine/audio": -1.0} for step in read_jsonl(folder / "steps.jsonl")]
+    (folder / "steps.jsonl").write_text("".join(sealed(step) + "\n" for step in steps))
+    assert read_run(folder).conflicts == {"audio": 1.0, "visual": rates["visual"]}
+    (folder / "steps.jsonl").unlink()
+    with pytest.raises(BadInput, match="steps.jsonl: does not hold steps 0 to 5"):
+        assert read_run(folder).conflicts
 
 
 def test_probes_are_averaged_too(runs, printed, tmp_path):
@@ -122,10 +267,6 @@ def test_probes_are_averaged_too(runs, printed, tmp_path):
 @pytest.mark.parametrize(
     "forge, message",
     [
-        (
-            lambda folder: change(folder, batch_size=9),
-            "--batch_size 9, but .* has 18; only runs with the same options share a table",
-        ),
         (
             lambda folder: change(folder, "data", samples={"train": 9, "test": 9}),
             "trained on data with samples .* 9.*; only runs on the same data share a table",

@@ -116,6 +116,54 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
     assert len(called) == 5
 
 
+def test_without_a_terminal_a_line_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    def train_quickly(run, options):
+        run.folder.mkdir()
+        (run.folder / "metrics.jsonl").write_text('{"epoch": 0, "step": 1}\n' * 2)
+        clock[0] += 60 * 31
+        return "stopped" * (run.options.learning_rate == 0.2)
+
+    clock = [0.0]
+    monkeypatch.setattr(sweep, "carry_out", train_quickly)
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
+    flags = ["--dataset", "demo", "--ckpt_path", str(tmp_path), "--methods", "joint"]
+    with pytest.raises(SystemExit):
+        sweep.main([*flags, "--learning_rate", "0.1,0.2,0.3,0.4", "--epochs", "2"])
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert lines[0] == "4 runs, 0 of them done already" and "\r" not in printed.out + printed.err
+    assert [line.split(", ")[0] for line in lines[1:5]] == [
+        f"{done} of 4 runs done" for done in (1, 1, 2, 3)
+    ]
+    assert lines[4] == "3 of 4 runs done, 1 failed"
+    assert sweep.duration(4799) == "1 h 20 min" and sweep.duration(1) == "1 min"
+
+
+def test_the_time_left_is_that_of_the_epochs_left(tmp_path, monkeypatch, capsys):
+    runs = [sweep.Run([], argparse.Namespace(epochs=4), tmp_path / str(i)) for i in range(5)]
+    for run in runs:
+        run.folder.mkdir()
+
+    def train(run, epochs):
+        lines = [f'{{"epoch": {epoch}, "step": 1}}\n' for epoch in range(epochs)]
+        (run.folder / "metrics.jsonl").write_text("".join(lines))
+
+    clock = [0.0]
+    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
+    train(runs[0], 4)  # was done before
+    lines = sweep.Lines(runs, runs[1:], jobs=2)
+    clock[0] = 3600
+    for number, epochs in ((1, 4), (2, 2)):
+        train(runs[number], epochs)
+    lines.add(runs[1], "")
+    train(runs[2], 3)
+    lines.add(runs[2], "stopped")
+    assert capsys.readouterr().out.splitlines() == [
+        "2 of 5 runs done, 2 running, 1 h 40 min left",  # 10 epochs at 10 minutes each
+        "2 of 5 runs done, 1 failed, 2 running, 1 h 9 min left",  # 8 at 60 / 7
+    ]
+
+
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_to_the_same_results(demo_root, tmp_path):
     flags = ["--methods", "uniform,mmpareto", "--epochs", "3", "--jobs", "2", "--probe", "linear"]

@@ -27,8 +27,7 @@ class HelpWithDefaults(
 
 
 TOUCHES = {  # what a flag touches: resume, tables and sweeps read it where the flag is declared
-    "compared": "what is trained: runs that differ here can share a table",
-    "results": "how it is trained: runs of a table are alike here",
+    "results": "what is trained, and how",
     "speed": "how fast: changes no result",
     "place": "where it is read and written: changes no result",
 }
@@ -91,7 +90,6 @@ def shared_flags(parser: FlagParser) -> None:
         type=dataset_name,
         help=files("dataset") + "; auto = cremad if it is prepared, else demo",
     )
-    add = Flags(parser, "data", "compared").add_argument
     add(
         "--modalities",
         type=whole,
@@ -118,7 +116,7 @@ def shared_flags(parser: FlagParser) -> None:
         "prepared files, as published",
     )
 
-    add = Flags(parser, "model", "compared").add_argument
+    add = Flags(parser, "model", "results").add_argument
     add("--method", default="mmpareto", metavar="NAME", help=files("methods"))
     add(
         "--encoder",
@@ -128,7 +126,7 @@ def shared_flags(parser: FlagParser) -> None:
     )
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
 
-    add = Flags(parser, "optimisation", "compared").add_argument
+    add = Flags(parser, "optimisation", "results").add_argument
     add(
         "--random_seed", type=natural, default=0, help="of weights, order, augmentation, validation"
     )
@@ -146,7 +144,6 @@ def shared_flags(parser: FlagParser) -> None:
         metavar="WEIGHT",
         help="times the loss of every modality, or of some: audio=2; the multimodal loss has 1",
     )
-    add = Flags(parser, "optimisation", "results").add_argument
     add("--epochs", type=count, default=50, help="passes over the training split")
     add(
         "--batch_size",
@@ -262,7 +259,7 @@ def room_flags(
     if len(readers) > 1:
         chosen[f"fusion {fusion}"] = registry.load_class("models/fusion", fusion, "--fusion")
     for title, owner in chosen.items():
-        owner.add_options(Flags(parser, title, "compared"))
+        owner.add_options(Flags(parser, title, "results"))
     for reader in dict.fromkeys(readers.values()):
         owner = registry.load_class("dataset/modalities", reader, "--modalities")
         owner.add_options(Flags(parser, f"modality file {reader}", "results"))

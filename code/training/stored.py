@@ -36,17 +36,6 @@ def flags_of_run(
     return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
 
 
-@cache
-def compared_settings() -> list[str]:
-    """The flags of all runs by which the rows of a table may differ, besides method, modalities and
-    seed, which each row says."""
-    parser = FlagParser(add_help=False)
-    shared_flags(parser)
-    in_every_row = ("method", "modalities", "random_seed")
-    touches = parser.touches.items()
-    return [flag for flag, what in touches if what == "compared" and flag not in in_every_row]
-
-
 REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
 
 

@@ -71,7 +71,11 @@ def opened(text: str | bytes) -> dict:
         raise ValueError(error) from None
     if not isinstance(record, dict):
         raise ValueError("no record")
-    if record.pop("checksum", checksum(record)) != checksum(record):
+    stored = record.pop("checksum", None)
+    content, *_ = (text.encode() if isinstance(text, str) else text).rsplit(b', "checksum": ', 1)
+    if f"{zlib.crc32(content + b'}'):08x}" == stored:  # as it was written, on one line
+        return record
+    if stored not in (None, checksum(record)):
         raise ValueError("not what its checksum says")
     return record
 
