@@ -183,7 +183,7 @@ def test_any_flag_is_part_of_the_name_and_a_column(swept, printed, tmp_path):
     text = printed("--output", str(tmp_path / "x"))
     rows = table(text)
     assert rows["uniform"]["validation"] == f"46.67 ± {stdev([50, 50, 40]):.2f}"
-    assert rows["mmpareto --learning_rate 0.01"][COLUMN].startswith("+15.00 [")  # seeds 1 and 2
+    assert rows["mmpareto --learning_rate 0.01"][COLUMN].startswith("+10.00 [")  # seeds 1 and 2
     assert rows["mmpareto --batch_size 9 --learning_rate 0.01 --amp bf16"]["n"] == "1"
     assert "--learning_rate 0.001 " in text.split("unless the row says otherwise")[1]
     with open(tmp_path / "x.csv") as file:
