@@ -27,7 +27,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from analysis import probes
-from training.options import answer_unknown, build_parser, parse
+from training.flags import answer_unknown
+from training.options import build_parser, parse
 from training.resume import refuse_other_options
 from utils import registry
 from utils.command import Parser, count, pairs, whole

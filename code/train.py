@@ -154,12 +154,12 @@ def main(argv=None) -> None:
         print(messages.epoch_line(epoch, scores), flush=True)
         progress.save(recorder.step, scores[f"{judged_on}/accuracy/{main_branch}"])
 
-    distributed.end()
     if distributed.is_main():
         print(messages.table(folder, main_branch, method.trains_unimodal_heads))
         print(f"figure: {draw_run(folder)}")
         print(messages.what_next(argv, options, folder))
         print(notice(argv), end="")
+    distributed.end()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from statistics import mode
 
 from models.multimodal import encoder_classes
 from training.messages import main_branch, selections
-from training.options import compared_settings, flags_of_run
 from training.resume import read_options
+from training.stored import compared_settings, flags_of_run
 from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import cost_of, read_jsonl, read_result
@@ -156,7 +156,7 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
 
     Raises BadInput for a run that is not finished, for a seed that occurs twice, or for runs that
     differ in their data or in more than what they may differ in, see TOUCHES in
-    training/options.py, naming the difference.
+    training/flags.py, naming the difference.
     """
     for run in runs:
         count = run.options["epochs"]

@@ -39,5 +39,5 @@ def load_run(
     resume.refuse_other_data(folder, stored["data"], dataset, loaders)
     seed_everything(options.random_seed)  # for encoders that draw when they are evaluated, too
     model = build_model(options, dataset, loaders["test"].dataset.readers)
-    resume.fill(model, state["model"], folder / f"{checkpoint}.pt")
+    run_folder.fill(model, state["model"], folder / f"{checkpoint}.pt")
     return options, dataset, loaders, model.to(options.device)

@@ -11,7 +11,8 @@ class Dataset(dataset.Dataset):
 
     name = "demo"
     modalities = {"audio": "spectrogram", "visual": "frames"}
-    defaults = dict(image_size=48, epochs=8, batch_size=32, learning_rate=0.01)
+    defaults = dict(image_size=48, epochs=8, batch_size=32)
+    defaults |= dict(optimizer="adam", learning_rate=0.001, schedule="cosine")
 
     def __init__(self, root: Path):
         if not Path(root).exists():

@@ -12,7 +12,6 @@ without a teacher get no such loss. Unimodal heads: not trained. Cost: 3 F per s
 pass of the teachers, 4 F.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -43,14 +42,14 @@ def load_teacher(folder: Path, modality: str) -> torch.nn.Module:
         if options["modalities"] != [modality]:
             raise BadInput(f"trained on {', '.join(options['modalities'])}")
         state = run_folder.load(folder / "last.pt")["model"]
+        num_classes = len(state[f"heads.{modality}.bias"])
         shapes = run_folder.shapes_of(stored["data"])
-    except (BadInput, json.JSONDecodeError) as problem:
+        model = MultimodalModel(shapes, num_classes, options["encoder"], flags=options)
+        run_folder.fill(model, state, folder / "last.pt")
+    except (BadInput, KeyError) as problem:
         raise ValueError(
             f"--umt_teachers {modality}={folder}: {problem}; needs a run of {modality} alone"
         ) from None
-    num_classes = len(state[f"heads.{modality}.bias"])
-    model = MultimodalModel(shapes, num_classes, options["encoder"], flags=options)
-    model.load_state_dict(state)
     return model.encoders[modality].requires_grad_(False).eval()
 
 

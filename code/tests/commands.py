@@ -11,6 +11,7 @@ from unittest import mock
 CODE = Path(__file__).resolve().parents[1]
 QUICK = ["--encoder", "cnn", "--image_size", "32", "--batch_size", "18"]
 QUICK += ["--num_workers", "0", "--no-tensorboard"]
+QUICK += ["--optimizer", "sgd", "--learning_rate", "0.01", "--schedule", "constant"]
 RUNS = {  # {name: flags} of the runs that tables, figures, probes and predictions are made from
     "joint": ["--method", "joint"],
     "uniform": ["--method", "uniform"],

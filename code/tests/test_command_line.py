@@ -17,7 +17,9 @@ import draw
 import sweep
 import train
 from training import messages, options
-from training.options import TOUCHES, build_parser, parse
+from training.flags import TOUCHES
+from training.options import build_parser, parse
+from training.stored import completed, flags_of, jsonable
 from utils import registry
 from utils.errors import BadInput
 
@@ -134,8 +136,9 @@ def test_flags_of_a_schedule_that_is_not_chosen_are_refused_and_its_own_have_def
     ],
 )
 def test_a_run_older_than_the_schedule_is_read_with_the_one_it_had(stored, now):
-    older = {k: v for k, v in vars(parse(ON_DEMO)).items() if k not in ("schedule", *stored)}
-    read = options.completed(Path("runs/x"), {"options": older | stored, "environment": {}})
+    now_stored = jsonable(vars(parse(ON_DEMO)))
+    older = {k: v for k, v in now_stored.items() if k not in ("schedule", *stored)}
+    read = completed(Path("runs/x"), {"options": older | stored, "environment": {}})
     assert (read["schedule"], read["lr_decay_step"], read["lr_decay_ratio"]) == now
 
 
@@ -226,7 +229,7 @@ VALUES += [
 def random_line(rng: random.Random) -> list[str]:
     """Some flags, right, slightly wrong or of another choice, with some values or none."""
     method = rng.choice(registry.names("methods"))
-    known = sorted(options.flags_of(method, "resnet18", "concat", (("visual", "frames"),))[0])
+    known = sorted(flags_of(method, "resnet18", "concat", (("visual", "frames"),))[0])
     line = ["--method", method] if rng.random() < 0.5 else []
     for _ in range(rng.randint(0, 4)):
         flag = rng.choice(known)
@@ -243,7 +246,7 @@ def random_line(rng: random.Random) -> list[str]:
 @pytest.mark.slow
 def test_any_command_line_is_read_or_answered_in_one_line(fuzz, tmp_path):
     outcomes = {True: 0, False: 0}
-    for seed in fuzz:
+    for seed in range(3 * len(fuzz)):
         line = random_line(random.Random(seed))
         try:
             chosen = parse([*ON_DEMO, "--ckpt_path", str(tmp_path), *line])
@@ -258,5 +261,5 @@ def test_any_command_line_is_read_or_answered_in_one_line(fuzz, tmp_path):
             assert Path(chosen.run_name).name == chosen.run_name, line
             options.build_method(chosen)
             outcomes[True] += 1
-    assert min(outcomes.values()) > len(fuzz) / 20, outcomes
+    assert min(outcomes.values()) > len(fuzz) / 10, outcomes
     assert not list(tmp_path.iterdir())

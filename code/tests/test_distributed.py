@@ -75,6 +75,7 @@ def freeze_normalisation(module):
 def train_one_epoch(name, method_flags, accumulate, modalities):
     """The weights, and what was recorded of every step."""
     options = Namespace(accumulate=accumulate, clip_grad=5.0, device="cpu", amp="off")
+    options.modalities, options.unimodal_weight = modalities, 1.0
     model = build_model(name, modalities, classes=4).double()
     freeze_normalisation(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)

@@ -308,9 +308,12 @@ def in_worker(pack, deadly):
 @pytest.mark.parametrize(
     "error, said",
     [
-        (OSError(errno.ENOSPC, "No space", "runs/x"), "'runs/x'; free some space"),
+        (OSError(errno.ENOSPC, "No space", "runs/x"), "runs/x: No space; free some space"),
         (OSError(errno.ENOSPC, "No space"), "give --num_workers 0, which does without /dev/shm"),
-        (OSError(errno.EROFS, "Read-only", "/x"), "'/x'; choose a folder that can be written"),
+        (
+            OSError(errno.EROFS, "Read-only", "/x"),
+            "/x: Read-only; choose a folder that can be written",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "such as ulimit -n 4096"),
         (FileNotFoundError(2, "No usable temporary directory found in []"), "set TMPDIR"),
         (ConnectionResetError(errno.ECONNRESET, "reset"), "worker (pid unknown) has ended"),

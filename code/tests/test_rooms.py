@@ -282,7 +282,7 @@ def test_every_data_set_trains_from_its_prepared_tree(name, root, tmp_path):
 @every("dataset")
 def test_a_data_set_that_is_not_prepared_names_the_command(name, tmp_path):
     (tmp_path / "empty").mkdir()
-    command = {"demo": "Delete the folder", "folder": "DIR holds train.csv"}
+    command = {"demo": "Without --data_root a run generates it", "folder": "DIR holds train.csv"}
     mend = command.get(name, f"Prepare it with: sh script/prepare.sh {name}")
     with pytest.raises(BadInput, match=f"has no .*train.csv, test.csv. {mend}"):
         load("dataset", name)(tmp_path / "empty")

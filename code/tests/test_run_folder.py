@@ -25,8 +25,9 @@ import evaluate
 import report
 from analysis import tables
 from figures import _style
-from training import options, resume
+from training import resume
 from training.record import Recorder
+from training.stored import jsonable
 from utils import atomic, run_folder
 from utils.errors import BadInput, run_command
 from utils.run_folder import opened, read_jsonl, sealed
@@ -126,7 +127,7 @@ def data_set(root, classes, shape, samples, settings):
     ],
 )
 def test_data_are_compared_with_those_a_run_was_begun_with(change, message, tmp_path):
-    stored = options.jsonable(resume.about(*data_set(tmp_path / "data", **DATA)))
+    stored = jsonable(resume.about(*data_set(tmp_path / "data", **DATA)))
     now = data_set(tmp_path / "data", **DATA | change)
     if not change:
         resume.refuse_other_data(tmp_path, stored, *now)

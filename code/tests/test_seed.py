@@ -66,6 +66,8 @@ class Method(uniform.Method):
 class Numbers(Reader):
     """Without files."""
 
+    shape = (7,)
+
     def __init__(self):
         self.scale = 1
 

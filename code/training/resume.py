@@ -11,11 +11,20 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
-from training.options import completed, flags_of_run, growing, jsonable
+from training.stored import completed, flags_of_run, growing, jsonable
 from utils import distributed
 from utils.atomic import claim, write_text
 from utils.errors import BadInput, advise
-from utils.run_folder import environment, load, read_jsonl, read_record, read_stored, save, sealed
+from utils.run_folder import (
+    environment,
+    fill,
+    load,
+    read_jsonl,
+    read_record,
+    read_stored,
+    save,
+    sealed,
+)
 
 
 class Progress:
@@ -65,17 +74,6 @@ class Progress:
             save(state, self.folder / "best.pt")
         save(state, self.folder / "last.pt")
         self._advise()
-
-
-def fill(part, state: dict, path: Path) -> None:
-    """`part.load_state_dict(state)`. Raises BadInput naming the file where that does not fit."""
-    try:
-        part.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        (reason, *_) = [*str(error).splitlines(), ""]
-        raise BadInput(
-            f"{path}: does not fit {type(part).__name__} of the options of {path.parent} ({reason})"
-        ) from None
 
 
 def about(dataset, loaders: dict) -> dict:

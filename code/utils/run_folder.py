@@ -207,6 +207,17 @@ def _read(path: Path) -> tuple[dict, str]:
     return state, ""
 
 
+def fill(part, state: dict, path: Path) -> None:
+    """`part.load_state_dict(state)`. Raises BadInput naming the file where that does not fit."""
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        (reason, *_) = [*str(error).splitlines(), ""]
+        raise BadInput(
+            f"{path}: does not fit {type(part).__name__} of the options of {path.parent} ({reason})"
+        ) from None
+
+
 MEASURED = {"times.jsonl": "seconds"}  # what each record of a file has besides its epoch
 
 

@@ -2,11 +2,11 @@
 
     python -m dataset.prepare.demo            train.py does this by itself where the set is missing
 
-A drawn face speaks with one of six expressions. The expression is always in the picture, but small
-and at a random place, size, tilt and colour: slow to learn. The voice has the expression's melody,
-which is learnt in a few steps, but in a share of the clips it is another expression's: sound alone
-ends at that ceiling, and a network that only listens never finds the face. That imbalance is what
-MMPareto is about.
+A drawn face speaks with one of six expressions. The expression is always in the picture, but in a
+few strokes and at a random place, size, tilt and colour: slow to learn. The voice has the
+expression's melody, which is learnt in a few steps, but in a share of the clips it is another
+expression's: sound alone ends at that ceiling, and a network that only listens never finds the
+face. That imbalance is what MMPareto is about.
 """
 
 import shutil
@@ -56,8 +56,8 @@ def face(expression: str, rng: np.random.Generator) -> list[np.ndarray]:
     """The frames (H, W, 3) uint8 of one clip."""
     curve, opening, slant, lift, eye = FACES[expression] + rng.normal(0, 0.12, 5)
     size = SIZE_PIXELS
-    centre = size * (0.5 + rng.uniform(-0.12, 0.12, 2))
-    radius, tilt = size * rng.uniform(0.27, 0.38), rng.uniform(-0.3, 0.3)
+    centre = size * (0.5 + rng.uniform(-0.06, 0.06, 2))
+    radius, tilt = size * rng.uniform(0.36, 0.44), rng.uniform(-0.2, 0.2)
     skin, ink = rng.uniform(90, 230, 3), rng.uniform(0, 60, 3)
     patches = rng.uniform(0, 255, (5, 5, 3))
     background = cv2.resize(patches, (size, size), interpolation=cv2.INTER_CUBIC)
