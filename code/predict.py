@@ -16,6 +16,8 @@ that cannot be used gets a line of its own, and the exit status is 1.
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os.path import exists
 from pathlib import Path
 
@@ -80,14 +82,10 @@ class Predictor:
                 try:
                     if name in unusable:
                         raise unusable[name]
-                    with naming(*files):
+                    with naming(*files), naming_linked(trees[name]):
                         answered[name] = self.predict(trees[name])
                 except BadInput as problem:
-                    line = str(problem)
-                    for link in trees[name].glob("*/*"):
-                        if link.is_symlink():  # own data: the file itself is named
-                            line = line.replace(str(link), str(link.readlink()))
-                    problems.append(line)
+                    problems.append(str(problem))
         return answered, problems
 
     @torch.no_grad()
@@ -134,6 +132,19 @@ def place(files: list[Path], sample: str, root: Path, kinds: dict[str, str]) -> 
         link = root / modality / f"{sample}{suffix}"
         link.parent.mkdir(parents=True)
         link.symlink_to(file.absolute())
+
+
+@contextmanager
+def naming_linked(root: Path) -> Iterator[None]:
+    """What BadInput says of links below `root` is said of the files that they lead to."""
+    try:
+        yield
+    except BadInput as problem:
+        line = str(problem)
+        for link in root.glob("*/*"):
+            if link.is_symlink():
+                line = line.replace(str(link), str(link.readlink()))
+        raise BadInput(line) from None
 
 
 def write_json(answered: dict[str, Shares], path: Path) -> None:
