@@ -214,7 +214,9 @@ def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple
 
 def check_batch_size(model: nn.Module, loader: Batches, accumulate: int) -> None:
     """Raises BadInput for a batch larger than the split, a last batch with fewer samples than
-    processes, and a part of a batch with one sample where the model cannot be trained on one.
+    processes, for samples that the model cannot take, and a part of a batch with one sample where
+    it cannot be trained on one. Afterwards the layers of a model that wait for their first input,
+    such as nn.LazyLinear, have their parameters; all else is as it was.
 
     Batch normalisation needs two values per channel, and an encoder may leave one of a small
     picture; that is tried, since it would end the run at the end of its first epoch.
@@ -229,16 +231,17 @@ def check_batch_size(model: nn.Module, loader: Batches, accumulate: int) -> None
             f"{refused}leaves a last batch of {last} of {size} samples for {processes} processes; "
             "choose another size, or fewer processes"
         )
-    if last // processes // accumulate <= 1:
-        inputs, _ = first_batch(loader.dataset, 1, loader.device)
-        try:
-            with torch.no_grad():
-                copy.deepcopy(model).train()(inputs)
-        except ValueError as error:
-            raise BadInput(
-                f"{refused}leaves a part of one sample of {size}, which cannot be normalised "
-                f"({error}); choose another"
-            ) from None
+    inputs, _ = first_batch(loader.dataset, min(2, size), loader.device)
+    with restored(), torch.no_grad():
+        model.try_forward(inputs)
+        if last // processes // accumulate <= 1:
+            try:
+                copy.deepcopy(model).train()({m: x[:1] for m, x in inputs.items()})
+            except ValueError as error:
+                raise BadInput(
+                    f"{refused}leaves a part of one sample of {size}, which cannot be normalised "
+                    f"({error}); choose another"
+                ) from None
 
 
 def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:

@@ -1,8 +1,12 @@
 """Encoders, fusion and unimodal heads: the model that every method trains."""
 
+import copy
+import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
+from torch.nn import parameter
 
 from models.encoders import Encoder
 from models.frames import AttentionOverFrames
@@ -10,6 +14,7 @@ from models.fusion import InnerFusion
 from models.reach import groups_of
 from utils import registry
 from utils.errors import BadInput
+from utils.machine import shortage
 
 MULTIMODAL = "multimodal"  # the name of the fused branch among logits and losses
 
@@ -76,6 +81,34 @@ class MultimodalModel(nn.Module):
         logits |= {m: head(features[m]) for m, head in self.heads.items()}
         return logits, features
 
+    def try_forward(self, inputs: Mapping[str, Tensor]) -> None:
+        """Gives parameters to layers that wait for their first input, such as nn.LazyLinear.
+
+        Raises BadInput where a forward pass fails or gives other shapes than it should, naming the
+        encoder or the fusion; for parameters that appear only now, as no device, checkpoint and
+        optimizer would have them.
+        """
+        is_lazy = any(map(parameter.is_lazy, (*self.parameters(), *self.buffers())))
+        trial = self if is_lazy else copy.deepcopy(self)
+        names, was_training = {name for name, _ in self.named_parameters()}, self.training
+        trial.eval()
+        for modality, encoder in trial.encoders.items():
+            shape = tuple(inputs[modality].shape[1:])
+            what = f"--encoder {file_of(encoder)}: {modality}, items of shape {shape}"
+            feature = tried(what, encoder, inputs[modality])
+            if feature.shape != (expected := (len(inputs[modality]), encoder.feature_dim)):
+                raise BadInput(f"{what}: gives {tuple(feature.shape)}, not (B, D) = {expected}")
+        tried(
+            "--fusion" if trial.fusion is None else f"--fusion {file_of(trial.fusion)}",
+            trial,
+            inputs,
+        )
+        if late := sorted({name for name, _ in trial.named_parameters()} - names):
+            raise BadInput(
+                f"{late[0]}: made in a forward pass; make it in __init__, such as by nn.LazyLinear"
+            )
+        self.train(was_training)
+
     def encoder_parameters(self) -> dict[str, list[nn.Parameter]]:
         """{modality: its encoder's parameters}."""
         return {m: list(encoder.parameters()) for m, encoder in self.encoders.items()}
@@ -83,6 +116,27 @@ class MultimodalModel(nn.Module):
     def groups(self, losses: dict[str, Tensor]) -> dict[str, list[nn.Parameter]]:
         """The groups on which these losses can conflict, by `reach.groups_of`."""
         return groups_of(losses, self.encoder_parameters(), self.parameters())
+
+
+def file_of(part: nn.Module) -> str:
+    """The file of an encoder or a fusion, without its suffix."""
+    part = part.encoder if isinstance(part, AttentionOverFrames) else part
+    return type(part).__module__.split(".")[-1]
+
+
+def tried(what: str, part: nn.Module, *inputs):
+    """`part(*inputs)`. Raises BadInput for whatever it raises, with the line of our code or the
+    user's."""
+    try:
+        return part(*inputs)
+    except Exception as error:
+        if shortage(error):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        *_, frame = [f for f in frames if Path(f.filename).is_relative_to(registry.CODE)]
+        (reason, *_) = [*str(error).strip().splitlines(), type(error).__name__]
+        where = f"{Path(frame.filename).relative_to(registry.CODE)} line {frame.lineno}"
+        raise BadInput(f"{what}: {reason} ({where})") from error
 
 
 def encoder_classes(text: str, modalities: list[str]) -> dict[str, type[Encoder]]:

@@ -211,3 +211,67 @@ def test_the_time_axis_of_an_array_is_the_one_that_is_named(name):
     torch.manual_seed(0)
     last = encoder_class(name)((1, 3, 8), time_axis="last").eval()
     torch.testing.assert_close(first(values), last(values.transpose(2, 3)))
+
+
+class Made(Encoder):
+    """An encoder of somebody's own: right, or wrong in the way that `kind` says."""
+
+    takes = (1,)
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.feature_dim, self.layer = kind, 6, None
+        if kind == "lazy":
+            self.layer = torch.nn.LazyLinear(6)
+        elif kind != "late":
+            self.layer = torch.nn.Linear({"raises": 4}.get(kind, 5), {"width": 7}.get(kind, 6))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.layer = self.layer or torch.nn.Linear(5, 6)
+        self.count += 1
+        return self.layer(x)
+
+
+def with_encoder(kind):
+    model = MultimodalModel({"a": (5,), "b": (3, 32, 40)}, 4, "a=mlp,b=cnn", flags={"mlp_width": 6})
+    model.encoders["a"] = Made(kind)
+    return model, {"a": torch.randn(2, 5), "b": torch.randn(2, 3, 32, 40)}
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("late", "encoders.a.layer.bias: made in a forward pass; .*nn.LazyLinear"),
+        ("raises", r"a, items of shape \(5,\): mat1 and mat2 .* \(tests/test_encoders.py line \d+"),
+        ("width", r"a, items of shape \(5,\): gives \(2, 7\), not \(B, D\) = \(2, 6\)"),
+    ],
+)
+def test_an_encoder_that_cannot_be_trained_is_named(kind, message):
+    model, inputs = with_encoder(kind)
+    with pytest.raises(BadInput, match=message), torch.no_grad():
+        model.try_forward(inputs)
+
+
+def test_a_trial_gives_lazy_layers_their_parameters_and_changes_nothing_else():
+    model, inputs = with_encoder("right")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        model.try_forward(inputs)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    model, inputs = with_encoder("lazy")
+    with torch.no_grad():
+        model.try_forward(inputs)
+    assert [p.shape for p in model.encoders["a"].parameters()] == [(6, 5), (6,)]
+
+
+def test_an_input_too_small_for_an_encoder_leaves_no_run_folder(demo_root, tmp_path, monkeypatch):
+    def too_small(self, x):
+        return torch.nn.functional.conv2d(x, torch.ones(1, x.shape[1], 99, 99))
+
+    monkeypatch.setattr(SmallEncoder, "begin", too_small)
+    argv = ["--dataset", "demo", "--data_root", str(demo_root), "--ckpt_path", str(tmp_path)]
+    argv += ["--modalities", "audio", "--encoder", "cnn", "--num_workers", "0"]
+    with pytest.raises(BadInput, match="--encoder cnn: audio, items of shape .*"):
+        train.main([*argv, "--run_name", "x"])
+    assert not (tmp_path / "x").exists()

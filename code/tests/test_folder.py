@@ -10,10 +10,11 @@ from PIL import Image
 from steps import built_reader
 
 import train
+from dataset._cache import open_cache
 from dataset._loader import build_loaders
 from dataset.folder import Dataset
 from dataset.media.audio import filter_bank, read_waveform
-from dataset.modalities import array
+from dataset.modalities import array, item_of
 from dataset.prepare import derive
 from training import options
 from utils.errors import BadInput
@@ -174,3 +175,85 @@ def test_lists_that_cannot_be_read_are_named(own_data, content, message):
     argv = ["--dataset", "folder", "--data_root", str(own_data)]
     with pytest.raises(BadInput, match=message):
         build_loaders(Dataset(own_data), vars(options.parse(argv)))
+
+
+# Arrays
+
+
+def arrays(folder, *shapes):
+    """Files 0.npy, 1.npy ... of these shapes, no number of which is 0."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number, shape in enumerate(shapes):
+        np.save(folder / f"{number}.npy", 1 + rng.random(shape))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "shapes, flags, shape, expected",
+    [
+        ([(5,)] * 2, {}, (5,), lambda x: x),
+        ([(4, 6)] * 2, {}, (1, 4, 6), lambda x: x[None]),
+        ([(2, 8, 8)] * 2, {}, (2, 8, 8), lambda x: x),
+        ([(8, 9, 3)] * 2, {"array_channels": "last"}, (3, 8, 9), lambda x: x.transpose(2, 0, 1)),
+        ([(8, 9, 3)] * 2, {"array_channels": "first"}, (8, 9, 3), lambda x: x),
+        ([(4, 6), (7, 6)], {"sequences": True}, (7, 7), lambda x: x),
+        ([(4, 6)] * 2, {"sequences": True}, (4, 7), lambda x: x),
+        ([(6, 4), (6, 7)], {"sequences": True, "time_axis": "last"}, (7, 7), np.transpose),
+        (
+            [(5, 3, 4), (5, 3, 7)],
+            {"sequences": True, "time_axis": "last"},
+            (7, 16),
+            lambda x: x.transpose(2, 0, 1).reshape(-1, 15),
+        ),
+        ([(4,), (7,)], {"sequences": True}, (7, 2), lambda x: x[:, None]),
+        ([(5,)] * 2, {"sequences": True}, (5,), lambda x: x),
+    ],
+)
+def test_arrays_become_items_of_one_shape(shapes, flags, shape, expected, tmp_path):
+    folder = arrays(tmp_path / "a", *shapes)
+    reader = built_reader("array", folder, **flags)
+    item = item_of(reader, "0")
+    assert reader.shape == tuple(item.shape) == shape
+    values = torch.from_numpy(expected(np.load(folder / "0.npy"))).float()
+    if len(shape) == 2:  # a sequence, then 1 at its times, then nothing
+        assert item[:, -1].tolist() == [1] * len(values) + [0] * (len(item) - len(values))
+        assert not item[len(values) :].any()
+        item = item[: len(values), :-1]
+    assert torch.equal(item, values)
+
+
+@pytest.mark.parametrize(
+    "shapes, flags, message",
+    [
+        (
+            [(4, 6)] * 2 + [(7, 6)],
+            {},
+            r"2.npy: of shape \(7, 6\), others of \(4, 6\); .* --seq.* if",
+        ),
+        ([(6, 4)] * 2 + [(6, 7)], {}, r"2.npy: .* or --sequences --time_axis last if these"),
+        ([(4,), (4,), (7,)], {}, "2.npy: .* or --sequences if these"),
+        ([(4, 6), (4, 6), (7, 8)], {}, "2.npy: of shape .* the first sample of"),
+        ([(4, 6), (4, 6), (4, 7)], {"sequences": True}, "2.npy: .* axis of their times alone"),
+        ([(8, 9, 3)] * 3, {}, "0.npy: of shape .* a picture .*--array_channels last"),
+        ([(8, 9, 1)] * 3, {}, "0.npy: of shape .* a picture .*--array_channels last"),
+        ([(2, 2, 2, 2)] * 3, {}, "0.npy: .* expected an array"),
+        ([()] * 3, {"sequences": True}, "0.npy: .* expected an array"),
+        ([(1,), (1,), (30_000_000,)], {"sequences": True}, "2.npy: too large"),
+    ],
+)
+def test_arrays_that_could_mean_something_else_are_asked_about(shapes, flags, message, tmp_path):
+    reader = built_reader("array", arrays(tmp_path / "a", *shapes), **flags)
+    with pytest.raises(BadInput, match=message):
+        reader.check_together(["0", "1", "2"])
+        for name in "012":
+            item_of(reader, name)
+
+
+def test_a_longer_sequence_changes_the_cache_of_the_others(tmp_path):
+    folder = arrays(tmp_path / "a", (4, 6), (7, 6))
+    for longest in (7, 9):
+        reader = built_reader("array", folder, sequences=True)
+        packed = open_cache(reader, ["0", "1"], tmp_path / "cache", workers=0)
+        assert packed("0").shape == (longest, 7)
+        np.save(folder / "2.npy", np.ones((9, 6)))

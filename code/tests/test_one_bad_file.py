@@ -312,7 +312,7 @@ def spoil(root):
     (root / "clip" / "train3" / "9.png").write_bytes(b"")
     bomb(root / "photo" / "train3.jpg")
     return {
-        "depth/train3.npy": "of shape .2, 24, 25., the first sample of .2, 24, 24.; all need one",
+        "depth/train3.npy": "of shape .2, 24, 25., others of .2, 24, 24.; all need one, or",
         "sound/train3.wav": "silent",
         "clip/train3/9.png": "unreadable",
         "photo/train3.jpg": "unreadable",

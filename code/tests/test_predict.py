@@ -1,7 +1,9 @@
 """predict.py: raw files through the preprocessing of the run; unusable files are named."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from commands import flags_for, run
@@ -77,3 +79,54 @@ def test_raw_files_of_other_sets_too(name, raw, suffixes, request, tmp_path):
         start = sample.id if name == "modelnet40" else sample.id[:11]
         (path,) = [path for stem, path in files.items() if stem.startswith(start)]
         check_equal(answers, str(path), position, logits, "multimodal", dataset.classes)
+
+
+@pytest.fixture(scope="module")
+def own_run(folder_root, tmp_path_factory):
+    """A run on own data: a clip, sound, and a sequence in place of the array."""
+    root = tmp_path_factory.mktemp("own") / "data"
+    shutil.copytree(folder_root, root, ignore=shutil.ignore_patterns("cache", "photo"))
+    for number, path in enumerate(sorted((root / "depth").iterdir())):
+        np.save(path, np.random.default_rng(number).random((5 + number, 3)))
+    flags = [*flags_for(root, root.parent, "folder"), "--audio_frames", "48", "--mel_bins", "32"]
+    encoder = "clip=cnn,depth=gru,sound=cnn"
+    run(flags, "x", "--batch_size", "4", "--sequences", "--encoder", encoder)
+    return root, root.parent / "x"
+
+
+def test_own_data_give_what_their_run_gives(own_run, tmp_path):
+    root, folder = own_run
+    _, dataset, loaders, model = load_run(folder, "last", "cpu")
+    logits, _, _ = predict_split(model, loaders["test"])
+    texts = []
+    for number, sample in enumerate(dataset.samples("test")):
+        (sound,) = (root / "sound").glob(f"{sample.id}.*")
+        clip, depth = root / "clip" / sample.id, root / "depth" / f"{sample.id}.npy"
+        named = f"sound={sound},clip={clip},depth={depth}"
+        texts.append(named if number else f"{clip},{depth},{sound}")
+    predict.main([str(folder), *texts, "--json", str(tmp_path / "out.json")])
+    answers = json.loads((tmp_path / "out.json").read_text())
+    assert list(answers) == texts and len(texts) == 4
+    for position, name in enumerate(texts):
+        for branch in logits:
+            check_equal(answers, name, position, logits, branch, dataset.classes)
+
+
+def test_own_files_that_do_not_fit_get_a_line_each(own_run, tmp_path, capsys):
+    root, folder = own_run
+    np.save(tmp_path / "long.npy", np.ones((99, 3)))
+    clip, sound = root / "clip" / "test1", root / "sound" / "test1.wav"
+    table = {
+        f"{clip},{tmp_path / 'long.npy'},{sound}": f"{tmp_path / 'long.npy'}: 99 times of 3",
+        f"{clip},{sound}": f"{clip},{sound}: needs a file for each of clip, depth, sound, in this",
+        f"clip={clip},clip={clip},sound={sound}": f"{clip},{clip},{sound}: needs a file for each",
+        f"{clip},{tmp_path / 'no.npy'},{sound}": f"{tmp_path / 'no.npy'}: missing",
+        f"{clip},{sound},{sound}": f"{sound}: depth is read from .npy",
+        f"{sound},{sound},{sound}": f"{sound}: clip is read from a folder of pictures",
+    }
+    with pytest.raises(SystemExit):
+        predict.main([str(folder), *table])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == len(table)
+    for line, start in zip(lines, table.values()):
+        assert line.removeprefix("error: ").startswith(start)
