@@ -65,7 +65,8 @@ class Predictor:
         flags = vars(self.options)
         shapes, classes = run_folder.shapes_of(self.data), len(self.data["classes"])
         model = MultimodalModel(shapes, classes, flags["encoder"], flags["fusion"], flags)
-        model.load_state_dict(run_folder.load(folder / f"{checkpoint}.pt")["model"])
+        path = folder / f"{checkpoint}.pt"
+        run_folder.fill(model, run_folder.load(path)["model"], path)
         self.model = model.to(self.options.device).eval()
 
     def __call__(self, samples: dict[str, list[Path]]) -> tuple[dict[str, Shares], list[str]]:
