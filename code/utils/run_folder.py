@@ -72,8 +72,8 @@ def opened(text: str | bytes) -> dict:
     if not isinstance(record, dict):
         raise ValueError("no record")
     stored = record.pop("checksum", None)
-    content, *_ = (text.encode() if isinstance(text, str) else text).rsplit(b', "checksum": ', 1)
-    if f"{zlib.crc32(content + b'}'):08x}" == stored:  # as it was written, on one line
+    content, _, end = (text.encode() if isinstance(text, str) else text).rpartition(b', "checksum"')
+    if end == f': "{zlib.crc32(content + b"}"):08x}"}}'.encode():  # as it was written, on one line
         return record
     if stored not in (None, checksum(record)):
         raise ValueError("not what its checksum says")
