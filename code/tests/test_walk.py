@@ -45,6 +45,9 @@ def write_raw(folder: Path) -> None:
 def test_the_walk_of_the_documentation_can_be_walked(tmp_path):
     code = tmp_path / "code"
     shutil.copytree(CODE, code, ignore=shutil.ignore_patterns("runs", "tests", "__pycache__"))
+    reported = Path("results") / "reported_by_others.csv"
+    (tmp_path / "results").mkdir()
+    shutil.copy(CODE.parent / reported, tmp_path / reported)
     write_raw(tmp_path / "raw" / "utd_mhad")
     text = PAGE.read_text(encoding="utf-8")
     before, walk = text.split("## A walk: from two sensors to a table\n")
