@@ -134,8 +134,8 @@ class Run:
             shares["val"] = self.validation
         shares |= {name: epoch[f"test/accuracy/{branch}"] for name, epoch in chosen.items()}
         shares["macro_f1/multimodal"] = last[f"test/macro_f1/{branch}"]
-        linear, conflicts = self.probes.get("linear"), self.conflicts
-        cost = cost_of(self.folder, len(self.epochs))
+        linear, cost = self.probes.get("linear"), cost_of(self.folder, len(self.epochs))
+        conflicts = self.conflicts  # last: a run that is refused is left as it is
         for modality in self.modalities:
             heads = [f"accuracy/{modality}", f"macro_f1/{modality}"]
             if trains_heads(self.options):
