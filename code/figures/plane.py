@@ -46,10 +46,10 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     runs = [run for run in runs if len(run.modalities) > 1]
     if not runs:
         raise BadInput("plane: needs runs with several modalities")
-    modalities = runs[0].modalities
-    modality = options.modality or modalities[-1]
+    modalities = [m for m in runs[0].modalities if all(m in run.modalities for run in runs)]
+    modality = options.modality or (modalities or [""])[-1]
     if modality not in modalities:
-        raise BadInput(f"--modality {modality}: choose from {', '.join(modalities)}")
+        raise BadInput(f"--modality {modality}: all runs have {', '.join(modalities) or 'none'}")
     figure, axis = plt.subplots(figsize=(8.5, 5))
     measure = measure_of(runs, modality, options.measure)
     key = f"accuracy/{modality}" + (" probe" if measure == "probe" else "")
