@@ -94,7 +94,7 @@ def test_three_modalities_run_through_sweep_report_and_figures(own_data, tmp_pat
     argv = ["--dataset", "folder", "--data_root", str(own_data), "--ckpt_path", str(runs), *QUICK]
     argv += ["--modalities", "edge,grey,photo", "--batch_size", "4", "--epochs", "1"]
     sweep.main([*argv, "--methods", "uniform,mmpareto", "--seeds", "0,1", "--probe", "linear"])
-    (step, *_) = read_jsonl(runs / "folder-mmpareto-seed0" / "steps.jsonl")
+    (step, *_) = read_jsonl(runs / "own-mmpareto-seed0" / "steps.jsonl")
     assert {"cosine/edge", "cosine/grey", "cosine/photo"} < set(step)
     folders = sorted(str(f) for f in runs.iterdir() if f.is_dir())
     assert len(folders) == 4

@@ -14,7 +14,7 @@ import sweep
 import train
 from utils import registry
 from utils.errors import BadInput
-from utils.run_folder import read_jsonl
+from utils.run_folder import read_jsonl, read_result
 
 
 def planned(*flags, **changes):
@@ -179,6 +179,8 @@ def test_a_killed_sweep_goes_on_to_the_same_results(demo_root, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "2 of 2 runs are done" in done.stdout
     for run in ("demo-uniform-seed0", "demo-mmpareto-seed0"):
-        for file in ("metrics.jsonl", "steps.jsonl", "probe_linear.json"):
-            killed, undisturbed = ((tmp_path / n / run / file) for n in ("killed", "undisturbed"))
-            assert killed.read_text() == undisturbed.read_text(), file
+        killed, undisturbed = (tmp_path / name / run for name in ("killed", "undisturbed"))
+        for file in ("metrics.jsonl", "steps.jsonl"):
+            assert (killed / file).read_text() == (undisturbed / file).read_text(), file
+        probes = [read_result(folder / "probe_linear.json") for folder in (killed, undisturbed)]
+        assert probes[0]["scores"] == probes[1]["scores"]

@@ -298,7 +298,7 @@ def answer_unknown(word: str, known: Iterable[str]) -> str:
 
     known: the flags of the run, without dashes.
     """
-    if not word.startswith("--"):
+    if not word.startswith("--") or word == "--":
         return "belongs to no flag"
     flag = word[2:]
     owners = [
@@ -315,5 +315,7 @@ def answer_unknown(word: str, known: Iterable[str]) -> str:
         or [name for name in known if flag in name.split("_") or name.startswith(flag)]  # --seed
     )
     if meant:
-        return f"no flag of this run; did you mean {' or '.join(f'--{name}' for name in meant)}?"
+        return (
+            f"no flag of this run; did you mean {' or '.join(f'--{name}' for name in meant[:4])}?"
+        )
     return "no flag of this run; python train.py --help lists them"

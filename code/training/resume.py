@@ -65,15 +65,17 @@ class Progress:
         self.epoch, self.step = self.epoch + 1, step
         is_better = accuracy > self.best
         self.best = max(accuracy, self.best)
-        if not distributed.is_main():
-            return
+        if distributed.is_main():
+            self._write(is_better)
+        self._advise()
+
+    def _write(self, is_better: bool) -> None:
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state["progress"] = {"epoch": self.epoch, "step": self.step, "best": self.best}
         state["progress"]["run"] = self.run
         if is_better:  # first: a run killed in between repeats this epoch and writes it again
             save(state, self.folder / "best.pt")
         save(state, self.folder / "last.pt")
-        self._advise()
 
 
 def about(dataset, loaders: dict) -> dict:
