@@ -14,7 +14,10 @@ if __name__ == "__main__":
     try:
         run(get_args_parser().parse_args())
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        # status 3 is of those that stop since another has ended; both may be seen at once
+        rank, failure = min(
+            error.failures.items(), key=lambda item: (item[1].exitcode == 3, item[1].timestamp)
+        )
         print(f"process {rank} ended first, with status {failure.exitcode}", file=sys.stderr)
         sys.exit(max(failure.exitcode, 1))
     except KeyboardInterrupt:
