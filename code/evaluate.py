@@ -26,9 +26,9 @@ from utils.run_folder import cost_of, write_result
 
 def per_class(logits: dict[str, Tensor], target: Tensor) -> dict[str, dict[int, float]]:
     """{branch: {class: accuracy in [0, 1]}} of the classes that are there."""
+    hits = {branch: (answers(x) == target).double() for branch, x in logits.items()}
     return {
-        branch: {k: (answers(x)[target == k] == k).double().mean().item() for k in present(target)}
-        for branch, x in logits.items()
+        b: {k: of[target == k].mean().item() for k in present(target)} for b, of in hits.items()
     }
 
 
@@ -57,11 +57,10 @@ def confusion(logits: dict[str, Tensor], target: Tensor, classes: list[str]) -> 
 def answers_by_sample(loader, logits: dict[str, Tensor], target: Tensor, classes) -> dict:
     """{id: {"target": class, branch: class, or null where there is no answer}}."""
     names = [*classes, None]  # -1 is no class
-    return {
-        sample.id: {"target": classes[target[row]]}
-        | {branch: names[answers(x)[row]] for branch, x in logits.items()}
-        for row, sample in enumerate(loader.dataset.samples)
-    }
+    columns = {"target": target} | {branch: answers(x) for branch, x in logits.items()}
+    named = {key: [names[k] for k in column.tolist()] for key, column in columns.items()}
+    rows = (dict(zip(named, row)) for row in zip(*named.values()))
+    return {sample.id: row for sample, row in zip(loader.dataset.samples, rows)}
 
 
 def read_options(argv: list[str] | None) -> argparse.Namespace:

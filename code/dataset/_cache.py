@@ -150,7 +150,7 @@ def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: i
     """
     ids, name, files = sorted(ids), name_of(reader), state_of(reader)
     content = hashlib.sha256(json.dumps([ids, sorted(files.items())]).encode()).hexdigest()[:12]
-    folder, read = cache_dir / f"{name}-{content}", partial(pack, reader)
+    folder, read = cache_dir / f"{name}-{content}", partial(item_of, reader, packed=True)
     try:
         return Packed(folder, read_index(folder), read)
     except ValueError:
@@ -179,18 +179,13 @@ def open_cache(reader: Modality, ids: Iterable[str], cache_dir: Path, workers: i
         ) from None
 
 
-def pack(reader: Modality, sample_id: str) -> Tensor:
-    """What the cache holds of a sample. Raises BadInput naming its file where that is unusable."""
-    return item_of(reader, sample_id, packed=True)
-
-
 def build(reader: Modality, ids: list[str], files: dict, folder: Path, workers: int) -> None:
     """Packs `ids` into `folder`, by way of a folder that is renamed when it is complete.
 
     files: as `state_of` gives them. Raises BadInput where a process that decodes dies.
     """
     reader.check_together(ids)
-    read = partial(pack, reader)
+    read = partial(item_of, reader, packed=True)
     modality, first = reader.folder.name, read(ids[0])
     expected, free = first.nbytes * len(ids), shutil.disk_usage(folder.parent).free
     if expected > free:

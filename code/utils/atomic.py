@@ -20,7 +20,7 @@ _claims: list[IO] = []  # the one of this process, kept open
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """An OSError in this block names `path` where it names no file, as that of a full disk does."""
     try:
         yield
@@ -34,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write to the path this yields; on success it replaces `path`, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
+    with naming_file(path):
         try:
             yield temporary
             with open(temporary, "rb") as file:
@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def append(path: Path, text: str) -> None:
     """Adds `text` to the end of a file. It is on the disk when this returns."""
-    with naming(path), open(path, "a", encoding="utf-8") as file:
+    with naming_file(path), open(path, "a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -81,7 +81,7 @@ def claim(path: Path) -> None:
     """
     while _claims:
         _claims.pop().close()
-    with naming(path):
+    with naming_file(path):
         file = open(path, "a+", encoding="utf-8")
     _claims.append(file)
     try:
@@ -97,7 +97,7 @@ def claim(path: Path) -> None:
             f"{path.parent}: {file.read() or 'another process'} writes into it; wait for its end, "
             "or end it"
         ) from None
-    with naming(path):
+    with naming_file(path):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

@@ -8,7 +8,7 @@ from models import encoders
 
 
 class SequenceEncoder(encoders.Encoder):
-    """Gives `_times` to an encoder of sequences; `width` is D.
+    """Runs the `_features` of an encoder on any item as a sequence; `width` is D.
 
     An array (C, H, W) is a sequence along H, of C W numbers, or with `--time_axis last` along W, of
     C H numbers. The features of a clip's frames are averaged.
