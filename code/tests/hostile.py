@@ -168,8 +168,8 @@ def array_of(path):
 
 
 def by_numpy(path):
-    values = np.load(path)
-    return np.float32(values).reshape(-1, *values.shape[-2:])
+    values = np.float32(np.load(path))
+    return values[None] if values.ndim == 2 else values  # a vector and (C, H, W) as they are
 
 
 def pt(path, draw):
