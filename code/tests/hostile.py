@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import random
-import resource
 import struct
 import sys
 import tarfile
@@ -30,6 +29,7 @@ from dataset.media.render import read_mesh, render
 from dataset.media.video import picture_seconds, read_frames
 from dataset.modalities import array, image, item_of, spectrogram
 from dataset.prepare._archive import unpack
+from training.record import peak_memory_mb
 
 
 def maybe_spoilt(draw, content):
@@ -349,8 +349,8 @@ def main(first, count, folder):
         start = time.process_time()
         outcomes[str(check(seed, Path(folder)))] += 1
         slowest = max(slowest, time.process_time() - start)
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    print(json.dumps({"outcomes": outcomes, "slowest": slowest, "peak_mb": peak_mb}))
+    seen = {"outcomes": outcomes, "slowest": slowest, "peak_mb": peak_memory_mb()}
+    print(json.dumps(seen))
 
 
 if __name__ == "__main__":

@@ -339,6 +339,18 @@ def test_what_the_machine_lacks_is_a_line_with_what_mends_it(error, said):
     assert said in line and "\n" not in line and bool(line) == bool(said)
 
 
+# Memory
+
+
+def test_the_memory_of_a_process_does_not_count_what_started_it():
+    ballast = bytearray(2 * 10**9)  # more than importing torch takes
+    program = "from training.record import peak_memory_mb as peak\n"
+    program += "print(peak()); x = bytearray(10**9); print(peak())"
+    done = shell(sys.executable, "-c", program, PYTHONPATH=".")
+    before, after = map(float, done.stdout.split())
+    assert before < len(ballast) / 1e6 and 900 < after - before < 1100
+
+
 # Output, figures, and everything at once
 
 

@@ -185,7 +185,8 @@ def test_every_preparation_survives_kill_and_gives_the_same_tree(name, request, 
 
 
 def interrupts(files, process):
-    os.kill(process, signal.SIGINT)
+    if files == [Path("a")]:  # one of them: the test ends before a second one could
+        os.kill(process, signal.SIGINT)
     time.sleep(60)
 
 

@@ -146,5 +146,9 @@ def peak_memory_mb() -> float:
     """The most memory so far: of tensors on the GPU where one is used, else of this process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform == "linux":  # where getrusage counts what this process was started from, too
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+        return int(peak) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
