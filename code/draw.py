@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from analysis.runs import read_runs
+from analysis import records
 from figures._style import save
 from utils import registry
 from utils.command import Parser
@@ -36,7 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     name = argv[0]
     module = registry.load("figures", name, "draw.py")
     parser = Parser(f"draw.py {name}", module.__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders; files are left out")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="run folders, or records; files are left out"
+    )
     parser.add_argument(
         "--output",
         type=Path,
@@ -46,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     if "add_options" in vars(module):
         module.add_options(parser)
     options = parser.parse_args(argv[1:])
-    runs = read_runs(options.runs)
+    runs = records.read(options.runs)
     save(module.draw(runs, options), options.output or runs[0].folder.parent / name)
 
 

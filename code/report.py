@@ -4,6 +4,8 @@ python report.py runs/avmnist-*            prints Markdown, writes runs/report.m
 python report.py runs/avmnist-* --output tables/avmnist
 python report.py runs/avmnist-* --reference "uniform --encoder_grad_scale 1.5"
 python report.py runs/avmnist-* --select learning_rate --columns "multimodal,minus uniform,n"
+python report.py runs/avmnist-* --records ../results/avmnist     what the runs gave, to be kept
+python report.py ../results/avmnist                              the same tables, from what was kept
 
 Runs on the same data may differ in any flag. Rows stand in the order of the runs, and say what is
 not as in most runs. They are compared with the reference in the same setting where it is there.
@@ -11,16 +13,17 @@ not as in most runs. They are compared with the reference in the same setting wh
 
 from pathlib import Path
 
-from analysis.runs import group, read_runs, select
-from analysis.tables import REFERENCE, caption, comma_separated, latex, markdown, tabulate
+from analysis import records, reports
+from analysis.tables import REFERENCE
+from analysis.typeset import latex, markdown, summary
 from utils.atomic import write_text
 from utils.command import Parser, listed
-from utils.errors import BadInput, run_command
+from utils.errors import run_command
 
 
 def main(argv=None) -> None:
     parser = Parser("report.py", __doc__)
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders; files are left out")
+    reports.add_options(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -28,43 +31,29 @@ def main(argv=None) -> None:
         help="of the files .md, .csv, .tex (default: report beside the first run)",
     )
     parser.add_argument(
-        "--reference",
-        metavar="ROW",
-        help=f"the row that the others are compared with (default: {REFERENCE}, where it is there)",
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="write runs.csv and epochs.csv of all these runs there",
     )
     parser.add_argument(
-        "--select",
-        type=listed(str),
-        metavar="FLAG,FLAG",
-        help="show each row with that value only which has the best accuracy on held-out samples, "
-        "such as learning_rate",
-    )
-    parser.add_argument(
-        "--columns",
+        "--steps",
         type=listed(str),
         default=[],
-        metavar="A,B",
-        help="of the LaTeX table, by the headings of all tables up to a comma (default: accuracies "
-        "and the difference)",
+        metavar="RUN,RUN",
+        help="with --records: steps.csv of these runs, for figures of a single run",
     )
     options = parser.parse_args(argv)
-    runs, chosen_by = read_runs(options.runs), ""
-    if options.select:
-        groups, chosen_by = select(runs, options.select)
-    else:
-        groups = group(runs)
-    if options.reference is not None and options.reference not in groups:
-        raise BadInput(
-            f"--reference {options.reference}: no such row; choose from {', '.join(groups)}"
-        )
-    tables = tabulate(groups, options.reference or REFERENCE)
-    text = " ".join([caption(groups), chosen_by]).strip()
+    runs, groups, tables, text = reports.report_of(options)
     output = options.output or options.runs[0].parent / "report"
     typeset = latex(groups, tables, options.columns, text)
+    if options.records:
+        records.write_records(options.records, runs, options.steps)
+        print(f"recorded: {len(runs)} runs in {options.records}/\n")
     print(markdown(tables, text))
     write_text(Path(f"{output}.md"), markdown(tables, text) + "\n")
     write_text(Path(f"{output}.tex"), typeset + "\n")
-    write_text(Path(f"{output}.csv"), comma_separated(groups))
+    write_text(Path(f"{output}.csv"), summary(groups, options.reference or REFERENCE))
     print(f"\nwritten: {output}.md, .csv, .tex")
 
 

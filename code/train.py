@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 from tqdm import tqdm
 
 from dataset._loader import build_loaders, check_batch_size
-from figures._style import draw_run
+from figures.overview import draw_run
 from methods import ForwardPass
 from models.metrics import branch_losses, check_trained, predict, score
 from training import messages, precision

@@ -45,6 +45,12 @@ class Run:
     def method(self) -> type[Method]:
         return registry.load_class("methods", self.options["method"], "--method")
 
+    @property
+    def data_name(self) -> str:
+        """What the data are called: the set, or the folder of own data."""
+        dataset = registry.load_class("dataset", self.options["dataset"], "--dataset")
+        return dataset.name_of(Path(self.options["data_root"]))
+
     @cached_property
     def own(self) -> dict:
         """{flag of its method: value}."""
@@ -119,7 +125,7 @@ class Run:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """{measure: value}, shares in percent; what was not measured is left out.
+        """{measure: value to six digits}, shares in percent; what was not measured is left out.
 
         Measures are accuracy/X and macro_f1/X with X "multimodal" (or the only branch), a modality
         (its head) or "<modality> probe"; val, as `validation`; best_test and best_val, the
@@ -147,7 +153,22 @@ class Run:
         for name, scores in self.probes.items():
             if name != "linear":
                 shares |= scores
-        return {measure: 100 * share for measure, share in shares.items()} | cost
+        percent = {measure: 100 * share for measure, share in shares.items()}
+        return {measure: to_six_digits(value) for measure, value in (percent | cost).items()}
+
+    def curve(self, branch: str) -> list[float]:
+        """Test accuracy of a branch after each epoch, in percent."""
+        return [to_six_digits(100 * e[f"test/accuracy/{branch}"]) for e in self.epochs]
+
+    def check_finished(self) -> None:
+        """Raises BadInput where epochs are lacking, or there twice."""
+        count = self.options["epochs"]
+        if len(self.epochs) < count:
+            done = f"{len(self.epochs)} of {count} epochs done"
+            raise BadInput(f"{self.folder}: {done}; finish it with --resume")
+        if [record["epoch"] for record in self.epochs] != list(range(count)):
+            expected = f"epochs 0 to {count - 1}, each once"
+            raise BadInput(f"{self.folder}: metrics.jsonl does not hold {expected}")
 
 
 def read_run(folder: Path) -> Run:
@@ -163,6 +184,11 @@ def read_runs(paths: list[Path]) -> list[Run]:
     if not folders:
         raise BadInput(f"{paths[0]}: no run folder")
     return [read_run(folder) for folder in folders]
+
+
+def to_six_digits(value: float) -> float:
+    """As records keep it, so that runs and their records give the same tables."""
+    return float(f"{value:.6g}")
 
 
 def conflict_rate(steps: list[dict], encoder: str) -> float | None:
@@ -221,13 +247,7 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     other data, naming the difference.
     """
     for run in runs:
-        count = run.options["epochs"]
-        if len(run.epochs) < count:
-            done = f"{len(run.epochs)} of {count} epochs done"
-            raise BadInput(f"{run.folder}: {done}; finish it with --resume")
-        if [record["epoch"] for record in run.epochs] != list(range(count)):
-            expected = f"epochs 0 to {count - 1}, each once"
-            raise BadInput(f"{run.folder}: metrics.jsonl does not hold {expected}")
+        run.check_finished()
     groups: dict[str, list[Run]] = {}
     base, reference = base_of(runs), max(runs, key=lambda run: len(run.modalities))
     for run in runs:

@@ -1,9 +1,5 @@
-"""Runs -> tables of accuracies, as Markdown, LaTeX and CSV."""
+"""Runs -> tables of accuracies, and what a report is asked for."""
 
-import csv
-import io
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -16,6 +12,7 @@ from training.messages import SELECTIONS
 from utils.errors import BadInput
 
 REFERENCE = "uniform"  # the arm that the others are compared with
+ENOUGH = 5  # seeds
 PROBES = "Probes: multimodal accuracy without X, what X contributes to it, calibration error, %"
 REPORTED = Path(__file__).resolve().parents[2] / "results" / "reported_by_others.csv"
 HEADINGS = SELECTIONS | {"peak_gb": "peak memory, GB", "val": "validation"}
@@ -49,6 +46,11 @@ def cell(runs: list[Run], measure: str) -> str:
     return mean_std(values, 1 if measure.startswith(("conflict/", "minutes", "peak_gb")) else 2)
 
 
+def number_of(runs: list[Run]) -> str:
+    """How many seeds, with a mark where they are too few to conclude anything from."""
+    return f"{len(runs)}" if len(runs) >= ENOUGH else f"{len(runs)} (few)"
+
+
 def all_runs(groups: dict[str, list[Run]]) -> list[Run]:
     return [run for runs in groups.values() for run in runs]
 
@@ -57,25 +59,31 @@ def table_of(groups: dict[str, list[Run]], title: str, measures: list[str]) -> T
     """A row per arm, a column per measure that some run has."""
     known = {measure for run in all_runs(groups) for measure in run.measures}
     shown = [measure for measure in measures if measure in known]
-    rows = [[arm, str(len(r)), *(cell(r, m) for m in shown)] for arm, r in groups.items()]
+    rows = [[arm, number_of(r), *(cell(r, m) for m in shown)] for arm, r in groups.items()]
     return Table(title, ["method", "n", *map(heading, shown)], rows)
 
 
 def differences(groups: dict[str, list[Run]], reference: str = REFERENCE) -> dict[str, str]:
-    """{arm: accuracy minus that of `reference` in the same setting, else of `reference` itself}.
+    """{arm: accuracy minus that of the arm it is `compared_with`}."""
+    accuracy = {arm: of_seeds(runs, ACCURACY) for arm, runs in groups.items()}
+    pairs = compared_with(groups, reference)
+    return {arm: difference(accuracy[arm], accuracy[other]) for arm, other in pairs.items()}
 
-    The reference, in any setting, has none. {} where there is nothing to compare.
-    """
-    base = base_of(all_runs(groups))
-    accuracy = {a: {r.seed: r.measures[ACCURACY] for r in runs} for a, runs in groups.items()}
-    texts = {}
+
+def compared_with(groups: dict[str, list[Run]], reference: str) -> dict[str, str]:
+    """{arm: `reference` in the same setting, else `reference` itself}, for all but this one."""
+    base, others = base_of(all_runs(groups)), {}
     for arm, runs in groups.items():
         other = " ".join([reference, *setting_of(runs[0], base)])
         if other not in groups:
             other = reference
         if other in groups and other != arm:
-            texts[arm] = difference(accuracy[arm], accuracy[other])
-    return texts
+            others[arm] = other
+    return others
+
+
+def of_seeds(runs: list[Run], measure: str) -> dict[int, float]:
+    return {run.seed: run.measures[measure] for run in runs if measure in run.measures}
 
 
 def best(groups: dict[str, list[Run]]) -> set[tuple[str, str]]:
@@ -160,99 +168,10 @@ def caption(groups: dict[str, list[Run]]) -> str:
     usual = f"; {' '.join(several)} unless the row says otherwise" if several else ""
     counts = sorted({len(of_arm) for of_arm in groups.values()})
     n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else counts[0]
+    few = f" (few: less than {ENOUGH})" if counts[0] < ENOUGH else ""
     return (
-        f"{base['dataset']}, {base['encoder']}, {base['fusion']}, last of {base['epochs']} "
+        f"{runs[0].data_name}, {base['encoder']}, {base['fusion']}, last of {base['epochs']} "
         f"epochs unless the column says otherwise{usual}; mean ± standard deviation over n = {n} "
-        "seeds; conflict: % of steps with cosine <= 0; intervals: Student, paired by seed. "
+        f"seeds{few}; conflict: % of steps with cosine <= 0; intervals: Student, paired by seed. "
         f"{hardware}, torch {environment['torch']}, commit {commits}."
     )
-
-
-def markdown(tables: list[Table], text: str) -> str:
-    parts = []
-    for title, head, rows in tables:
-        lines = [f"**{title}**", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-        parts.append("\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]))
-    return "\n\n".join([*parts, text])
-
-
-def short(head: str) -> str:
-    """The name of a column for `--columns`: "minus uniform" of "minus uniform, 95% interval"."""
-    return head.split(",")[0]
-
-
-ESCAPED = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    "±": r"$\pm$",
-}
-
-
-def escaped(text: str) -> str:
-    """Text as LaTeX shows it, with the sign of negative numbers as a minus."""
-    text = text.translate(str.maketrans(ESCAPED)).replace("--", "-{}-")
-    return re.sub(r"(?<![\w}-])-(?=\d)", "$-$", text)
-
-
-def latex(groups: dict[str, list[Run]], tables: list[Table], columns: list[str], text: str) -> str:
-    """A tabular of what was measured, and one of what others report, in the commands of the
-    booktabs package; means that are `best` are bold.
-
-    columns: `short` headings of any table; [] for accuracies and difference. Raises BadInput for
-    one that is not there.
-    """
-    measured = [table for table in tables if "n" in table.head]
-    known = {short(column[0]): column for t in measured for column in zip(t.head, *t.rows)}
-    usual = [*all_runs(groups)[0].selected, MULTIMODAL]
-    for name in map(short, tables[0].head):
-        if name.startswith("minus ") or name.endswith(" head"):
-            usual.append(name)
-    for name in columns:
-        if name not in known:
-            raise BadInput(f"--columns {name}: no such column; choose from {', '.join(known)}")
-    highest = best(groups)
-
-    def cell_of(arm: str, head: str, cell: str) -> str:
-        number, *spread = escaped(cell).split(" ", 1)
-        if (arm, head) in highest:
-            number = rf"\textbf{{{number}}}"
-        return " ".join([number, *spread])
-
-    chosen = [known[name] for name in dict.fromkeys(["method", *(columns or usual)])]
-    head, *rows = zip(*chosen)
-    parts = [
-        f"% {text}",
-        tabular(head, [[cell_of(row[0], *c) for c in zip(head, row)] for row in rows]),
-    ]
-    for title, head, rows in tables:
-        if "n" not in head:
-            parts.append(f"% {title}\n{tabular(head, [map(escaped, row) for row in rows])}")
-    return "\n\n".join(parts)
-
-
-def tabular(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """rows: of escaped cells."""
-    head = [*map(escaped, head)]
-    lines = [" & ".join(row) + r" \\" for row in [head, *rows]]
-    begin = rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}"
-    lines = [begin, r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
-    return "\n".join([*lines, r"\end{tabular}"])
-
-
-def comma_separated(groups: dict[str, list[Run]]) -> str:
-    """One line per run and measure, with every flag that differs, so that others can compute what
-    they want from it."""
-    file, runs = io.StringIO(), all_runs(groups)
-    writer = csv.writer(file, lineterminator="\n")
-    flags = [*runs[0].selected, *differing(runs)]
-    writer.writerow(["method", "seed", "measure", "value", "run", "commit", *flags])
-    for arm, runs in groups.items():
-        for run in runs:
-            given = run.options | run.own | run.settings
-            source = run.folder.name, run.environment["commit"], *(given.get(f, "") for f in flags)
-            for measure, value in run.measures.items():
-                writer.writerow([arm, run.seed, heading(measure), f"{value:.4f}", *source])
-    return file.getvalue()

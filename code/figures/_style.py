@@ -6,13 +6,15 @@ from zlib import crc32
 import matplotlib.pyplot as plt
 import numpy as np
 
-from analysis.runs import Run, arm_of, read_run
+from analysis.names import name_of
+from analysis.runs import Run, arm_of
 from utils.errors import BadInput
 
 plt.rcParams["figure.constrained_layout.use"] = True
 plt.rcParams["figure.constrained_layout.w_pad"] = 0.1
 plt.rcParams["axes.grid"], plt.rcParams["grid.alpha"] = True, 0.3
 plt.rcParams["axes.axisbelow"] = True
+plt.rcParams["svg.hashsalt"] = "mmpareto"  # names of parts are drawn at random otherwise
 plt.rcParams["axes.titlesize"], plt.rcParams["legend.fontsize"] = 11, 8
 
 # Okabe and Ito's palette can be distinguished with every kind of colour vision, signs in grey
@@ -23,29 +25,12 @@ BRANCH_COLOURS = {"multimodal": "#000000", "audio": "#0072B2", "visual": "#E69F0
 SPARE_BRANCH_COLOURS = ["#009E73", "#CC79A7", "#56B4E9", "#D55E00"]
 CONFLICT, AGREEMENT = "#D55E00", "#009E73"
 
-METHODS = {  # arm, a method with its flags: name, colour and sign in every figure
-    "joint": ("One joint loss", PALETTE[0], "o"),
-    "uniform": ("Uniform", PALETTE[1], "s"),
-    "pareto": ("Conventional Pareto", PALETTE[2], "^"),
-    "mmpareto": ("MMPareto", PALETTE[3], "D"),
-    "uniform --encoder_grad_scale 1.5": ("Uniform, 1.5x encoder gradient", PALETTE[4], "v"),
-}
-NAMES = {  # of methods whose name is not that of their file
-    "aligned_mtl": "Aligned-MTL",
-    "agm": "AGM",
-    "cagrad": "CAGrad",
-    "g_blending": "G-Blending",
-    "gradnorm": "GradNorm",
-    "imtl_g": "IMTL-G",
-    "metabalance": "MetaBalance",
-    "mgda_ub": "MGDA-UB",
-    "nash_mtl": "Nash-MTL",
-    "ogm": "OGM",
-    "ogm_ge": "OGM-GE",
-    "pcgrad": "PCGrad",
-    "pmr": "PMR",
-    "umt": "UMT",
-    "upgrad": "UPGrad",
+LOOKS = {  # arm, a method with its flags: colour and sign in every figure
+    "joint": (PALETTE[0], "o"),
+    "uniform": (PALETTE[1], "s"),
+    "pareto": (PALETTE[2], "^"),
+    "mmpareto": (PALETTE[3], "D"),
+    "uniform --encoder_grad_scale 1.5": (PALETTE[4], "v"),
 }
 SPARE_COLOURS = ["#56B4E9", "#000000", "#882255", "#999933", "#332288", "#888888", "#DDCC77"]
 SPARE_COLOURS += ["#AA4499", "#661100"]
@@ -56,19 +41,14 @@ START = 172  # of the checksum by which an arm chooses: every method, alone, loo
 def look_of(arm: str) -> tuple[str, dict[str, str]]:
     """(name, {"color", "marker"}) of `mmpareto --gamma 2.0` and the like, whatever else is drawn.
 
-    An arm that is not in METHODS is named after file and flags; its name chooses from what is left.
+    The name of an arm that is not in LOOKS chooses from what is left.
     """
-    if arm in METHODS:
-        name, colour, sign = METHODS[arm]
-        return name, {"color": colour, "marker": sign}
-    method, *flags = arm.split(" --")
-    name = METHODS[method][0] if method in METHODS else method.capitalize()
-    name = NAMES.get(method, name)
-    words = [name, *(flag.removesuffix(".0") for flag in flags)]
-    name = ", ".join(words).replace("_", " ")
+    if arm in LOOKS:
+        colour, sign = LOOKS[arm]
+        return name_of(arm), {"color": colour, "marker": sign}
     number, colour = divmod(crc32(arm.replace(".0", "").encode(), START), len(SPARE_COLOURS))
     sign = SPARE_SIGNS[number % len(SPARE_SIGNS)]
-    return name, {"color": SPARE_COLOURS[colour], "marker": sign}
+    return name_of(arm), {"color": SPARE_COLOURS[colour], "marker": sign}
 
 
 def branch_style(branch: str, position: int) -> dict[str, str]:
@@ -79,8 +59,7 @@ def branch_style(branch: str, position: int) -> dict[str, str]:
 
 def title_of(run: Run) -> str:
     """Such as "MMPareto on avmnist, seed 0"."""
-    name, _ = look_of(arm_of(run, run.settings))
-    return f"{name} on {run.options['dataset']}, seed {run.seed}"
+    return f"{name_of(arm_of(run, run.settings))} on {run.data_name}, seed {run.seed}"
 
 
 def save(figure: plt.Figure, prefix: Path) -> None:
@@ -92,7 +71,8 @@ def save(figure: plt.Figure, prefix: Path) -> None:
 
 def save_as(figure: plt.Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, bbox_inches="tight")
+    same = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same bytes, drawn again
+    figure.savefig(path, dpi=130, bbox_inches="tight", metadata=same.get(path.suffix))
     plt.close(figure)
 
 
@@ -108,8 +88,7 @@ def draw_band(axis, x, values: np.ndarray, arm: str, more: str = "") -> None:
 
 def draw_epochs(axis, runs: list[Run], branch: str, arm: str) -> None:
     """Test accuracy of a branch in every epoch: mean and deviation over the runs of an arm."""
-    key = f"test/accuracy/{branch}"
-    values = 100 * np.array([[record[key] for record in run.epochs] for run in runs])
+    values = np.array([run.curve(branch) for run in runs])
     draw_band(axis, np.arange(values.shape[1]), values, arm)
     epoch_axis(axis, f"{branch} test accuracy (%)")
 
@@ -159,28 +138,6 @@ def draw_cosine(axis, steps: list[dict], encoder: str) -> None:
     axis.set(ylabel=f"cosine of multimodal and {encoder} gradient", ylim=(-1.05, 1.05))
     axis.set_title(f"{encoder} encoder")
     axis.legend(loc="lower right")
-
-
-def draw_run(folder: Path) -> Path:
-    """Accuracy per epoch and cosine per step and encoder, to `folder`/overview.png."""
-    run, path = read_run(folder), folder / "overview.png"
-    steps = run.steps
-    encoders = measured_encoders(steps)
-    size = (5 + 5 * len(encoders), 3.6)
-    figure, axes = plt.subplots(1, 1 + len(encoders), figsize=size, squeeze=False)
-    first, *others = axes[0]
-    keys = [key for key in run.epochs[-1] if key.startswith("test/accuracy/")]
-    for position, key in enumerate(keys):
-        branch, values = key.split("/")[2], [100 * record[key] for record in run.epochs]
-        first.plot(values, markersize=4, label=branch, **branch_style(branch, position))
-    epoch_axis(first, "test accuracy (%)")
-    first.set(title="head of each branch", ylim=(0, 100))
-    first.legend()
-    for axis, encoder in zip(others, encoders):
-        draw_cosine(axis, steps, encoder)
-    figure.suptitle(title_of(run))
-    save_as(figure, path)
-    return path
 
 
 def draw_confusion(counts: dict[str, list[list[int]]], classes: list[str], path: Path) -> None:

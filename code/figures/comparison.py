@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.runs import ACCURACY, Run, conflict_rate, group
 from analysis.tables import differences
-from figures._style import METHODS, draw_cosine, draw_epochs, look_of, measured_encoders
+from figures._style import LOOKS, draw_cosine, draw_epochs, look_of, measured_encoders
 from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
 
@@ -34,7 +34,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
 def draw_last_accuracies(axis, groups: dict[str, list[Run]]) -> None:
     """A row per arm: multimodal accuracy after the last epoch, and its difference to uniform."""
     labels, compared = [], differences(groups)
-    known = [arm for arm in METHODS if arm in groups]  # first, in this order
+    known = [arm for arm in LOOKS if arm in groups]  # first, in this order
     for row, arm in enumerate(dict.fromkeys([*known, *groups])):
         runs, (name, style) = groups[arm], look_of(arm)
         values = [run.measures[ACCURACY] for run in runs]

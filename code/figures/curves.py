@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 from analysis.runs import Run, group, trains_heads
 from figures._style import draw_epochs, legend_beside, look_of
 from models.multimodal import MULTIMODAL
+from training.messages import main_branch
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
@@ -22,7 +23,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
             first = runs_of_arm[0]
             if branch != MULTIMODAL and not trains_heads(first.options):
                 untrained.append(look_of(arm)[0])
-            elif f"test/accuracy/{branch}" in first.epochs[-1]:
+            elif branch in (main_branch(first.modalities), *first.modalities):
                 draw_epochs(axis, runs_of_arm, branch, arm)
         if untrained:
             axis.set_title(f"without {', '.join(untrained)}:\ntrained no {branch} head", fontsize=8)

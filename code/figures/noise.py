@@ -12,19 +12,20 @@ from utils.errors import BadInput
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
-    for run in runs:
-        if "noise" not in run.probes:
+    measured = [[key for key in run.measures if key.startswith("noise/")] for run in runs]
+    for run, keys in zip(runs, measured):
+        if not keys:
             raise BadInput(f"{run.folder}: first run evaluate.py on it with --probe noise")
-        if run.probes["noise"].keys() != runs[0].probes["noise"].keys():
+        if set(keys) != set(measured[0]):
             raise BadInput(f"{run.folder}: other --noise_levels than {runs[0].folder}")
     groups, modalities = group(runs), runs[0].modalities
     figure, axes = plt.subplots(1, len(modalities), figsize=(5 * len(modalities), 4), squeeze=False)
     for axis, modality in zip(axes[0], modalities):
-        keys = [key for key in runs[0].probes["noise"] if key.startswith(f"noise/{modality}/")]
+        keys = [key for key in measured[0] if key.startswith(f"noise/{modality}/")]
         levels = [float(key.split("/")[2]) for key in keys]
         for arm, runs_of_arm in groups.items():
-            shares = [[run.probes["noise"][key] for key in keys] for run in runs_of_arm]
-            draw_band(axis, levels, 100 * np.array(shares), arm)
+            shares = [[run.measures[key] for key in keys] for run in runs_of_arm]
+            draw_band(axis, levels, np.array(shares), arm)
         axis.set(ylabel="multimodal test accuracy (%)", title=f"noise on {modality}")
         axis.set_xlabel(f"noise / standard deviation of {modality}")
     legend_beside(figure)

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.patches import Wedge
 
+from analysis.names import name_of
 from analysis.runs import Run
-from figures._style import METHODS, measured_encoders
+from figures._style import LOOKS, measured_encoders
 from mmpareto import integrate, least_norm_weights
 from utils.errors import BadInput
 
@@ -66,7 +67,7 @@ def vectors_of(cosine: float, multimodal: float, unimodal: float) -> dict[str, t
 def draw_conflict(axis: plt.Axes, step: dict, encoder: str) -> None:
     cosine = step[f"cosine/{encoder}"]
     vectors = vectors_of(cosine, *lengths_of(step, encoder))
-    looks = {arm: METHODS[arm][:2] for arm in ("uniform", "pareto", "mmpareto")}
+    looks = {arm: (name_of(arm), LOOKS[arm][0]) for arm in ("uniform", "pareto", "mmpareto")}
     looks["multimodal"] = ("gradient of the multimodal loss", "#000000")
     looks["unimodal"] = (f"gradient of the {encoder} loss", "#777777")
     ends = torch.stack([*vectors.values(), torch.zeros(2)])

@@ -1,4 +1,4 @@
-"""Conventional Pareto integration (MGDA): least-norm weights in every step, no rescaling.
+"""Conventional Pareto (MGDA): least-norm weights in every step, no rescaling.
 
     .grad of an encoder = n sum_i alpha_i g_i      alpha = least-norm weights, conflict or not
 

@@ -1,4 +1,4 @@
-"""The published procedure as it runs, to hold `--method mmpareto` against it.
+"""Published: that procedure as it runs, to hold `--method mmpareto` against it.
 
     backward passes: one for each loss, then a fourth for their sum
     cos(g_m, g_u) > 0:  h = g_m + g_u      otherwise:  h = 2 alpha_m g_m + 2 alpha_u g_u

@@ -1,4 +1,4 @@
-"""Control for MMPareto: in conflict the weights are drawn at random, the magnitude is the sum's.
+"""Random weights: MMPareto's control, whose weights in conflict are drawn; the magnitude is kept.
 
     conflict, some cos(g_i, g_j) <= 0:   h = sum_i a_i g_i, a uniform on the simplex
                                          .grad = gamma |sum_i g_i| / |h| h

@@ -1,4 +1,4 @@
-"""Uniform baseline: the multimodal and all unimodal losses summed with weight 1, plain backward.
+"""Uniform: the multimodal and all unimodal losses summed with weight 1, plain backward.
 
 `--encoder_grad_scale 1.5` is the control for MMPareto's gamma: without conflict MMPareto is exactly
 this, so the difference between the two is what the Pareto direction brings.

@@ -16,13 +16,14 @@ import draw
 import evaluate
 import multitask
 from figures import landscape, poster
-from figures._style import METHODS, look_of
+from figures._style import LOOKS, look_of
 from utils import registry
 from utils.errors import BadInput
 
 GAINS = ["mmpareto", "mmpareto-seed1", "mmpareto-gamma1"]
 WALK = ["--directions", "1", "--points", "3", "--samples", "8"]
 SHOWN = {  # runs that suit a figure, and flags that make it quick; other figures: ARMS
+    "overview": ["mmpareto"],
     "cosine": ["mmpareto"],
     "weights": ["mmpareto"],
     "norms": ["mmpareto"],
@@ -136,6 +137,6 @@ def test_an_arm_has_its_name_and_looks_the_same_in_every_figure():
     assert look_of("uniform --encoder_grad_scale 1.5")[0] == "Uniform, 1.5x encoder gradient"
     assert look_of("mmpareto --gamma 1.0") == look_of("mmpareto --gamma 1")  # a run, a command
     arms = ["mmpareto --gamma 2", "mmpareto --gamma 3", "mmpareto --rescale none", "audio alone"]
-    arms += ["mmpareto --rescale encoder", "mmpareto --gamma 1.0 --rescale encoder", *METHODS]
+    arms += ["mmpareto --rescale encoder", "mmpareto --gamma 1.0 --rescale encoder", *LOOKS]
     drawn = {*multitask.METHODS.split(","), *registry.names("methods"), *arms}
     assert len({tuple(look_of(arm)[1].values()) for arm in drawn}) == len(drawn)

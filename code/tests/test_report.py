@@ -2,15 +2,21 @@
 
 import csv
 import json
+import re
 import shutil
 from statistics import mean, stdev
 
 import pytest
 from scipy.stats import ttest_rel
 
+import draw
 import report
+from analysis import pages
+from analysis.records import cell_of, value_of
 from analysis.runs import Run, read_run
-from analysis.tables import escaped, reported
+from analysis.tables import reported
+from analysis.typeset import escaped
+from dataset._samples import write_csv
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl, sealed
 
@@ -77,7 +83,10 @@ def test_means_deviations_and_paired_differences(printed):
     for method, by_seed in ACCURACY.items():
         values = [100 * by_seed[seed] for seed in range(3)]
         assert rows[method]["multimodal"] == f"{mean(values):.2f} ± {stdev(values):.2f}"
-        assert rows[method]["n"] == "3" and rows[method]["best on test, as published"][:3] == "100"
+        assert (
+            rows[method]["n"] == "3 (few)"
+            and rows[method]["best on test, as published"][:3] == "100"
+        )
         if method == "uniform":
             assert rows[method][COLUMN] == ""
             continue
@@ -100,14 +109,21 @@ def test_files_agree_with_what_is_printed(printed, tmp_path):
     text = printed("--output", str(prefix))
     assert prefix.with_suffix(".md").read_text().strip() in text
     with open(prefix.with_suffix(".csv")) as file:
-        rows = [row for row in csv.DictReader(file) if row["measure"] == "multimodal"]
-    values = {row["seed"]: float(row["value"]) for row in rows if row["method"] == "mmpareto"}
-    assert values == {"0": 60, "1": 69, "2": 66}
+        rows = {
+            row["method"]: row for row in csv.DictReader(file) if row["measure"] == "multimodal"
+        }
+    values = [60, 69, 66]
+    low, high = ttest_rel(values, [50, 60, 55]).confidence_interval(0.95)
+    row = rows["mmpareto"]
+    expected = [3, 65, stdev(values), 10, low, high]
+    columns = ["n", "mean", "std", "minus uniform", "low", "high"]
+    assert [float(row[column]) for column in columns] == pytest.approx(expected, abs=1e-4)
+    assert rows["uniform"]["minus uniform"] == ""
     latex = prefix.with_suffix(".tex").read_text()
-    spread = f"{stdev(values.values()):.2f}"
-    assert rf"mmpareto & \textbf{{65.00}} $\pm$ {spread} & +10.00 [" in latex
+    assert rf"MMPareto & \textbf{{65.00}} $\pm$ {stdev(values):.2f} & +10.00 [" in latex
     body = latex.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert [row.split(" & ")[0] for row in body] == list(ACCURACY)  # in the order of the runs
+    names = [row.split(" & ")[0] for row in body]
+    assert names == ["Uniform", "MMPareto", "Conventional Pareto", "One joint loss"]  # of the runs
 
 
 def test_latex_has_the_columns_asked_for_and_bold_only_among_comparable_rows(
@@ -126,9 +142,9 @@ def test_latex_has_the_columns_asked_for_and_bold_only_among_comparable_rows(
         r"conflict audio & minutes \\"
     )
     by_arm = {row.split(" & ")[0]: row.split(" & ") for row in rows[1:]}
-    assert [arm for arm, row in by_arm.items() if "textbf" in row[2]] == ["mmpareto"]
+    assert [arm for arm, row in by_arm.items() if "textbf" in row[2]] == ["MMPareto"]
     assert not any("textbf" in cell for row in by_arm.values() for cell in (row[1], *row[5:]))
-    assert r"joint -{}-fusion cosine" in by_arm and "65.00" in text
+    assert "One joint loss, fusion cosine" in by_arm and "65.00" in text
     with pytest.raises(BadInput, match="--columns pie: no such column; choose from method, n, "):
         printed("--columns", "pie")
 
@@ -184,13 +200,8 @@ def test_any_flag_is_part_of_the_name_and_a_column(swept, printed, tmp_path):
     rows = table(text)
     assert rows["uniform"]["validation"] == f"46.67 ± {stdev([50, 50, 40]):.2f}"
     assert rows["mmpareto --learning_rate 0.01"][COLUMN].startswith("+10.00 [")  # seeds 1 and 2
-    assert rows["mmpareto --batch_size 9 --learning_rate 0.01 --amp bf16"]["n"] == "1"
+    assert rows["mmpareto --batch_size 9 --learning_rate 0.01 --amp bf16"]["n"] == "1 (few)"
     assert "--learning_rate 0.001 " in text.split(" unless the row says otherwise")[0]
-    with open(tmp_path / "x.csv") as file:
-        lines = [line for line in csv.DictReader(file) if line["measure"] == "validation"]
-    found = {(line["run"], line["learning_rate"], line["batch_size"]) for line in lines}
-    assert ("mmpareto0-fast", "0.01", "9") in found and ("uniform1", "0.001", "18") in found
-    assert list(lines[0])[6:] == ["batch_size", "learning_rate", "amp"]
 
 
 def test_the_rate_is_selected_on_held_out_samples(swept, printed, tmp_path):
@@ -200,13 +211,13 @@ def test_the_rate_is_selected_on_held_out_samples(swept, printed, tmp_path):
         "uniform": "0.01 (edge)",
         "mmpareto": "0.001 (edge)",
     }
-    assert rows["uniform"]["multimodal"].startswith("55.00") and rows["uniform"]["n"] == "3"
+    assert rows["uniform"]["multimodal"].startswith("55.00")
     assert rows["mmpareto"][COLUMN].startswith("+44.00 [")  # each with its own rate
     assert "chosen by mean accuracy on held-out samples in the last epoch" in text
     assert "learning_rate 0.01 of uniform is at the edge of what was tried, 0.001 to 0.01" in text
     assert "method & learning\\_rate, chosen on validation & " in (tmp_path / "x.tex").read_text()
     lines = (tmp_path / "x.csv").read_text().splitlines()
-    assert lines[0].endswith(",commit,learning_rate") and lines[1].endswith(",0.01")
+    assert lines[0].startswith("method,learning_rate,measure") and lines[1][:12] == "uniform,0.01"
 
 
 def test_of_equals_the_smaller_value_is_selected_and_one_inside_is_no_edge(swept, printed):
@@ -261,7 +272,7 @@ def test_probes_are_averaged_too(runs, printed, tmp_path):
     rows = table(printed("--output", str(tmp_path / "x")), title)
     assert rows["uniform"]["missing/audio"] == f"30.00 ± {stdev([10, 20, 60]):.2f}"
     assert rows["joint"]["missing/audio"] == "-"
-    assert "uniform,0,noise/audio/2,10.0000," in (tmp_path / "x.csv").read_text()
+    assert "uniform,noise/audio/2,3,30.0000," in (tmp_path / "x.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -303,7 +314,7 @@ def test_flags_make_a_row_that_is_compared_with_the_reference_in_its_own_setting
     assert rows["uniform --fusion cosine"][COLUMN] == rows["uniform"][COLUMN] == ""
     assert rows["joint"][COLUMN].startswith("-16.00 [")  # seeds 1 and 2
     assert rows["mmpareto --gamma 2.0"][COLUMN] == "+9.00, one seed"
-    assert rows["mmpareto --val_fraction 0.1"]["n"] == "1"
+    assert rows["mmpareto --val_fraction 0.1"]["n"] == "1 (few)"
     assert rows["pareto --fusion sum"][COLUMN] == "no common seed"
     column = "minus joint, 95% interval"
     assert table(printed("--reference", "joint"))["uniform"][column].startswith("+16.00 [")
@@ -316,7 +327,7 @@ def test_a_modality_alone_stands_in_the_table_with_the_flags_it_has(runs, printe
         del stored["options"][flag]
     (runs["uniform0"] / "options.json").write_text(json.dumps(stored))
     rows = table(printed())
-    assert rows["audio alone"]["n"] == "1" and rows["audio alone"]["visual head"] == "-"
+    assert rows["audio alone"]["n"] == "1 (few)" and rows["audio alone"]["visual head"] == "-"
 
 
 def test_what_others_report_stands_apart_with_its_marks(runs, printed):
@@ -328,3 +339,169 @@ def test_what_others_report_stands_apart_with_its_marks(runs, printed):
     assert "75.13" not in text.split("**Reported")[0]
     cells = [cell for by_source in reported("cremad").values() for cell in by_source.values()]
     assert cells and all(cell.split(" ")[-1] in ("p", "c", "f") for cell in cells)
+
+
+# Records
+
+
+@pytest.fixture
+def recorded(runs, tmp_path):
+    """A folder with records of the runs, all of one commit, one of them with its steps."""
+    for name, folder in runs.items():
+        change(folder, "environment", commit="0123456789ab")
+        write_probe(folder, "missing", {"missing/audio": 0.1 + len(name) / 100})
+    change(runs["mmpareto1"], gamma=2.0)
+    folder = tmp_path / "records"
+    report.main([*map(str, runs.values()), "--records", str(folder), "--steps", "mmpareto0"])
+    return folder
+
+
+@pytest.mark.parametrize("flags", [[], ["--reference", "joint"], ["--arm", "mmpareto"]])
+def test_tables_from_records_are_those_from_runs(flags, runs, recorded, tmp_path):
+    for prefix, given in (("runs", runs.values()), ("records", [recorded])):
+        report.main([*map(str, given), *flags, "--output", str(tmp_path / prefix)])
+    for suffix in (".md", ".tex", ".csv"):
+        texts = [(tmp_path / f"{prefix}{suffix}").read_text() for prefix in ("runs", "records")]
+        assert texts[0] == texts[1] and "uniform" in texts[0].lower()
+
+
+def test_a_rate_is_selected_from_records_as_from_runs(swept, printed, tmp_path):
+    select = ["--select", "learning_rate"]
+    expected = printed(*select, "--records", str(tmp_path / "records")).split("\n\n", 1)[1]
+    swept.clear()
+    swept["records"] = tmp_path / "records"
+    tables = printed(*select).split("\nwritten")[0]
+    assert tables in expected and "0.01 (edge)" in tables
+
+
+def numbers_in(figure):
+    """The numbers of an SVG file."""
+    text = figure.read_text().split("</metadata>")[1]
+    return [float(number) for number in re.findall(r"-?\d+\.\d+", text)]
+
+
+@pytest.mark.parametrize(
+    "figure, shown", [("curves", None), ("plane", None), ("overview", "mmpareto0")]
+)
+def test_figures_from_records_show_the_same_numbers(figure, shown, runs, recorded, tmp_path):
+    flags = ["--measure", "head"] * (figure == "plane")
+    folders = [folder for name, folder in runs.items() if name[:-1] in ("uniform", "mmpareto")]
+    report.main([*map(str, folders), "--records", str(recorded), "--steps", "mmpareto0"])
+    of_runs = [runs[shown]] if shown else folders
+    of_records = [recorded / shown if shown else recorded]
+    for prefix, given in (("runs", of_runs), ("records", of_records)):
+        draw.main([figure, *map(str, given), *flags, "--output", str(tmp_path / prefix)])
+    drawn = [numbers_in(tmp_path / f"{prefix}.svg") for prefix in ("runs", "records")]
+    assert drawn[1] == pytest.approx(drawn[0], abs=0.01) and len(drawn[0]) > 100
+
+
+def test_what_records_do_not_hold_is_named(recorded, runs, tmp_path):
+    draw_it = ["--output", str(tmp_path / "x")]
+    with pytest.raises(BadInput, match="mmpareto2: these records hold no steps of it; draw its ru"):
+        draw.main(["cosine", str(recorded / "mmpareto2"), *draw_it])
+    with pytest.raises(BadInput, match="pie: no such run is recorded; choose from uniform0, unif"):
+        draw.main(["cosine", str(recorded / "pie"), *draw_it])
+    with pytest.raises(BadInput, match="give records, or run folders, but not both"):
+        report.main([str(recorded), str(runs["joint0"])])
+    with pytest.raises(BadInput, match="mmpareto9: names 0 of these runs; must be one"):
+        report.main([str(recorded), "--records", str(tmp_path / "x"), "--steps", "mmpareto9"])
+    (recorded / "epochs.csv").unlink()
+    with pytest.raises(BadInput, match="records: has no epochs.csv, which this figure needs"):
+        draw.main(["curves", str(recorded), *draw_it])
+    assert not list(tmp_path.glob("x*"))
+
+
+def test_runs_of_two_commits_are_not_recorded_together(runs, tmp_path):
+    change(runs["joint1"], "environment", commit="another")
+    message = "commit .*, .*: commit .*; records are of one commit, so that a table's rows can be"
+    with pytest.raises(BadInput, match=message):
+        report.main([*map(str, runs.values()), "--records", str(tmp_path / "records")])
+    assert not (tmp_path / "records").exists()
+
+
+def edited(name, row, column, cell):
+    """An edit of a cell in a CSV file; row 0 is the first line, which names the columns."""
+
+    def edit(folder):
+        rows = list(csv.reader((folder / name).read_text().splitlines()))
+        rows[row][rows[0].index(column)] = cell
+        write_csv(folder / name, rows)
+
+    return edit
+
+
+def lines_of(name, change_lines):
+    def edit(folder):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(change_lines(lines)))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (edited("runs.csv", 0, "commit", "comit"), "runs.csv: has 0 columns commit; must be one"),
+        (edited("runs.csv", 0, "best_test", "run"), "has 2 columns run; must be one"),
+        (edited("runs.csv", 0, "--gamma", "--rescale"), "has column --rescale twice"),
+        (edited("runs.csv", 2, "cpu", ""), "runs.csv line 3: cpu is empty"),
+        (edited("runs.csv", 2, "best_test", "high"), "line 3: best_test 'high' is no number"),
+        (edited("runs.csv", 2, "minutes", "nan"), "line 3: minutes 'nan' is no number"),
+        (edited("runs.csv", 2, "--method", "mmparetto"), "--method mmparetto: no file methods/"),
+        (edited("runs.csv", 2, "--gamma", "3"), "line 3: --gamma is no flag of this run"),
+        (edited("runs.csv", 2, "--batch_size", "many"), "line 3: no run has --batch_size 'many'"),
+        (edited("runs.csv", 2, "--random_seed", "0"), "seed 0 of uniform is there twice"),
+        (edited("runs.csv", 2, "commit", "1234"), "0123456789ab, .*uniform1: commit 1234; records"),
+        (edited("runs.csv", 2, "samples/train", "7"), "uniform1: trained on data with samples"),
+        (edited("runs.csv", 2, "preparation", "ab"), "uniform1: trained on data with preparation"),
+        (edited("runs.csv", 2, "accuracy/multimodal", "99"), "uniform1: epochs.csv has 2 epochs"),
+        (edited("epochs.csv", 2, "test/accuracy/multimodal", "0.9"), "uniform0: epochs.csv has 2"),
+        (edited("epochs.csv", 2, "epoch", "3"), "epochs.csv line 3: epoch 3 of uniform0 follows 0"),
+        (edited("steps.csv", 2, "run", "pie"), "steps.csv line 3: step 1 of pie follows -1"),
+        (
+            edited("steps.csv", 2, "cosine/audio", "x"),
+            "steps.csv line 3: cosine/audio 'x' is no nu",
+        ),
+        (
+            lines_of("runs.csv", lambda lines: lines + lines[1:2]),
+            "14: uniform0 is there twice",
+        ),
+        (lines_of("runs.csv", lambda lines: lines[:1]), "runs.csv: holds no run"),
+        (lines_of("runs.csv", lambda lines: []), "runs.csv: has 0 columns run; must be one"),
+        (lines_of("runs.csv", lambda lines: [*lines[:2], "a,b\n"]), "line 3: 2 cells, the first"),
+        (lines_of("runs.csv", lambda lines: lines[:-1]), "has no joint2, which its epochs.csv or"),
+        (lines_of("epochs.csv", lambda lines: lines[:-1]), "joint2: epochs.csv has 1 epochs"),
+        (lines_of("epochs.csv", lambda lines: lines[:-2]), "joint2: epochs.csv has 0 epochs"),
+    ],
+)
+def test_records_that_are_not_as_they_were_written_are_refused(edit, message, recorded):
+    edit(recorded)
+    with pytest.raises(BadInput, match=message):
+        report.main([str(recorded)])
+
+
+@pytest.mark.parametrize(
+    "value", [1, 1.0, "1", "a", "", None, True, "true", "null", "audio=2", 1e-9]
+)
+def test_a_flag_is_read_from_records_as_it_was(value):
+    assert value_of(cell_of(value)) == value and type(value_of(cell_of(value))) is type(value)
+
+
+# The pages of this repository
+
+
+def test_tables_and_summaries_are_those_of_the_records():
+    for page in pages.pages():
+        assert pages.filled(page.read_text()) == page.read_text(), page
+    for path, text in pages.summaries().items():
+        assert path.read_text() == text, path
+
+
+def test_a_table_that_was_edited_is_not_that_of_the_records(recorded, monkeypatch):
+    monkeypatch.setattr(pages, "ROOT", recorded.parent)
+    page = "before\n<!-- report.py records --arm uniform --columns n,multimodal -->\n<!-- end -->\n"
+    made = pages.filled(page)
+    assert "| Uniform | 3 (few) | 55.00 ± 5.00 |" in made and "commit 0123456789ab" in made
+    assert pages.filled(made.replace("55.00", "56.00")) == made == pages.filled(made)
+    with pytest.raises(BadInput, match="--arm unifrom: no such row; choose from uniform, "):
+        pages.filled(page.replace("uniform", "unifrom"))

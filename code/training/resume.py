@@ -169,7 +169,7 @@ def read_options(folder: Path) -> dict:
     """What options.json of a run holds, the options complete. Raises BadInput where there is none,
     or where this version cannot go on with them."""
     content = read_stored(folder)
-    return content | {"options": completed(folder, content)}
+    return content | {"options": completed(folder / "options.json", content)}
 
 
 def refuse_other_options(folder: Path, options: Namespace, asked_by: str) -> None:

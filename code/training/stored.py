@@ -39,8 +39,9 @@ def flags_of_run(
 REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
 
 
-def completed(folder: Path, content: dict) -> dict:
-    """The options of a stored run: those it lacks, being older than a flag, have its default.
+def completed(path: Path, content: dict) -> dict:
+    """The options of a run stored in the file `path`: those it lacks, being older than a flag, have
+    its default.
 
     Raises BadInput where it was begun with a flag that is gone.
     """
@@ -49,7 +50,7 @@ def completed(folder: Path, content: dict) -> dict:
     for flag, usual in REMOVED.items():
         if stored.get(flag, usual) != usual:
             raise BadInput(
-                f"{folder}: was begun with --{flag} {stored[flag]}, which is no longer there; use "
+                f"{path}: was begun with --{flag} {stored[flag]}, which is no longer there; use "
                 f"the code it was begun with, commit {content['environment']['commit']}"
             )
     if "schedule" not in stored:  # there --lr_decay_step 0 meant none
@@ -60,9 +61,7 @@ def completed(folder: Path, content: dict) -> dict:
     options = jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
     for flag, value in options.items():
         if not could_be(value, actions[flag]):
-            raise BadInput(
-                f"{folder / 'options.json'}: no run has --{flag} {value!r}; undo the change"
-            )
+            raise BadInput(f"{path}: no run has --{flag} {value!r}; undo the change")
     return options
 
 
