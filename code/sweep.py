@@ -13,56 +13,29 @@ python report.py runs/DATASET-*
 from __future__ import annotations
 
 import argparse
-import fcntl
 import itertools
 import math
 import os
 import shlex
-import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
 from analysis import probes
 from training.flags import answer_unknown
 from training.options import build_parser, parse
-from training.resume import refuse_other_options
+from training.workers import Run, connect, worked_off
 from utils import registry
 from utils.command import Parser, count, pairs, whole
 from utils.errors import BadInput, run_command
 from utils.machine import usable_cpus
-from utils.run_folder import name_of_run, read_jsonl, read_result
+from utils.run_folder import name_of_run
 
 POLL_SECONDS = 1.0
-running: list[subprocess.Popen] = []  # what the sweep has started
-ended = threading.Event()  # nothing more is to be started
-
-
-class Run(NamedTuple):
-    """One training: its flags, its parsed options, and the folder they lead to."""
-
-    argv: list[str]
-    options: argparse.Namespace
-    folder: Path
-
-    def epochs(self) -> int:
-        return min(len(read_jsonl(self.folder / "metrics.jsonl")), self.options.epochs)
-
-    def is_begun(self) -> bool:
-        """Raises BadInput where the folder holds a run with other options."""
-        if not (self.folder / "options.json").is_file():
-            return False
-        refuse_other_options(self.folder, self.options, "sweep.py")
-        return True
-
-    def is_done(self, probes: list[str]) -> bool:
-        probed = all(read_result(self.folder / f"probe_{name}.json") for name in probes)
-        return self.is_begun() and self.epochs() == self.options.epochs and probed
+ended = threading.Event()  # the bar is no longer needed
 
 
 def values_of(given: str | None, action: argparse.Action) -> list[str | None]:
@@ -135,56 +108,6 @@ def plan(options, flags: list[str]) -> list[Run]:
     return list(runs.values())
 
 
-def call(command: list[str], log: Path, lock) -> str:
-    """Runs a script of code/ with its output in `log`; "" or the last line of a failure."""
-    with open(log, "ab") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(registry.CODE / command[0]), *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            pass_fds=(lock.fileno(),),  # the lock lives as long as the command does
-        )
-    running.append(process)
-    if ended.is_set():
-        end_all()
-    if process.wait() == 0:
-        return ""
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"exit status {process.returncode}"
-
-
-def end_all() -> None:
-    """Ends what runs, and what a thread is about to start."""
-    ended.set()
-    for process in running:
-        process.terminate()
-
-
-def carry_out(run: Run, options) -> str:
-    """Trains, and probes, what is not done; "" or why it failed."""
-    log = options.ckpt_path / f".{run.folder.name}.log"
-    with open(log.with_suffix(".lock"), "w") as lock:
-        # a killed sweep's trainings live on: wait for the one that still writes to this folder
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if run.is_done(options.probe):
-            return ""
-        commands = []
-        if not run.is_begun() or run.epochs() < run.options.epochs:
-            resume = ["--resume"] if run.is_begun() else []
-            commands.append(["train.py", *run.argv, *resume])
-        if options.probe:
-            commands.append(["evaluate.py", str(run.folder), "--probe", ",".join(options.probe)])
-        for command in commands:
-            if problem := call(command, log, lock):
-                return f"{problem} ({log})"
-        if options.checkpoints == "delete":
-            for name in ("last.pt", "best.pt"):
-                (run.folder / name).unlink(missing_ok=True)
-        log.unlink()
-    return ""
-
-
 def duration(seconds: float) -> str:
     """Such as "1 h 20 min"."""
     hours, minutes = divmod(math.ceil(seconds / 60), 60)
@@ -194,8 +117,8 @@ def duration(seconds: float) -> str:
 class Lines:
     """A line whenever a run ends, for output that no terminal shows."""
 
-    def __init__(self, runs: list[Run], waiting: list[Run], jobs: int):
-        self.runs, self.left, self.jobs = runs, list(waiting), jobs
+    def __init__(self, runs: list[Run], waiting: list[Run]):
+        self.runs, self.left = runs, list(waiting)
         self.failed, self.since, self.begun = 0, time.monotonic(), self.epochs_left()
 
     def epochs_left(self) -> int:
@@ -211,7 +134,6 @@ class Lines:
         done, left = len(self.runs) - len(self.left) - self.failed, self.epochs_left()
         parts = [f"{done} of {len(self.runs)} runs done"]
         parts += [f"{self.failed} failed"] * bool(self.failed)
-        parts += [f"{min(self.jobs, len(self.left))} running"] * bool(self.left)
         if left and left < self.begun:
             seconds = (time.monotonic() - self.since) * left / (self.begun - left)
             parts.append(f"{duration(seconds)} left")
@@ -242,7 +164,12 @@ def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
     add("--dataset", required=True, type=str.lower, metavar="NAME", help="a file of dataset/")
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
     add("--ckpt_path", type=Path, default=Path("runs"), metavar="DIR", help="where run folders go")
-    add("--jobs", type=count, default=1, metavar="N", help="runs at the same time")
+    add("--jobs", type=count, default=1, metavar="N", help="runs at the same time, on this machine")
+    add(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster, such as tcp://host:8786: runs are trained by its workers",
+    )
     add("--probe", default="none", metavar="A,B", help="also evaluate.py --probe A,B on every run")
     add(
         "--checkpoints",
@@ -265,28 +192,29 @@ def main(argv=None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // options.jobs))
 
     ended.clear()
-    running.clear()
     bar = threading.Thread(target=watch, args=(runs,), daemon=True)
     if sys.stderr.isatty():
         bar.start()
-    lines = Lines(runs, waiting, options.jobs)
-    pool = ThreadPoolExecutor(options.jobs)
+    lines = Lines(runs, waiting)
+    failed = {}
     try:
-        futures = {pool.submit(carry_out, run, options): run for run in waiting}
-        for future in as_completed(futures):
-            if not (sys.stdout.isatty() and sys.stderr.isatty()):
-                lines.add(futures[future], future.result())
+        with connect(min(options.jobs, len(waiting)), options.scheduler) as client:
+            if client.dashboard_link:
+                print(f"dashboard: {client.dashboard_link}", flush=True)
+            keep = options.checkpoints == "keep"
+            for run, problem in worked_off(client, waiting, options.probe, keep):
+                if problem:
+                    failed[run.folder.name] = problem
+                if not (sys.stdout.isatty() and sys.stderr.isatty()):
+                    lines.add(run, problem)
     except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        end_all()
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:
         ended.set()
         if bar.is_alive():
             bar.join()
-    failed = [(run, future.result()) for future, run in futures.items() if future.result()]
-    for run, problem in failed:
-        print(f"FAILED  {run.folder.name}: {problem}", file=sys.stderr)
+    for name, problem in failed.items():
+        print(f"FAILED  {name}: {problem}", file=sys.stderr)
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {options.ckpt_path}/")
     if failed:
         sys.exit(1)

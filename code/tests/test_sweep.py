@@ -1,20 +1,27 @@
 """sweep.py: what it plans, skips, names and leaves out, and that a kill changes nothing."""
 
 import argparse
+import json
 import os
+import shutil
 import signal
 import sys
+import time
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from commands import flags_for, shell, start, wait_for
+from commands import flags_for, shell, start
+from distributed import Client, LocalCluster
 
 import evaluate
 import sweep
 import train
+from training import workers
 from utils import registry
 from utils.errors import BadInput
-from utils.run_folder import read_jsonl, read_result
+from utils.run_folder import read_jsonl
 
 
 def planned(*flags, **changes):
@@ -81,50 +88,93 @@ def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path, capsys):
     assert len(read_jsonl(good / "metrics.jsonl")) == 1 and not list(good.glob("*.pt"))
 
 
-def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
-    demo_root, tmp_path, monkeypatch, capsys
-):
-    """Its commands are called in this process and counted."""
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """A worker in a thread of this process, which sees what is patched here; yields the commands
+    that it has carried out."""
     called = []
 
-    def call(command, log, lock):
-        log.touch()
-        called.append(command)
-        {"train.py": train, "evaluate.py": evaluate}[command[0]].main(command[1:])
-        return ""
+    @contextmanager
+    def connect(jobs, scheduler):
+        cluster = LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+        )
+        with cluster, Client(cluster) as client:
+            yield client
 
-    monkeypatch.setattr(sweep, "call", call)
+    def counted(name, main):
+        def call(argv):
+            called.append([name, *argv])
+            main(argv)
+
+        return call
+
+    monkeypatch.setattr(sweep, "connect", connect)
+    for command in (train, evaluate):
+        monkeypatch.setattr(command, "main", counted(command.__name__, command.main))
+    return called
+
+
+def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
+    demo_root, tmp_path, in_this_process, capsys
+):
+    called = in_this_process
     flags = [*flags_for(demo_root, tmp_path), "--methods", "joint,uniform", "--epochs", "1"]
     sweep.main(flags)
-    assert [command[0] for command in called] == ["train.py", "train.py"]
+    assert [command[0] for command in called] == ["train", "train"]
     sweep.main(flags)
     assert "2 runs, 2 of them done already" in capsys.readouterr().out
-    options, _ = read = sweep.read_options(flags)
-    for run in sweep.plan(*read):  # done by another sweep in the meantime
-        sweep.carry_out(run, options)
+    for run in sweep.plan(*sweep.read_options(flags)):  # done by another sweep in the meantime
+        assert workers.carry_out(run.argv, run.folder, [], True) == ""
     assert len(called) == 2
     sweep.main([*flags, "--probe", "linear"])
     folders = [str(tmp_path / f"demo-{method}-seed0") for method in ("joint", "uniform")]
-    assert called[2:] == [["evaluate.py", folder, "--probe", "linear"] for folder in folders]
+    assert called[2:] == [["evaluate", folder, "--probe", "linear"] for folder in folders]
     for name in ("metrics.jsonl", "last.pt", "best.pt"):  # as if killed in its first epoch
         (tmp_path / "demo-joint-seed0" / name).unlink()
     sweep.main(flags)
     (command,) = called[4:]
-    assert command[0] == "train.py" and command[-1] == "--resume" and "joint" in command
+    assert command[0] == "train" and command[-1] == "--resume" and "joint" in command
     with pytest.raises(BadInput, match="was begun with --clip_grad 0, not 1.0"):
         sweep.main([*flags, "--clip_grad", "1"])
     assert len(called) == 5
+    assert not list(tmp_path.glob(".*.log"))
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (BadInput("--gamma 0: no"), "error: --gamma 0: no"),
+        (SystemExit(3), "error: SystemExit: 3"),  # which would end a worker
+        (KeyError("x"), "error: KeyError: 'x'"),
+        (OSError(28, "No space left on device"), "error: No space left on device; free some spac"),
+    ],
+)
+def test_whatever_ends_a_run_ends_no_worker(error, said, demo_root, tmp_path, monkeypatch, capsys):
+    def fail(argv):
+        print("first words")
+        raise error
+
+    monkeypatch.setattr(train, "main", fail)
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint"]
+    (run,) = sweep.plan(*sweep.read_options(flags))
+    problem = workers.carry_out(run.argv, run.folder, [], True)
+    assert problem.startswith(said) and problem.endswith(f"({run.log})")
+    log = run.log.read_text().splitlines()
+    assert log[0] == "first words" and log[-1].startswith(said) and not capsys.readouterr().out
 
 
 def test_without_a_terminal_a_line_says_how_far_it_is(tmp_path, monkeypatch, capsys):
-    def train_quickly(run, options):
-        run.folder.mkdir()
-        (run.folder / "metrics.jsonl").write_text('{"epoch": 0, "step": 1}\n' * 2)
-        clock[0] += 60 * 31
-        return "stopped" * (run.options.learning_rate == 0.2)
+    def train_quickly(client, runs, probes, keep):
+        for run in runs:
+            run.folder.mkdir()
+            (run.folder / "metrics.jsonl").write_text('{"epoch": 0, "step": 1}\n' * 2)
+            clock[0] += 60 * 31
+            yield run, "stopped" * (run.options.learning_rate == 0.2)
 
     clock = [0.0]
-    monkeypatch.setattr(sweep, "carry_out", train_quickly)
+    monkeypatch.setattr(sweep, "worked_off", train_quickly)
+    monkeypatch.setattr(sweep, "connect", lambda jobs, scheduler: nullcontext(mock.MagicMock()))
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
     flags = ["--dataset", "demo", "--ckpt_path", str(tmp_path), "--methods", "joint"]
     with pytest.raises(SystemExit):
@@ -132,10 +182,10 @@ def test_without_a_terminal_a_line_says_how_far_it_is(tmp_path, monkeypatch, cap
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert lines[0] == "4 runs, 0 of them done already" and "\r" not in printed.out + printed.err
-    assert [line.split(", ")[0] for line in lines[1:5]] == [
+    assert [line.split(", ")[0] for line in lines[2:6]] == [
         f"{done} of 4 runs done" for done in (1, 1, 2, 3)
     ]
-    assert lines[4] == "3 of 4 runs done, 1 failed"
+    assert lines[5] == "3 of 4 runs done, 1 failed"
     assert sweep.duration(4799) == "1 h 20 min" and sweep.duration(1) == "1 min"
 
 
@@ -151,7 +201,7 @@ def test_the_time_left_is_that_of_the_epochs_left(tmp_path, monkeypatch, capsys)
     clock = [0.0]
     monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
     train(runs[0], 4)  # was done before
-    lines = sweep.Lines(runs, runs[1:], jobs=2)
+    lines = sweep.Lines(runs, runs[1:])
     clock[0] = 3600
     for number, epochs in ((1, 4), (2, 2)):
         train(runs[number], epochs)
@@ -159,28 +209,178 @@ def test_the_time_left_is_that_of_the_epochs_left(tmp_path, monkeypatch, capsys)
     train(runs[2], 3)
     lines.add(runs[2], "stopped")
     assert capsys.readouterr().out.splitlines() == [
-        "2 of 5 runs done, 2 running, 1 h 40 min left",  # 10 epochs at 10 minutes each
-        "2 of 5 runs done, 1 failed, 2 running, 1 h 9 min left",  # 8 at 60 / 7
+        "2 of 5 runs done, 1 h 40 min left",  # 10 epochs at 10 minutes each
+        "2 of 5 runs done, 1 failed, 1 h 9 min left",  # 8 at 60 / 7
     ]
 
 
-@pytest.mark.slow
-def test_a_killed_sweep_goes_on_to_the_same_results(demo_root, tmp_path):
-    flags = ["--methods", "uniform,mmpareto", "--epochs", "3", "--jobs", "2", "--probe", "linear"]
-    for name in ("killed", "undisturbed"):
-        runs = tmp_path / name
-        command = [sys.executable, "sweep.py", *flags_for(demo_root, runs), *flags]
-        if name == "killed":
-            process = start(*command, OMP_NUM_THREADS="1")
-            wait_for(runs / "demo-mmpareto-seed0" / "last.pt", process)
-            os.kill(process.pid, signal.SIGKILL)  # its trainings live on; it must wait for them
-            process.wait()
-        done = shell(*command, OMP_NUM_THREADS="1")
+def test_a_scheduler_that_is_not_there_is_named(demo_root, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS_TO_ANSWER", 0.5)
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint"]
+    for address in ("tcp://127.0.0.1:9", "nowhere", "tcp://127.0.0.1"):
+        message = f"--scheduler {address}: no scheduler answers there .*; start one with dask sch"
+        with pytest.raises(BadInput, match=message):
+            sweep.main([*flags, "--scheduler", address])
+
+
+# Kills. Each run of these sweeps has two epochs.
+
+MANY = ["--methods", "uniform,mmpareto", "--epochs", "2", "--checkpoints", "delete"]
+
+
+def names_of(seeds):
+    return [f"demo-{method}-seed{s}" for s in range(seeds) for method in ("uniform", "mmpareto")]
+
+
+def count_done(runs):
+    return sum(len(read_jsonl(file)) == 2 for file in runs.glob("demo-*/metrics.jsonl"))
+
+
+def wait_until(holds, process, seconds=300):
+    for _ in range(20 * seconds):
+        if holds():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("it takes too long")
+
+
+def children_of(process):
+    """{pid: command line} of its descendants."""
+    found = {}
+    for line in shell("ps", "-eo", "pid,ppid,args").stdout.splitlines()[1:]:
+        pid, parent, args = line.split(None, 2)
+        if int(parent) in (process.pid, *found):
+            found[int(pid)] = args
+    return found
+
+
+def worker_of(process):
+    """A process that trains: Dask starts it by multiprocessing's spawn."""
+    return next(pid for pid, args in children_of(process).items() if "spawn_main" in args)
+
+
+def assert_undisturbed(runs, names, demo_root, tmp_path):
+    """All are done, once, and those of seed 0 are to the byte what single runs give."""
+    for name in names:
+        steps = read_jsonl(runs / name / "steps.jsonl")
+        assert [step["step"] for step in steps] == list(range(len(steps))), name
+        assert [record["epoch"] for record in read_jsonl(runs / name / "metrics.jsonl")] == [0, 1]
+    assert not [*runs.glob(".*.log"), *runs.glob("*/*.pt"), *runs.glob("*/.*.tmp")]
+    for name in names[:2]:
+        method = name.split("-")[1]
+        flags = [*flags_for(demo_root, tmp_path / "single"), "--method", method, "--epochs", "2"]
+        done = shell(sys.executable, "train.py", *flags, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
-        assert "2 of 2 runs are done" in done.stdout
-    for run in ("demo-uniform-seed0", "demo-mmpareto-seed0"):
-        killed, undisturbed = (tmp_path / name / run for name in ("killed", "undisturbed"))
         for file in ("metrics.jsonl", "steps.jsonl"):
-            assert (killed / file).read_text() == (undisturbed / file).read_text(), file
-        probes = [read_result(folder / "probe_linear.json") for folder in (killed, undisturbed)]
-        assert probes[0]["scores"] == probes[1]["scores"]
+            of_single = (tmp_path / "single" / name / file).read_text()
+            assert (runs / name / file).read_text() == of_single, (name, file)
+
+
+@pytest.mark.slow
+def test_local_workers_and_the_sweep_may_die(demo_root, tmp_path):
+    runs = tmp_path / "runs"
+    command = [sys.executable, "sweep.py", *flags_for(demo_root, runs), *MANY, "--jobs", "2"]
+    command += ["--seeds", ",".join(map(str, range(20)))]
+    process = start(*command, OMP_NUM_THREADS="1")
+    wait_until(lambda: count_done(runs) >= 3, process)
+    os.kill(worker_of(process), signal.SIGKILL)
+    wait_until(lambda: count_done(runs) >= 10, process)
+    workers_before = list(children_of(process))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(2)
+    assert not [pid for pid in workers_before if Path(f"/proc/{pid}/cmdline").exists()]
+    process = start(*command, OMP_NUM_THREADS="1")
+    wait_until(lambda: count_done(runs) >= 16, process)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130 and printed.strip() == "interrupted; the same command goes on"
+    done = shell(*command, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert "40 of 40 runs are done" in done.stdout
+    assert_undisturbed(runs, names_of(20), demo_root, tmp_path)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Starts a scheduler, or two workers of it, by hand; ends them all."""
+    started = []
+
+    def begin(*command):
+        started.append(start(*command, OMP_NUM_THREADS="1"))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        for pid in [*children_of(process), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_a_scheduler_and_workers_of_a_cluster_may_die(cluster, demo_root, tmp_path):
+    runs = tmp_path / "runs"
+    seeds = ",".join(map(str, range(20)))
+    command = [sys.executable, "sweep.py", *flags_for(demo_root, runs), *MANY, "--seeds", seeds]
+
+    def begin(number):
+        file = str(tmp_path / f"scheduler{number}.json")
+        scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
+        scheduler = cluster(
+            *scheduler, "--host", "127.0.0.1", "--port", "0", "--scheduler-file", file
+        )
+        wait_until(Path(file).is_file, scheduler)
+        ours = cluster("sh", "script/worker.sh", "--scheduler-file", file, "--nworkers", "2")
+        return scheduler, ours, ["--scheduler", json.loads(Path(file).read_text())["address"]]
+
+    scheduler, ours, flags = begin(0)
+    process = start(*command, *flags)
+    wait_until(lambda: count_done(runs) >= 3, process)
+    os.kill(worker_of(ours), signal.SIGKILL)
+    wait_until(lambda: count_done(runs) >= 8, process)
+    os.kill(scheduler.pid, signal.SIGKILL)
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 2, printed
+    assert printed.splitlines()[-1].startswith("error: the scheduler has ended; the same command")
+    _, _, flags = begin(1)  # while workers of the first may still train
+    process = start(*command, *flags)
+    wait_until(lambda: count_done(runs) >= 16, process)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    process = start(*command, *flags)
+    wait_until(lambda: count_done(runs) >= 24, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = shell(*command, *flags)
+    assert done.returncode == 0, done.stderr
+    assert "40 of 40 runs are done" in done.stdout
+    assert_undisturbed(runs, names_of(20), demo_root, tmp_path)
+
+
+KILLER = """
+from methods import uniform
+
+class Method(uniform.Method):
+    def start_epoch(self, *arguments):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_its_worker_again_and_again_takes_no_other_with_it(demo_root, tmp_path):
+    code = tmp_path / "code"
+    shutil.copytree(
+        registry.CODE, code, ignore=shutil.ignore_patterns("runs", "tests", "__pycache__")
+    )
+    (code / "methods" / "killer.py").write_text(KILLER)
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "killer,uniform", "--epochs", "1"]
+    done = shell(sys.executable, code / "sweep.py", *flags, "--seeds", "0,1,2", "--jobs", "2")
+    assert done.returncode == 1 and "3 of 6 runs are done" in done.stdout
+    failed = [line for line in done.stderr.splitlines() if line.startswith("FAILED")]
+    said = "error: its worker died 3 times, most likely for want of memory"
+    assert failed == [f"FAILED  demo-killer-seed{seed}: {said}" for seed in range(3)]
+    assert len([*tmp_path.glob("demo-uniform-*/metrics.jsonl")]) == 3

@@ -79,8 +79,7 @@ def claim(path: Path) -> None:
 
     Raises BadInput naming the process that has it. Says so where the file system has no locks.
     """
-    while _claims:
-        _claims.pop().close()
+    release_claim()
     with naming_file(path):
         file = open(path, "a+", encoding="utf-8")
     _claims.append(file)
@@ -101,6 +100,12 @@ def claim(path: Path) -> None:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
+
+
+def release_claim() -> None:
+    """Gives up what this process has claimed."""
+    while _claims:
+        _claims.pop().close()
 
 
 def final_name(path: Path) -> str:

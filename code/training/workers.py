@@ -1,0 +1,191 @@
+"""Runs as tasks of Dask workers: what a worker does with a run, and where workers come from.
+
+A worker is a process that stays: it imports once, and trains one run after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import logging
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+from uuid import uuid4
+
+import dask
+from distributed import Client, Future, LocalCluster, wait
+from distributed.scheduler import KilledWorker
+
+from training.options import parse
+from training.resume import refuse_other_options
+from utils.atomic import release_claim
+from utils.errors import BadInput
+from utils.machine import shortage
+from utils.run_folder import read_jsonl, read_result
+
+LOOPBACK = "127.0.0.1"
+SECONDS_TO_ANSWER = 10
+POLL_SECONDS = 1.0  # between two looks for further workers
+SCHEDULER_GONE = "the scheduler has ended; the same command goes on, with another or without"
+SETTINGS = {
+    "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler
+    "distributed.scheduler.allowed-failures": 2,  # a run that ends its worker three times is named
+    "distributed.worker.daemon": False,  # workers may start processes that read data
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.comm.timeouts.connect": "10s",
+}
+alone = Lock()  # of the run that this process trains: generators of random numbers are shared
+
+
+class Run(NamedTuple):
+    """One training: its flags, its parsed options, and the folder they lead to."""
+
+    argv: list[str]
+    options: argparse.Namespace
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.log")
+
+    def epochs(self) -> int:
+        return min(len(read_jsonl(self.folder / "metrics.jsonl")), self.options.epochs)
+
+    def is_begun(self) -> bool:
+        """Raises BadInput where the folder holds a run with other options."""
+        if not (self.folder / "options.json").is_file():
+            return False
+        refuse_other_options(self.folder, self.options, "sweep.py")
+        return True
+
+    def is_done(self, probes: list[str]) -> bool:
+        probed = all(read_result(self.folder / f"probe_{name}.json") for name in probes)
+        return self.is_begun() and self.epochs() == self.options.epochs and probed
+
+
+def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> str:
+    """In a worker: trains, and probes, what is not done; "" or why it failed.
+
+    keep: the checkpoints. What train.py and evaluate.py print goes to `Run.log`, which is there
+    while the run is not done.
+    """
+    run = Run(argv, parse(argv), folder)
+    with alone, open(run.log.with_suffix(".lock"), "w") as lock:
+        # a worker that its sweep has lost may still train this run: wait for it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(run.log, "a", encoding="utf-8") as log:
+            with redirect_stdout(log), redirect_stderr(log):
+                problem = attempt(run, probes)
+        if not problem:
+            run.log.unlink()
+            for name in ("last.pt", "best.pt"):
+                if not keep:
+                    (folder / name).unlink(missing_ok=True)
+    return problem and f"{problem} ({run.log})"
+
+
+def attempt(run: Run, probes: list[str]) -> str:
+    import evaluate  # commands: what a run is, and what a probe is
+    import train
+
+    try:
+        if run.is_done(probes):
+            return ""
+        if not run.is_begun() or run.epochs() < run.options.epochs:
+            train.main([*run.argv, *(["--resume"] if run.is_begun() else [])])
+        if probes:
+            evaluate.main([str(run.folder), "--probe", ",".join(probes)])
+    except BadInput as error:
+        problem = str(error)
+    except (Exception, SystemExit) as error:  # the next run is none the worse for it
+        traceback.print_exc()
+        problem = shortage(error) or f"{type(error).__name__}: {error}"
+    else:
+        return ""
+    finally:
+        release_claim()
+    print(f"error: {problem.strip()}")
+    return f"error: {problem.strip().splitlines()[-1]}"
+
+
+def worked_off(
+    client: Client, runs: list[Run], probes: list[str], keep: bool
+) -> Iterator[tuple[Run, str]]:
+    """Each run when it has ended, with "" or why it failed.
+
+    A worker has one run at a time, and none waits at a worker: one that ends its worker takes no
+    other with it. Raises BadInput where the scheduler has ended.
+    """
+    waiting, pending = deque(runs), {}
+    try:
+        while waiting or pending:
+            if client.status != "running":
+                raise BadInput(SCHEDULER_GONE)
+            while waiting and len(pending) < len(client.nthreads()):
+                run = waiting.popleft()
+                key = f"{run.folder.name}-{uuid4().hex}"
+                call = client.submit(carry_out, run.argv, run.folder, probes, keep, key=key)
+                pending[call] = run
+            with suppress(TimeoutError):
+                wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+            for call in [call for call in pending if call.done()]:
+                problem = problem_of(call)  # first, as it raises where the scheduler has ended
+                yield pending.pop(call), problem
+    finally:
+        if pending and client.cluster is None and client.status == "running":
+            stop(client, list(pending))  # our own workers end with us
+
+
+def problem_of(call: Future) -> str:
+    if call.cancelled():
+        raise BadInput(SCHEDULER_GONE)
+    error = call.exception()
+    if isinstance(error, KilledWorker):
+        deaths = error.allowed_failures + 1
+        return f"error: its worker died {deaths} times, most likely for want of memory"
+    return call.result() if error is None else f"error: {type(error).__name__}: {error}"
+
+
+def stop(client: Client, calls: list[Future]) -> None:
+    """Takes these runs from the workers, and ends the processes of those that train one."""
+    keys = {call.key for call in calls}
+    busy = [worker for worker, has in client.processing().items() if keys & set(has)]
+    client.cancel(calls, force=True)
+    client.restart_workers(busy, raise_for_error=False)
+
+
+@contextmanager
+def connect(jobs: int, scheduler: str | None) -> Iterator[Client]:
+    """`jobs` workers on this machine, which only this machine can reach, or those of a cluster.
+
+    Raises BadInput where no scheduler answers.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # deaths are told by the sweep
+    with dask.config.set(SETTINGS):
+        if scheduler:
+            try:
+                client = Client(scheduler, timeout=SECONDS_TO_ANSWER)
+            except (OSError, ValueError) as error:
+                raise BadInput(
+                    f"--scheduler {scheduler}: no scheduler answers there "
+                    f"({type(error).__name__}); start one with dask scheduler, see docs/training.md"
+                ) from None
+            with client:
+                yield client
+            return
+        cluster = LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:0",
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
+        with cluster, Client(cluster) as client:
+            yield client
