@@ -11,9 +11,12 @@ one forward pass (1 F) and two backward passes of every encoder (2 x 2 F), again
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -45,7 +48,7 @@ from utils.machine import usable_cpus
 FLOOR = 5 / 3
 CLASSES = 6
 CORE = ("joint", "uniform", "pareto", "mmpareto", "published")
-PARTS = ("step", "rivals", "integrate", "memory", "loader", "epoch")
+PARTS = ("step", "rivals", "integrate", "memory", "loader", "epoch", "sweep")
 PICTURE_PIXELS, FRAMES, AUDIO_SHAPE = (360, 480), 8, (1024, 128)  # of a CREMA-D clip
 
 
@@ -502,6 +505,47 @@ def measure_epoch(options, root: Path, ids: list[str], figures: dict) -> None:
     )
 
 
+def measure_sweep(options, figures: dict) -> None:
+    """A run of some seconds by itself, and behind others in a sweep: `--rounds` of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, runs = Path(folder, "data"), Path(folder, "runs")
+        make_arrays(data, {"train": 400, "test": 100})
+        flags = ["--dataset", "folder", "--data_root", str(data), "--ckpt_path", str(runs)]
+        flags += ["--encoder", "cnn", "--epochs", "2"]
+        seeds = ",".join(map(str, range(options.rounds + 1)))
+        start("sweep", *flags, "--methods", "mmpareto", "--seeds", seeds)
+        ends = sorted(file.stat().st_mtime for file in runs.glob("data-*/overview.png"))
+        in_sweep, alone = np.diff(ends).tolist(), []
+        for number in range(options.rounds):
+            begun = time.perf_counter()
+            start("train", *flags, "--run_name", f"{number}")
+            alone.append(time.perf_counter() - begun)
+    ratio = float(np.median(in_sweep) / np.median(alone))
+    figures |= {"sweep.in_sweep": np.median(in_sweep), "sweep.alone": np.median(alone)}
+    rows = [["run of 2 epochs of 400 samples", "ms", "quartiles", "/ alone"]]
+    rows += [row("alone", alone, ["1.000"]), row("in a sweep", in_sweep, [f"{ratio:.3f}"])]
+    print(f"\n{align(rows)}", flush=True)
+
+
+def make_arrays(root: Path, samples: dict[str, int]) -> None:
+    """A data folder of random arrays (16, 16), of two modalities."""
+    generator = np.random.default_rng(0)
+    for modality in ("a", "b"):
+        (root / modality).mkdir(parents=True)
+    for part, count_of_part in samples.items():
+        ids = [f"{part}{number}" for number in range(count_of_part)]
+        for modality, sample_id in itertools.product(("a", "b"), ids):
+            np.save(root / modality / sample_id, generator.random((16, 16), np.float32))
+        lines = [f"{sample_id},{number % CLASSES}\n" for number, sample_id in enumerate(ids)]
+        (root / f"{part}.csv").write_text("".join(lines))
+
+
+def start(command: str, *flags: str) -> None:
+    """Runs a command of this folder, in a process of its own."""
+    script = str(registry.CODE / f"{command}.py")
+    subprocess.run([sys.executable, script, *flags], check=True, stdout=subprocess.DEVNULL)
+
+
 def read_options(argv) -> argparse.Namespace:
     parser = Parser("benchmark.py", __doc__)
     add = parser.add_argument
@@ -567,6 +611,7 @@ MEASURES = {
     "rivals": measure_rivals,
     "integrate": measure_integrate,
     "memory": measure_memory,
+    "sweep": measure_sweep,
 }
 MEASURES_WITH_FILES = {"loader": measure_loader, "epoch": measure_epoch}
 

@@ -168,7 +168,7 @@ def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
     add(
         "--scheduler",
         metavar="ADDRESS",
-        help="of a Dask cluster, such as tcp://host:8786: runs are trained by its workers",
+        help="of a Dask cluster, or its scheduler file: runs are trained by its workers",
     )
     add("--probe", default="none", metavar="A,B", help="also evaluate.py --probe A,B on every run")
     add(
@@ -179,6 +179,9 @@ def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
     )
     options, flags = parser.parse_known_args(argv)
     options.probe = probes.read_probes(options.probe)
+    if options.scheduler:  # its workers may stand in other folders
+        options.ckpt_path = options.ckpt_path.absolute()
+        options.data_root = options.data_root and options.data_root.absolute()
     return options, flags
 
 

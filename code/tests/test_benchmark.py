@@ -24,6 +24,7 @@ def test_measures_everything(tmp_path):
     for arm in ("published", "cached", "device"):
         assert values[f"loader.{arm}"] > 0
     assert values["epoch.ours"] > 0 and 0 <= values["waiting.ours"] < 1
+    assert 0 < values["sweep.in_sweep"] < values["sweep.alone"]
     small = [values[f"integrate.400 tensors of 50, {kind}"] for kind in ("agreeing", "in conflict")]
     assert small[1] < 1.5 * small[0]  # one path; the bound is for a busy machine
 

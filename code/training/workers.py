@@ -170,7 +170,8 @@ def connect(jobs: int, scheduler: str | None) -> Iterator[Client]:
     with dask.config.set(SETTINGS):
         if scheduler:
             try:
-                client = Client(scheduler, timeout=SECONDS_TO_ANSWER)
+                where = "scheduler_file" if Path(scheduler).is_file() else "address"
+                client = Client(**{where: scheduler}, timeout=SECONDS_TO_ANSWER)
             except (OSError, ValueError) as error:
                 raise BadInput(
                     f"--scheduler {scheduler}: no scheduler answers there "
