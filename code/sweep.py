@@ -23,8 +23,8 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -43,15 +43,23 @@ running: list[subprocess.Popen] = []  # what the sweep has started
 ended = threading.Event()  # nothing more is to be started
 
 
-class Run(NamedTuple):
+@dataclass(eq=False)
+class Run:
     """One training: its flags, its parsed options, and the folder they lead to."""
 
     argv: list[str]
     options: argparse.Namespace
     folder: Path
+    counted: tuple[tuple | None, int] = (None, 0)  # metrics.jsonl as it was, and its epochs
 
     def epochs(self) -> int:
-        return min(len(read_jsonl(self.folder / "metrics.jsonl")), self.options.epochs)
+        """Those that are done; asked every second, so the file is read when it has changed only."""
+        file = self.folder / "metrics.jsonl"
+        about = file.stat() if file.is_file() else None
+        now = about and (about.st_size, about.st_mtime_ns)
+        if now != self.counted[0]:
+            self.counted = now, min(len(read_jsonl(file)), self.options.epochs)
+        return self.counted[1]
 
     def is_begun(self) -> bool:
         """Raises BadInput where the folder holds a run with other options."""
@@ -105,7 +113,8 @@ def plan(options, flags: list[str]) -> list[Run]:
     for flag, value in grid:
         if flag == "modalities":  # on which it depends what flags there are
             chosen += ["--modalities", value]
-    known = [build_parser([*chosen, *arm])[0].actions for arm in arms]
+    of_lines: dict = {}  # what runs have in common, built once
+    known = [build_parser([*chosen, *arm], of_lines)[0].actions for arm in arms]
     for flag, _ in grid:
         if not any(flag in flags_of_arm for flags_of_arm in known):
             answer = answer_unknown(f"--{flag}", set().union(*known))
@@ -123,7 +132,7 @@ def plan(options, flags: list[str]) -> list[Run]:
             name = name_of_run(dataset.name_of(options.data_root), *named, seed=seed)
             argv += ["--run_name", name]
             try:
-                runs.setdefault(name, Run(argv, parse(argv), options.ckpt_path / name))
+                runs.setdefault(name, Run(argv, parse(argv, of_lines), options.ckpt_path / name))
             except BadInput as reason:
                 if options.methods != "all":
                     raise
@@ -218,13 +227,15 @@ class Lines:
         print(", ".join(parts), flush=True)
 
 
-def watch(runs: list[Run]) -> None:
-    """A bar over the epochs of the whole grid, with the time left."""
-    total, done = sum(run.options.epochs for run in runs), sum(run.epochs() for run in runs)
+def watch(runs: list[Run], waiting: list[Run]) -> None:
+    """A bar over the epochs of the whole grid, with the time left; asks those not done already."""
+    total = sum(run.options.epochs for run in runs)
+    of_done = total - sum(run.options.epochs for run in waiting)
+    done = of_done + sum(run.epochs() for run in waiting)
     with tqdm(total=total, initial=done, unit="epoch") as bar:
         while not ended.wait(POLL_SECONDS):
-            bar.update(sum(run.epochs() for run in runs) - bar.n)
-        bar.update(sum(run.epochs() for run in runs) - bar.n)
+            bar.update(of_done + sum(run.epochs() for run in waiting) - bar.n)
+        bar.update(of_done + sum(run.epochs() for run in waiting) - bar.n)
 
 
 def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
@@ -266,7 +277,7 @@ def main(argv=None) -> None:
 
     ended.clear()
     running.clear()
-    bar = threading.Thread(target=watch, args=(runs,), daemon=True)
+    bar = threading.Thread(target=watch, args=(runs, waiting), daemon=True)
     if sys.stderr.isatty():
         bar.start()
     lines = Lines(runs, waiting, options.jobs)

@@ -254,7 +254,7 @@ def test_conflicts_are_counted_once_and_again_when_steps_change(trained, tmp_pat
     shutil.copytree(trained("mmpareto"), folder, ignore=shutil.ignore_patterns("*.pt"))
     rates = read_run(folder).conflicts
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "steps", None)  # cannot be counted
+        patch.setattr(Run, "read_steps", None)  # cannot be counted
         assert read_run(folder).conflicts == rates
     steps = [step | {"cosine/audio": -1.0} for step in read_jsonl(folder / "steps.jsonl")]
     (folder / "steps.jsonl").write_text("".join(sealed(step) + "\n" for step in steps))
