@@ -18,7 +18,7 @@ from analysis.tables import REFERENCE
 from analysis.typeset import latex, markdown, summary
 from utils.atomic import write_text
 from utils.command import Parser, listed
-from utils.errors import run_command
+from utils.errors import BadInput, run_command
 
 
 def main(argv=None) -> None:
@@ -48,6 +48,8 @@ def main(argv=None) -> None:
     output = options.output or options.runs[0].parent / "report"
     typeset = latex(groups, tables, options.columns, text)
     if options.records:
+        if any(isinstance(run, records.Recorded) for run in runs):
+            raise BadInput("--records: these are records already; name the run folders")
         records.write_records(options.records, runs, options.steps)
         print(f"recorded: {len(runs)} runs in {options.records}/\n")
     print(markdown(tables, text))

@@ -20,6 +20,7 @@ import shlex
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -78,7 +79,8 @@ def plan(options, flags: list[str]) -> list[Run]:
     for flag, value in grid:
         if flag == "modalities":  # on which it depends what flags there are
             chosen += ["--modalities", value]
-    known = [build_parser([*chosen, *arm])[0].actions for arm in arms]
+    of_lines: dict = {}  # what runs have in common, built once
+    known = [build_parser([*chosen, *arm], of_lines)[0].actions for arm in arms]
     for flag, _ in grid:
         if not any(flag in flags_of_arm for flags_of_arm in known):
             answer = answer_unknown(f"--{flag}", set().union(*known))
@@ -96,7 +98,7 @@ def plan(options, flags: list[str]) -> list[Run]:
             name = name_of_run(dataset.name_of(options.data_root), *named, seed=seed)
             argv += ["--run_name", name]
             try:
-                runs.setdefault(name, Run(argv, parse(argv), options.ckpt_path / name))
+                runs.setdefault(name, Run(argv, parse(argv, of_lines), options.ckpt_path / name))
             except BadInput as reason:
                 if options.methods != "all":
                     raise
@@ -140,13 +142,15 @@ class Lines:
         print(", ".join(parts), flush=True)
 
 
-def watch(runs: list[Run]) -> None:
-    """A bar over the epochs of the whole grid, with the time left."""
-    total, done = sum(run.options.epochs for run in runs), sum(run.epochs() for run in runs)
+def watch(runs: list[Run], waiting: list[Run]) -> None:
+    """A bar over the epochs of the whole grid, with the time left; asks those not done already."""
+    total = sum(run.options.epochs for run in runs)
+    of_done = total - sum(run.options.epochs for run in waiting)
+    done = of_done + sum(run.epochs() for run in waiting)
     with tqdm(total=total, initial=done, unit="epoch") as bar:
         while not ended.wait(POLL_SECONDS):
-            bar.update(sum(run.epochs() for run in runs) - bar.n)
-        bar.update(sum(run.epochs() for run in runs) - bar.n)
+            bar.update(of_done + sum(run.epochs() for run in waiting) - bar.n)
+        bar.update(of_done + sum(run.epochs() for run in waiting) - bar.n)
 
 
 def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
@@ -185,6 +189,15 @@ def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
     return options, flags
 
 
+def trained(runs: list[Run], options) -> Iterator[tuple[Run, str]]:
+    """Each run when it has ended, with "" or why it failed."""
+    if not runs:
+        return
+    with connect(min(options.jobs, len(runs)), options.scheduler) as client:
+        print(f"dashboard: {client.dashboard_link}", flush=True)
+        yield from worked_off(client, runs, options.probe, options.checkpoints == "keep")
+
+
 def main(argv=None) -> None:
     options, flags = read_options(argv)
     runs = plan(options, flags)
@@ -195,21 +208,17 @@ def main(argv=None) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // options.jobs))
 
     ended.clear()
-    bar = threading.Thread(target=watch, args=(runs,), daemon=True)
+    bar = threading.Thread(target=watch, args=(runs, waiting), daemon=True)
     if sys.stderr.isatty():
         bar.start()
     lines = Lines(runs, waiting)
     failed = {}
     try:
-        with connect(min(options.jobs, len(waiting)), options.scheduler) as client:
-            if client.dashboard_link:
-                print(f"dashboard: {client.dashboard_link}", flush=True)
-            keep = options.checkpoints == "keep"
-            for run, problem in worked_off(client, waiting, options.probe, keep):
-                if problem:
-                    failed[run.folder.name] = problem
-                if not (sys.stdout.isatty() and sys.stderr.isatty()):
-                    lines.add(run, problem)
+        for run, problem in trained(waiting, options):
+            if problem:
+                failed[run.folder.name] = problem
+            if not (sys.stdout.isatty() and sys.stderr.isatty()):
+                lines.add(run, problem)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:

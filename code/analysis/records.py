@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,14 +106,15 @@ def check_one_source(runs: list[Run]) -> None:
 def write_records(folder: Path, runs: list[Run], with_steps: list[str]) -> None:
     """Writes runs.csv and epochs.csv, and steps.csv of the runs that `with_steps` names.
 
-    Raises BadInput where runs do not belong together, before anything is written.
+    runs: from run folders. Raises BadInput where they do not belong together, before anything is
+    written.
     """
     ordered = [run for of_arm in group(runs).values() for run in of_arm]
     check_one_source(ordered)
-    names = [run.folder.name for run in ordered]
+    names = Counter(run.folder.name for run in ordered)
     for name in [*with_steps, *names]:
-        if names.count(name) != 1:
-            raise BadInput(f"{name}: names {names.count(name)} of these runs; must be one")
+        if names[name] != 1:
+            raise BadInput(f"{name}: names {names[name]} of these runs; must be one")
     write_lines(folder / "runs.csv", [line_of(run) for run in ordered])
     epochs = [
         {"run": run.folder.name, "epoch": record["epoch"]}
@@ -200,18 +202,17 @@ def read_records(folder: Path) -> list[Recorded]:
         read_series(folder / f"{name}.csv", name) if (folder / f"{name}.csv").is_file() else {}
         for name in ("epochs", "steps")
     )
-    runs = []
+    runs: dict[str, Recorded] = {}
     for number, line in enumerate(lines, start=2):
-        run = run_of(path, number, line, epochs.get(line["run"], []), steps.get(line["run"], []))
-        if run.folder in [other.folder for other in runs]:
-            raise BadInput(f"{path} line {number}: {line['run']} is there twice; take one out")
-        runs.append(run)
-    if strange := (epochs.keys() | steps.keys()) - {run.folder.name for run in runs}:
+        name = line["run"]
+        if name in runs:
+            raise BadInput(f"{path} line {number}: {name} is there twice; take one out")
+        runs[name] = run_of(path, number, line, epochs.get(name, []), steps.get(name, []))
+        if epochs:
+            check_curve(runs[name])
+    if strange := (epochs.keys() | steps.keys()) - runs.keys():
         raise BadInput(f"{path}: has no {min(strange)}, which its epochs.csv or steps.csv has")
-    if epochs:
-        for run in runs:
-            check_curve(run)
-    return runs
+    return list(runs.values())
 
 
 def run_of(path: Path, number: int, line: dict, epochs: list, steps: list) -> Recorded:

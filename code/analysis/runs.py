@@ -1,7 +1,7 @@
 """Stored runs, read for tables and figures: which belong together, and what was measured."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +14,6 @@ from training.messages import main_branch, selections
 from training.resume import read_options
 from training.stored import flags_of_run
 from utils import registry
-from utils.atomic import write_text
 from utils.errors import BadInput
 from utils.run_folder import cost_of, opened, read_jsonl, read_result, sealed
 
@@ -79,12 +78,16 @@ class Run:
 
     @property
     def steps(self) -> list[dict]:
-        """The records of steps.jsonl; they are many, hence not kept.
+        """`read_steps` with all entries."""
+        return self.read_steps()
+
+    def read_steps(self, entries: Collection[str] | None = None) -> list[dict]:
+        """The records of steps.jsonl with these entries; they are many, hence not kept.
 
         Raises BadInput where one is lacking of those in complete epochs.
         """
         file, count = self.folder / "steps.jsonl", self.epochs[-1]["step"] if self.epochs else 0
-        records = read_jsonl(file)
+        records = read_jsonl(file, entries=entries)
         if [record.get("step") for record in records[:count]] != list(range(count)):
             raise BadInput(f"{file}: does not hold steps 0 to {count - 1}, each once; restore it")
         return records
@@ -100,10 +103,10 @@ class Run:
             stored = opened(kept.read_bytes())
             if of and stored["of"] == of:
                 return stored["rates"]
-        steps = self.steps
+        steps = self.read_steps(["step", *(f"cosine/{modality}" for modality in self.modalities)])
         rates = {modality: conflict_rate(steps, modality) for modality in self.modalities}
         with suppress(OSError):  # in folders of others, which can only be read
-            write_text(kept, sealed({"of": of, "rates": rates}))
+            kept.write_text(sealed({"of": of, "rates": rates}))  # half of it would not be read
         return rates
 
     @cached_property
@@ -193,7 +196,8 @@ def to_six_digits(value: float) -> float:
 
 def conflict_rate(steps: list[dict], encoder: str) -> float | None:
     """Share of steps with cosine <= 0, of those that measured it; None if there are none."""
-    values = [step[f"cosine/{encoder}"] for step in steps if f"cosine/{encoder}" in step]
+    name = f"cosine/{encoder}"
+    values = [step[name] for step in steps if name in step]
     return sum(value <= 0 for value in values) / len(values) if values else None
 
 
@@ -249,12 +253,14 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     for run in runs:
         run.check_finished()
     groups: dict[str, list[Run]] = {}
+    seen: set[tuple[str, int]] = set()
     base, reference = base_of(runs), max(runs, key=lambda run: len(run.modalities))
     for run in runs:
         check_same_data(run, reference)
         arm = arm_of(run, base)
-        if run.seed in [other.seed for other in groups.get(arm, [])]:
+        if (arm, run.seed) in seen:
             raise BadInput(f"{run.folder}: seed {run.seed} of {arm} is there twice")
+        seen.add((arm, run.seed))
         groups.setdefault(arm, []).append(run)
     return groups
 

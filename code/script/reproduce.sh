@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.." || exit 1
 set -eu
 NAME=${1:?"name a data set, a file of dataset/"}
 shift
-: "${RUNS:=runs/$NAME}" "${PICS:=$RUNS/pics}"
+: "${RUNS:=runs/$NAME}" "${PICS:=$RUNS/pics}" "${RECORDS:=$RUNS/records}"
 
 sweep() { "$PYTHON" sweep.py --dataset "$NAME" --ckpt_path "$RUNS" --seeds 0,1,2 "$@"; }
 draw() { FIGURE=$1 && shift && "$PYTHON" draw.py "$FIGURE" "$@" --output "$PICS/${NAME}_$FIGURE"; }
@@ -28,7 +28,8 @@ R=$RUNS/$NAME
 SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmpareto-seed* \
     "$R"-uniform-encoder_grad_scale-*)
 MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
-"$PYTHON" report.py "$R"-joint-modalities-* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-*
+"$PYTHON" report.py "$R"-joint-modalities-* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-* \
+    --records "$RECORDS" --steps "$(basename "$MMPARETO")"
 draw poster $SHOWN
 draw comparison $SHOWN
 draw cosine "$MMPARETO"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,47 +86,76 @@ def check_schedule(options: argparse.Namespace) -> None:
             )
 
 
-def build_parser(argv: list[str] | None) -> tuple[FlagParser, argparse.Namespace]:
+# on which it depends what flags there are
+CHOOSING = ("dataset", "data_root", "modalities", "method", "encoder", "fusion")
+
+
+def build_parser(
+    argv: list[str] | None, known: dict[tuple, Any] | None = None
+) -> tuple[FlagParser, argparse.Namespace]:
     """The parser of a command line, and what the line chooses: data set, method, modalities.
 
     The flags of the method and of the modalities' readers are added once both are known, so a flag
     that the chosen ones do not use is refused instead of ignored.
+
+    known: what earlier lines of the same command needed, by what they chose; a line that chooses
+    the same builds no parser, and looks into no folder of data.
     """
-    chosen = shared_part(argv)
-    chosen.dataset = choose_dataset(chosen.dataset)
-    dataset = registry.load_class("dataset", chosen.dataset, "--dataset")
+    chosen, known = shared_part(argv), {} if known is None else known
+    key = tuple(vars(chosen)[flag] for flag in CHOOSING)
+    if key not in known:
+        known[key] = parser_of(chosen)
+    parser, chosen.dataset, chosen.modalities = known[key]
+    return parser, chosen
+
+
+def parser_of(chosen: argparse.Namespace) -> tuple[FlagParser, str, list[str]]:
+    """(the parser of all lines that choose this, their data set, their modalities)."""
+    name = choose_dataset(chosen.dataset)
+    dataset = registry.load_class("dataset", name, "--dataset")
     readers = dataset.modalities_at(chosen.data_root)
-    chosen.modalities = choose_modalities(chosen.modalities, readers)
+    modalities = choose_modalities(chosen.modalities, readers)
 
     parser = FlagParser(
         prog="train.py",
         usage="train.py [flag ...]",
         description="Train encoders and a fusion head with a method for multimodal learning.\n"
-        f"Flags and defaults below are those of --dataset {chosen.dataset} --method "
-        f"{chosen.method}.\n(*) changes no result, so it may be another on --resume.",
+        f"Flags and defaults below are those of --dataset {name} --method {chosen.method}.\n"
+        "(*) changes no result, so it may be another on --resume.",
         epilog=describe_datasets(),
         formatter_class=HelpWithDefaults,
     )
     shared_flags(parser)
-    readers = {m: readers[m] for m in chosen.modalities}
+    readers = {m: readers[m] for m in modalities}
     room_flags(parser, chosen.method, chosen.encoder, chosen.fusion, readers)
     flags = {action.dest for action in parser.actions.values()}
     parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in flags})
-    return parser, chosen
+    return parser, name, modalities
+
+
+@cache
+def parser_of_shared_flags() -> FlagParser:
+    parser = FlagParser(add_help=False)
+    shared_flags(parser)
+    return parser
 
 
 def shared_part(argv: list[str] | None) -> argparse.Namespace:
     """The shared flags of a command line that may hold others too."""
-    parser = FlagParser(add_help=False)
-    shared_flags(parser)
-    return parser.parse_known_args(argv)[0]
+    return parser_of_shared_flags().parse_known_args(argv)[0]
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The options of one run, with defaults of the data set filled in and everything checked."""
+def parse(
+    argv: list[str] | None = None, known: dict[tuple, Any] | None = None
+) -> argparse.Namespace:
+    """The options of one run, with defaults of the data set filled in and everything checked.
+
+    known: as in `build_parser`; nor is a method built again to check the same flags.
+    """
+    known = {} if known is None else known
     distributed.place()  # refuses what is left over in the environment before it changes a default
     answer_published_flags(sys.argv[1:] if argv is None else argv)
-    parser, chosen = build_parser(argv)
+    parser, chosen = build_parser(argv, known)
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         word = unknown[0].split("=")[0]
@@ -134,8 +165,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         check_there(options.data_root, options.dataset)
     options.data_root = options.data_root or DATA / chosen.dataset
     check_optimisation(options)
-    check_needs(registry.load_class("methods", options.method, "--method"), options)
-    build_method(options)
+    method = registry.load_class("methods", options.method, "--method")
+    check_needs(method, options)
+    flags = (method, repr(registry.settings(method, vars(options))))
+    if flags not in known:
+        build_method(options)
+        known[flags] = True
     options.device = choose_device(options)
     precision.resolve(options)
     options.run_name = choose_name(options)

@@ -12,9 +12,9 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
 from uuid import uuid4
 
 import dask
@@ -43,19 +43,27 @@ SETTINGS = {
 alone = Lock()  # of the run that this process trains: generators of random numbers are shared
 
 
-class Run(NamedTuple):
+@dataclass(eq=False)
+class Run:
     """One training: its flags, its parsed options, and the folder they lead to."""
 
     argv: list[str]
     options: argparse.Namespace
     folder: Path
+    counted: tuple[tuple | None, int] = (None, 0)  # metrics.jsonl as it was, and its epochs
 
     @property
     def log(self) -> Path:
         return self.folder.with_name(f".{self.folder.name}.log")
 
     def epochs(self) -> int:
-        return min(len(read_jsonl(self.folder / "metrics.jsonl")), self.options.epochs)
+        """Those that are done; asked every second, so the file is read when it has changed only."""
+        file = self.folder / "metrics.jsonl"
+        about = file.stat() if file.is_file() else None
+        now = about and (about.st_size, about.st_mtime_ns)
+        if now != self.counted[0]:
+            self.counted = now, min(len(read_jsonl(file)), self.options.epochs)
+        return self.counted[1]
 
     def is_begun(self) -> bool:
         """Raises BadInput where the folder holds a run with other options."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 from utils.command import Parser
 from utils.errors import BadInput
@@ -99,9 +99,10 @@ def parser_of_flags(owner: type) -> Parser:
     return parser
 
 
-def defaults(owner: type) -> dict[str, object]:
+@cache
+def defaults(owner: type) -> Mapping[str, object]:
     """{flag: default} of what `owner.add_options` adds to the command line."""
-    return vars(parser_of_flags(owner).parse_args([]))
+    return MappingProxyType(vars(parser_of_flags(owner).parse_args([])))
 
 
 def settings(owner: type, flags: Mapping[str, object]) -> dict[str, object]:
