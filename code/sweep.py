@@ -194,7 +194,9 @@ def trained(runs: list[Run], options) -> Iterator[tuple[Run, str]]:
     if not runs:
         return
     with connect(min(options.jobs, len(runs)), options.scheduler) as client:
-        print(f"dashboard: {client.dashboard_link}", flush=True)
+        there = len(client.nthreads())
+        more = "" if there else "; sh script/worker.sh ADDRESS starts one"
+        print(f"workers: {there}{more}; dashboard: {client.dashboard_link}", flush=True)
         yield from worked_off(client, runs, options.probe, options.checkpoints == "keep")
 
 

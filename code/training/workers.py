@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -140,6 +141,9 @@ def worked_off(
                 key = f"{run.folder.name}-{uuid4().hex}"
                 call = client.submit(carry_out, run.argv, run.folder, probes, keep, key=key)
                 pending[call] = run
+            if not pending:  # there is no worker yet
+                time.sleep(POLL_SECONDS)
+                continue
             with suppress(TimeoutError):
                 wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
             for call in [call for call in pending if call.done()]:
@@ -165,7 +169,8 @@ def stop(client: Client, calls: list[Future]) -> None:
     keys = {call.key for call in calls}
     busy = [worker for worker, has in client.processing().items() if keys & set(has)]
     client.cancel(calls, force=True)
-    client.restart_workers(busy, raise_for_error=False)
+    with suppress(ValueError):  # workers without a nanny end their run first
+        client.restart_workers(busy, raise_for_error=False)
 
 
 @contextmanager
