@@ -57,10 +57,10 @@ def test_a_run_begins_with_the_weights_of_the_runs_and_is_resumed_without_them(
     with pytest.raises(BadInput, match="was begun with --init_encoders .*, not None"):
         run(runs[0], "begun", "--method", "joint", *still, "--epochs", "2", "--resume")
     run(runs[0], "plain", "--method", "joint", *still, "--epochs", "2")
-    report.main([str(folder / name) for name in ("begun", "plain")])
+    report.main([str(folder / name) for name in ("plain", "begun")])
     printed = capsys.readouterr().out
     assert "| joint --init_encoders RUNS | 1 (few) |" in printed
-    report.main([str(folder / n) for n in ("begun", "plain")] + ["--records", str(tmp_path / "r")])
+    report.main([str(folder / n) for n in ("plain", "begun")] + ["--records", str(tmp_path / "r")])
     report.main([str(tmp_path / "r")])
     assert "| joint --init_encoders RUNS | 1 (few) |" in capsys.readouterr().out
 
