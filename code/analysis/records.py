@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.runs import ACCURACY, Run, group, read_runs
+from analysis.runs import ACCURACY, RUNS, Run, group, read_runs
 from dataset._samples import read_csv, write_csv
 from training.flags import FREE
 from training.messages import main_branch
@@ -166,7 +166,7 @@ def line_of(run: Run) -> dict[str, object]:
         dict(zip(ABOUT, about))
         | {SAMPLES + split: count for split, count in run.data.get("samples", {}).items()}
         | {key: run.environment[key] for key in SOURCE}
-        | {FLAG + flag: cell_of(v) for flag, v in values.items() if "/" not in str(v)}
+        | {FLAG + flag: cell_of(RUNS if "/" in str(v) else v) for flag, v in values.items()}
         | run.measures
     )
 

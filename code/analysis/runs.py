@@ -17,6 +17,7 @@ from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import cost_of, opened, read_jsonl, read_result, sealed
 
+RUNS = "RUNS"  # stands for paths of runs, which differ from seed to seed
 ACCURACY = "accuracy/multimodal"  # the measure by which runs are compared
 
 
@@ -52,8 +53,9 @@ class Run:
 
     @cached_property
     def own(self) -> dict:
-        """{flag of its method: value}."""
-        return self._named(registry.defaults(self.method))
+        """{flag of its method: value}, but for runs, such as its teachers."""
+        named = self._named(registry.defaults(self.method))
+        return {flag: value for flag, value in named.items() if value != RUNS}
 
     @cached_property
     def settings(self) -> dict:
@@ -66,10 +68,11 @@ class Run:
         return self._named(flag for flag in touches if flag in flags and touches[flag] not in FREE)
 
     def _named(self, flags: Iterable[str]) -> dict:
-        """Those that a row can be named after: not the selected ones, and no paths."""
+        """Those that a row can be named after: not the selected ones, and RUNS in place of
+        paths."""
         values = {flag: self.options[flag] for flag in flags if flag not in self.selected}
         texts = {k: ",".join(map(str, v)) if isinstance(v, list) else v for k, v in values.items()}
-        return {flag: value for flag, value in texts.items() if "/" not in str(value)}
+        return {flag: RUNS if "/" in str(value) else value for flag, value in texts.items()}
 
     @property
     def validation(self) -> float | None:

@@ -104,23 +104,56 @@ def best(groups: dict[str, list[Run]]) -> set[tuple[str, str]]:
     return highest
 
 
-def reported(dataset: str) -> dict[str, dict[str, str]]:
-    """{method: {source: multimodal / audio / visual test accuracy in %}}, what others report.
+def reported(dataset: str) -> list[dict[str, str]]:
+    """What others report for a data set, a number each: {column of REPORTED: cell}. Never mixed
+    with what is measured here.
 
-    Marks: c as quoted by a third party, f read off the paper's Figure 1, r from memory, not proof.
-    Never mixed with what is measured here. {} where there is nothing on a data set.
+    mark: p read in the paper's text, c quoted by a third party, f read off a figure of the paper.
     """
-    cells: dict[str, dict[str, str]] = {}
     names, *rows = read_csv(REPORTED) or [[]]
-    if lacking := {"dataset", "method", "source", "accuracy"} - set(names):
+    if lacking := {"dataset", "model", "method", "source", "mark", "measure", "value"} - set(names):
         raise BadInput(f"{REPORTED}: its first line names no column {min(lacking)}")
     for values in rows:
         if len(values) != len(names):
             raise BadInput(f"{REPORTED}: needs {','.join(names)}, has {','.join(values)}")
-        row = dict(zip(names, values))
-        if row["dataset"] == dataset:
-            cells.setdefault(row["method"], {})[row["source"]] = row["accuracy"]
+    lines = [dict(zip(names, values)) for values in rows]
+    return [line for line in lines if line["dataset"] == dataset]
+
+
+def model_of(run: Run) -> str:
+    """As REPORTED names it."""
+    name = "mbt" if run.options["fusion"] == "mbt" else run.options["encoder"]
+    return f"{name} pretrained" if run.options.get("pretrained") else name
+
+
+def of_paper(groups: dict[str, list[Run]], measure: str) -> dict[str, str]:
+    """{arm: what the paper has for this method, data set and model}; an arm with flags has none."""
+    cells = {}
+    lines = reported(all_runs(groups)[0].options["dataset"])
+    for arm, runs in groups.items():
+        branch = measure if len(runs[0].modalities) > 1 else f"accuracy/{runs[0].modalities[0]}"
+        wanted = {"model": model_of(runs[0]), "method": arm, "source": "paper", "measure": branch}
+        found = [line["value"] for line in lines if wanted.items() <= line.items()]
+        cells[arm] = found[0] if found else ""
     return cells
+
+
+def table_of_reported(dataset: str) -> Table | None:
+    """A row per method, a column per source: multimodal / audio / visual accuracy."""
+    cells: dict[str, dict[str, list[str]]] = {}
+    for line in reported(dataset):
+        if line["measure"].startswith("accuracy/"):
+            name = " ".join(filter(None, [line["method"], line["model"].replace("resnet18", "")]))
+            spread = f" ± {line['std']}" if line["std"] else ""
+            text = f"{line['value']}{spread} {line['mark']}"
+            cells.setdefault(name, {}).setdefault(line["source"], []).append(text)
+    sources = list(dict.fromkeys(source for of_method in cells.values() for source in of_method))
+    rows = [
+        [name, *(" / ".join(of_method.get(source, ["-"])) for source in sources)]
+        for name, of_method in cells.items()
+    ]
+    title = "Reported by others, multimodal / audio / visual, %"
+    return Table(title, ["method", *sources], rows) if rows else None
 
 
 def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[Table]:
@@ -138,6 +171,12 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
         tables[0].head.insert(3, f"minus {reference}, {LEVEL:.0%} interval")
         for row in tables[0].rows:
             row.insert(3, compared.get(row[0], ""))
+    for table, measure in zip(tables, (ACCURACY, "macro_f1/multimodal")):
+        papers = of_paper(groups, measure)
+        if any(papers.values()):
+            table.head.insert(3, "the paper")
+            for row in table.rows:
+                row.insert(3, papers[row[0]])
     for position, flag in enumerate(runs[0].selected, start=1):
         tables[0].head.insert(position, f"{flag}, chosen on validation")
         for row in tables[0].rows:
@@ -151,11 +190,8 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
     probes = table_of(groups, PROBES, probed)
     if len(probes.head) > 2:
         tables.append(probes)
-    if published := reported(runs[0].options["dataset"]):
-        sources = list(dict.fromkeys(source for cells in published.values() for source in cells))
-        rows = [[name, *(cells.get(s, "-") for s in sources)] for name, cells in published.items()]
-        title = "Reported by others, multimodal / audio / visual, %"
-        tables.append(Table(title, ["method", *sources], rows))
+    if published := table_of_reported(runs[0].options["dataset"]):
+        tables.append(published)
     return tables
 
 

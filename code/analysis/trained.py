@@ -21,7 +21,7 @@ def options_for(stored: dict, device: str) -> argparse.Namespace:
     options = argparse.Namespace(**stored["options"])
     options.device, options.gpu_ids = device, None
     options.device = choose_device(options)
-    options.pretrained = False  # the weights are those of the checkpoint
+    options.pretrained, options.init_encoders = False, None  # the checkpoint has the weights
     return options
 
 

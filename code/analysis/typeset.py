@@ -53,7 +53,7 @@ def chosen(groups: dict[str, list[Run]], tables: list[Table], columns: list[str]
     known = {short(column[0]): column for t in measured for column in zip(t.head, *t.rows)}
     usual = [*all_runs(groups)[0].selected, MULTIMODAL]
     for name in map(short, tables[0].head):
-        if name.startswith("minus ") or name.endswith(" head"):
+        if name.startswith(("minus ", "the paper")) or name.endswith(" head"):
             usual.append(name)
     for name in columns:
         if name not in known:

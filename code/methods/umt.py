@@ -18,8 +18,7 @@ import torch
 from torch.nn.functional import mse_loss
 
 import methods
-from models.multimodal import MultimodalModel
-from utils import run_folder
+from models.of_runs import encoder_of
 from utils.errors import BadInput, check_at_least
 
 
@@ -34,25 +33,6 @@ def read_teachers(text: str) -> dict[str, Path]:
     return {modality: Path(folder) for modality, folder in parts}
 
 
-def load_teacher(folder: Path, modality: str) -> torch.nn.Module:
-    """The frozen encoder of a run of that modality alone. Raises ValueError where it is none."""
-    try:
-        stored = run_folder.read_stored(folder)
-        options = stored["options"] | {"pretrained": False}  # the weights are the checkpoint's
-        if options["modalities"] != [modality]:
-            raise BadInput(f"trained on {', '.join(options['modalities'])}")
-        state = run_folder.load(folder / "last.pt")["model"]
-        num_classes = len(state[f"heads.{modality}.bias"])
-        shapes = run_folder.shapes_of(stored["data"])
-        model = MultimodalModel(shapes, num_classes, options["encoder"], flags=options)
-        run_folder.fill(model, state, folder / "last.pt")
-    except (BadInput, KeyError) as problem:
-        raise ValueError(
-            f"--umt_teachers {modality}={folder}: {problem}; needs a run of {modality} alone"
-        ) from None
-    return model.encoders[modality].requires_grad_(False).eval()
-
-
 class Method(methods.Method):
     needs = {"teachers"}
     trains_unimodal_heads = False
@@ -61,7 +41,10 @@ class Method(methods.Method):
         check_at_least(0, umt_weight=umt_weight)
         folders = read_teachers(umt_teachers) if umt_teachers else {}
         self.weight = umt_weight
-        self.teachers = {m: load_teacher(folder, m) for m, folder in folders.items()}
+        self.teachers = {
+            m: encoder_of("--umt_teachers", m, folder).requires_grad_(False).eval()
+            for m, folder in folders.items()
+        }
         self._distances = {}
 
     @staticmethod

@@ -17,18 +17,25 @@ GAIN="uniform --encoder_grad_scale 1.5" # the gain without any direction
 # the runs that figures show, and every probe of them
 sweep --methods joint,uniform,pareto,mmpareto --arm "$GAIN" \
     --probe linear,missing,noise,shapley,calibration "$@"
-# each modality alone; direction and magnitude without the gain; the magnitude not restored; one scale
-# per encoder, the paper's text; exactly uniform's magnitude; random weights; other gains
-sweep --each_modality --arm "mmpareto --gamma 1" --arm "mmpareto --rescale none" \
-    --arm "mmpareto --rescale encoder" --arm "mmpareto --rescale encoder --gamma 1" \
-    --arm random_weights --arm "mmpareto --gamma 2" --arm "mmpareto --gamma 3" \
+# each modality alone, and Table 1's "unimodal pre-trained & fine-tune" from their encoders
+sweep --each_modality --probe linear "$@"
+sweep --arm "joint --init_encoders $RUNS/$NAME-joint-modalities-{modality}-seed{seed}" \
+    --probe linear --checkpoints delete "$@"
+# direction and magnitude without the gain; the magnitude not restored; one scale per encoder, the
+# paper's text; exactly uniform's magnitude; random weights; other gains
+sweep --arm "mmpareto --gamma 1" --arm "mmpareto --rescale none" --arm "mmpareto --rescale encoder" \
+    --arm "mmpareto --rescale encoder --gamma 1" --arm random_weights \
+    --arm "mmpareto --gamma 2" --arm "mmpareto --gamma 3" --probe linear --checkpoints delete "$@"
+# Table 1's rivals
+sweep --methods ogm,agm,pmr --arm "g_blending --val_fraction 0.1" --arm "greedy --fusion mmtm" \
     --probe linear --checkpoints delete "$@"
 
 R=$RUNS/$NAME
 SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmpareto-seed* \
     "$R"-uniform-encoder_grad_scale-*)
 MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
-"$PYTHON" report.py "$R"-joint-modalities-* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-* \
+"$PYTHON" report.py "$R"-joint-[im]* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-* \
+    "$R"-ogm-* "$R"-agm-* "$R"-pmr-* "$R"-g_blending-* "$R"-greedy-* \
     --records "$RECORDS" --steps "$(basename "$MMPARETO")"
 draw poster $SHOWN
 draw comparison $SHOWN

@@ -2,6 +2,7 @@
 example files of docs/extending.md run."""
 
 import re
+import shlex
 import sys
 import types
 from pathlib import Path
@@ -13,6 +14,7 @@ import soundfile
 import torch
 from steps import build_model, forward, load_method, start, take_step
 
+import sweep
 from models.fusion import LateFusion
 from training import options
 from utils import registry
@@ -165,3 +167,33 @@ def test_the_example_of_a_derived_modality_returns_as_many_pictures(example):
 def test_the_example_of_a_figure_draws(example):
     run = types.SimpleNamespace(folder=Path("runs/a-seed0"), measures={"minutes": 3.0})
     assert example("figures/minutes").draw([run], None).axes
+
+
+PAPER = ROOT / "docs" / "paper.md"
+COMMANDS = sorted(set(re.findall(r"`((?:python|sh) [^`]+)`", PAPER.read_text(encoding="utf-8"))))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_that_do_what_the_paper_does_are_understood(command):
+    """Runs are planned and flags read, nothing is trained."""
+    name, *words = shlex.split(command)[1:]
+    script = name if name.endswith(".sh") else None
+    assert (registry.CODE / name).is_file()
+    if name == "sweep.py":
+        assert sweep.plan(*sweep.read_options(words))
+    elif name == "draw.py":
+        figure, runs = words
+        assert figure in registry.names("figures") and runs in ("RUN", "RUNS")
+    elif script and name not in ("script/reproduce.sh", "script/multitask.sh"):
+        assert options.parse(words)
+
+
+def test_the_papers_recipe_is_the_papers_text():
+    """Its Sec. 4 and Eq. 16; the default is the published code's."""
+    lines = [command for command in COMMANDS if "script/mmpareto.sh" in command]
+    published, paper = (
+        options.parse(["--dataset", "cremad", *shlex.split(line)[2:]]) for line in lines
+    )
+    assert (published.rescale, published.learning_rate, published.gamma) == ("tensor", 0.002, 1.5)
+    assert (paper.rescale, paper.learning_rate, paper.gamma) == ("encoder", 0.001, 1.5)
+    assert (paper.optimizer, paper.momentum, paper.batch_size) == ("sgd", None, 64)

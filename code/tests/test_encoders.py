@@ -74,6 +74,24 @@ def test_pretrained_weights_are_those_of_the_file(name, channels, weights_folder
     torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_the_first_layers_of_a_vit_are_those_of_the_file(weights_folder):
+    """The paper's MBT has 8 layers, and no public ViT has."""
+    torch.manual_seed(1)
+    original = models.vit_b_16(weights=None).eval()
+    url = models.ViT_B_16_Weights.IMAGENET1K_V1.url
+    torch.save(original.state_dict(), weights_folder / url.rsplit("/")[-1])
+    build = encoder_class("vit_b16")
+    encoder = build((3, 224, 224), pretrained=True, vit_b16_layers=8).eval()
+    assert len(encoder.stages) == 8
+    original.heads, original.encoder.layers = torch.nn.Identity(), original.encoder.layers[:8]
+    pictures = torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(pictures), original(pictures), rtol=1e-3, atol=1e-4)
+    for layers in (0, 13):
+        with pytest.raises(ValueError, match=f"--vit_b16_layers {layers}: must be 1 to 12"):
+            build((3, 224, 224), vit_b16_layers=layers)
+
+
 def test_without_the_file_the_error_says_where_to_put_it(weights_folder):
     with pytest.raises(BadInput, match=f"not in the cache .*{weights_folder}/resnet18-f37072fd"):
         encoder_class("resnet18")((3, 64, 64), pretrained=True)

@@ -9,6 +9,7 @@ from toy import Toy
 from models.fusion.cosine import Fusion as CosineFusion
 from models.fusion.mmtm import Gates
 from models.multimodal import MultimodalModel
+from utils import registry
 from utils.errors import BadInput
 
 PAIR = ("audio", "visual")
@@ -103,6 +104,15 @@ def test_mbt_follows_its_formula():
     logits, fused_features = fusion(encoders, PICTURES)
     torch.testing.assert_close(fused_features, features)
     torch.testing.assert_close(logits, fusion.linear(torch.cat(list(features.values()), 1)))
+
+
+def test_the_last_layers_of_mbt_have_the_bottleneck():
+    encoders = build("vit_tiny", "concat").encoders  # of 6 layers
+    fusion = registry.load_class("models/fusion", "mbt", "--fusion")
+    assert [fusion(encoders, 5, mbt_layers=n).first for n in (1, 2, 6, None)] == [5, 4, 0, 4]
+    for layers in (0, 7):
+        with pytest.raises(ValueError, match=f"--mbt_layers {layers}: must be 1 to 6, as many"):
+            fusion(encoders, 5, mbt_layers=layers)
 
 
 def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():

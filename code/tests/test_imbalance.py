@@ -9,7 +9,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from toy import CLASSES, Toy
 
 import train
-from methods import ForwardPass, g_blending, ogm_ge, umt
+from methods import ForwardPass, g_blending, ogm_ge
 from models.encoders import vit_tiny
 from models.multimodal import MultimodalModel
 
@@ -264,7 +264,7 @@ def test_umt_adds_the_distances_to_its_teachers(teacher_folder):
     inputs, target = {m: torch.randn(4, 1, 32, 32) for m in PAIR}, torch.tensor([0, 1, 2, 3])
     logits, features = model(inputs)
     losses = {k: cross_entropy(x, target) for k, x in logits.items()}
-    teacher = umt.load_teacher(teacher_folder, "audio")
+    teacher = method.teachers["audio"]
     assert not teacher.training
     method.teachers["visual"] = teacher  # of the same shape here
     distances = {m: (features[m] - teacher(inputs[m])).square().mean() for m in PAIR}

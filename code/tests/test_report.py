@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from collections import Counter
 from statistics import mean, stdev
 
 import matplotlib
@@ -12,12 +13,12 @@ from scipy.stats import ttest_rel
 
 import draw
 import report
-from analysis import pages
+from analysis import pages, tables
 from analysis.records import cell_of, value_of
 from analysis.runs import Run, read_run
-from analysis.tables import reported
 from analysis.typeset import escaped
 from dataset._samples import write_csv
+from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl, sealed
 
@@ -337,9 +338,46 @@ def test_what_others_report_stands_apart_with_its_marks(runs, printed):
     text = printed()
     rows = table(text, "Reported by others, multimodal / audio / visual, %")
     assert rows["mmpareto"]["paper"] == "75.13 p / 65.46 p / 55.24 p"
-    assert "75.13" not in text.split("**Reported")[0]
-    cells = [cell for by_source in reported("cremad").values() for cell in by_source.values()]
-    assert cells and all(cell.split(" ")[-1] in ("p", "c", "f") for cell in cells)
+    assert (
+        rows["joint mbt pretrained"]["paper"] == "66.69 p" and rows["joint"]["MCR"][:5] == "62.6 "
+    )
+    assert "75.13" not in text.split("**Reported")[0]  # of another encoder
+
+
+def test_the_papers_cell_stands_beside_ours(runs, printed):
+    for folder in runs.values():
+        change(folder, dataset="cremad", encoder="resnet18")
+    change(runs["mmpareto1"], gamma=2.0)
+    rows = table(text := printed())
+    cells = {arm: row["the paper"] for arm, row in rows.items()}
+    assert cells["mmpareto"] == "75.13" and cells["joint"] == "66.13"
+    assert cells["pareto"] == cells["mmpareto --gamma 2.0"] == ""  # of which it has none
+    assert "the paper" not in table(text, "Macro F1, %")["joint"]  # there it has none at all
+    for folder in runs.values():
+        change(folder, fusion="mbt")
+    f1 = table(text := printed(), "Macro F1, %")
+    assert f1["mmpareto"]["the paper"] == "48.17" and table(text)["joint"]["the paper"] == "44.96"
+
+
+def test_what_others_report_is_in_form():
+    with open(tables.REPORTED) as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 248
+    cells = Counter(
+        (r["dataset"], r["model"], r["method"], r["source"], r["measure"]) for r in lines
+    )
+    assert set(cells.values()) == {1}
+    known = {
+        *registry.names("methods"),
+        "audio alone",
+        "visual alone",
+        "joint --init_encoders RUNS",
+    }
+    for line in lines:
+        assert line["mark"] in ("p", "c", "f") and line["method"] in known, line
+        share = float(line["value"]) <= 1
+        assert share == (line["measure"] in ("absolute_error", "relative_error")), line
+        assert 0 < float(line["value"]) < 100 and float(line["std"] or 1) > 0, line
 
 
 # Records

@@ -410,13 +410,16 @@ def test_a_table_can_be_made_again_beside_its_runs(copy, tmp_path):
         report.main(sorted(files))
 
 
+COLUMNS = "dataset,model,method,source,mark,measure,value"
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
-        ("dataset,method,source,accuracy\ndemo,joint,x,5 ü".encode("latin-1"), "as CSV in UTF-8"),
-        (b"dataset,method,source\n", "its first line names no column accuracy"),
+        (f"{COLUMNS}\ndemo,,joint,x,p,accuracy,5 ü".encode("latin-1"), "as CSV in UTF-8"),
+        (COLUMNS.replace("mark,", "").encode(), "its first line names no column mark"),
         (b"", "its first line names no column"),
-        (b"dataset,method,source,accuracy\ndemo,joint\n", "has demo,joint"),
+        (f"{COLUMNS}\ndemo,joint\n".encode(), "has demo,joint"),
         (b"\xff\xfed\0a\0", "as CSV in UTF-8"),
     ],
 )

@@ -125,6 +125,13 @@ def shared_flags(parser: FlagParser) -> None:
         help=files("models/encoders") + "; or one for each modality, audio=cnn,visual=resnet18",
     )
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
+    add(
+        "--init_encoders",
+        type=whole,
+        metavar="M=RUN,M=RUN",
+        help="begin with the encoders of these runs of one modality each, or of those that a "
+        "pattern names, such as runs/avmnist-joint-modalities-{modality}-seed{seed}",
+    )
 
     add = Flags(parser, "optimisation", "results").add_argument
     add(

@@ -14,6 +14,7 @@ from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
 from models.multimodal import MultimodalModel
+from models.of_runs import start_encoders
 from training import precision
 from training.flags import (
     FlagParser,
@@ -197,8 +198,11 @@ def build_method(options: argparse.Namespace) -> Method:
 def build_model(options: argparse.Namespace, dataset, readers: dict) -> MultimodalModel:
     """The model of a run, for the items that its readers give."""
     shapes = {modality: readers[modality].shape for modality in options.modalities}
-    flags = vars(options)
-    return MultimodalModel(shapes, len(dataset.classes), options.encoder, options.fusion, flags)
+    flags, classes = vars(options), dataset.classes
+    model = MultimodalModel(shapes, len(classes), options.encoder, options.fusion, flags)
+    if options.init_encoders and not options.resume:
+        start_encoders(model, options.init_encoders, options.random_seed, classes)
+    return model
 
 
 def describe_datasets() -> str:

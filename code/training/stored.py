@@ -36,7 +36,7 @@ def flags_of_run(
     return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
 
 
-REMOVED = {"missing": "drop"}  # a flag that is gone: the value that its absence means
+REMOVED = {"missing": "drop", "mbt_layer": None}  # a flag that is gone: what its absence means
 
 
 def completed(path: Path, content: dict) -> dict:

@@ -1,13 +1,13 @@
 """MBT: transformers that exchange what they found through a few bottleneck tokens.
 
-    from layer --mbt_layer on:  [x_m | z_m] <- layer_m([x_m | z]),   z <- mean_m z_m
+    in the last --mbt_layers:  [x_m | z_m] <- layer_m([x_m | z]),   z <- mean_m z_m
     logits = W [feature_1; feature_2; ...] + b,   feature_m = class token of m
 
 Every modality attends to its own tokens x_m and to the bottleneck z. An encoder's parameters before
 its last layer are thereby reached by every loss, those of the last layer by its own and the
 multimodal one; the first z is reached by all ("shared"). The encoders need tokens of one width and
-as many layers. --mbt_tokens: of the bottleneck, >= 1; --mbt_layer: counted from 0, None = the last
-third.
+as many layers. --mbt_tokens: of the bottleneck, >= 1; --mbt_layers: with the bottleneck, the last
+ones; None = a third of all.
 
 Source: Nagrani et al. 2021 (NeurIPS), Eq. 8 and 9. Departs: a linear layer over all class tokens,
 where they average the logits of the modalities; every frame brings a class token of its own, and
@@ -24,7 +24,7 @@ from utils.errors import check_at_least
 class Fusion(InnerFusion):
     needs_stages_of = "tokens"
 
-    def __init__(self, encoders, num_classes: int, mbt_tokens=4, mbt_layer=None):
+    def __init__(self, encoders, num_classes: int, mbt_tokens=4, mbt_layers=None):
         super().__init__()
         widths = {e.token_width for e in encoders.values()}
         depths = {len(e.stages) for e in encoders.values()}
@@ -34,9 +34,10 @@ class Fusion(InnerFusion):
                 f"{sorted(depths)}"
             )
         depth = depths.pop()
-        self.first = depth - max(1, depth // 3) if mbt_layer is None else mbt_layer
-        if not 0 <= self.first < depth:
-            raise ValueError(f"--mbt_layer {mbt_layer}: the encoders have layers 0 to {depth - 1}")
+        layers = max(1, depth // 3) if mbt_layers is None else mbt_layers
+        if not 1 <= layers <= depth:
+            raise ValueError(f"--mbt_layers {layers}: must be 1 to {depth}, as many as there are")
+        self.first = depth - layers
         check_at_least(1, mbt_tokens=mbt_tokens)
         self.bottleneck = nn.Parameter(torch.empty(1, mbt_tokens, widths.pop()).normal_(std=0.02))
         self.linear = nn.Linear(sum(e.feature_dim for e in encoders.values()), num_classes)
@@ -45,8 +46,8 @@ class Fusion(InnerFusion):
     def add_options(parser):
         add = parser.add_argument
         add("--mbt_tokens", type=int, default=4, metavar="N", help="tokens of the bottleneck")
-        where = "first layer with the bottleneck, from 0 (default: the last third has it)"
-        add("--mbt_layer", type=int, metavar="L", help=where)
+        which = "the last N layers have the bottleneck (default: a third of them)"
+        add("--mbt_layers", type=int, metavar="N", help=which)
 
     def forward(self, encoders, inputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         batch = len(next(iter(inputs.values())))
