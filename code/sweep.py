@@ -35,6 +35,7 @@ from utils.errors import BadInput, run_command
 from utils.machine import usable_cpus
 from utils.run_folder import name_of_run
 
+CHOOSING = ("encoder", "fusion", "modalities")  # they decide what other flags there are
 POLL_SECONDS = 1.0
 ended = threading.Event()  # the bar is no longer needed
 
@@ -75,25 +76,29 @@ def plan(options, flags: list[str]) -> list[Run]:
     of_all = ["--dataset", options.dataset, "--ckpt_path", str(options.ckpt_path)]
     if options.data_root:
         of_all += ["--data_root", str(options.data_root)]
-    chosen = list(of_all)
-    for flag, value in grid:
-        if flag == "modalities":  # on which it depends what flags there are
-            chosen += ["--modalities", value]
     of_lines: dict = {}  # what runs have in common, built once
-    known = [build_parser([*chosen, *arm], of_lines)[0].actions for arm in arms]
+    actions = build_parser(of_all, of_lines)[0].actions
+    choices = {f: values_of(text, actions[f]) for f, text in grid if f in CHOOSING}
+    variants = []  # (arm, {choosing flag: value}, the flags that there are)
+    for arm, values in itertools.product(arms, itertools.product(*choices.values())):
+        chosen = dict(zip(choices, values))
+        line = [word for flag, value in chosen.items() for word in (f"--{flag}", value)]
+        variants.append((arm, chosen, build_parser([*of_all, *arm, *line], of_lines)[0].actions))
+    known = [there for _, _, there in variants]
     for flag, _ in grid:
-        if not any(flag in flags_of_arm for flags_of_arm in known):
+        if not any(flag in there for there in known):
             answer = answer_unknown(f"--{flag}", set().union(*known))
             raise BadInput(f"--{flag}: {answer.replace('this run', 'these runs')}")
     runs: dict[str, Run] = {}
     left_out: dict[str, BadInput] = {}  # of --methods all: what these flags do not suit
-    for seed, (arm, flags_of_arm) in itertools.product(options.seeds.split(","), zip(arms, known)):
-        fitting = [(f, values_of(text, flags_of_arm[f])) for f, text in grid if f in flags_of_arm]
-        for values in itertools.product(*(values for _, values in fitting)):
+    for seed, (arm, chosen, there) in itertools.product(options.seeds.split(","), variants):
+        fitting = {f: values_of(text, there[f]) for f, text in grid if f in there}
+        tried = fitting | {flag: [value] for flag, value in chosen.items()}
+        for values in itertools.product(*tried.values()):
             argv, named = [*of_all, *arm, "--random_seed", seed], arm[1:]
-            for (flag, several), value in zip(fitting, values):
+            for flag, value in zip(tried, values):
                 argv += [f"--{flag}"] if value is None else [f"--{flag}", value]
-                if len(several) > 1:
+                if len(fitting[flag]) > 1:
                     named = [*named, f"--{flag}", value]
             name = name_of_run(dataset.name_of(options.data_root), *named, seed=seed)
             argv += ["--run_name", name]

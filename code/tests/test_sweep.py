@@ -60,6 +60,19 @@ def test_arms_have_flags_of_their_own_and_modalities_stand_alone():
     assert ["--image_size" in argv for argv in sizes.values()] == [False, True]
 
 
+def test_flags_of_a_chosen_encoder_or_fusion_are_given_where_they_are_flags():
+    runs = planned(
+        "--fusion", "concat,mbt", "--encoder", "vit_tiny", "--mbt_layers", "1,2", methods="joint"
+    )
+    assert {name: "--mbt_layers" in argv for name, argv in runs.items()} == {
+        "demo-joint-fusion-concat-seed0": False,
+        "demo-joint-fusion-mbt-mbt_layers-1-seed0": True,
+        "demo-joint-fusion-mbt-mbt_layers-2-seed0": True,
+    }
+    with pytest.raises(BadInput, match="--mbt_layers: no flag of these runs, but of --fusion mbt"):
+        planned("--mbt_layers", "2", methods="joint")
+
+
 @pytest.mark.parametrize(
     "flags, changes, message",
     [
