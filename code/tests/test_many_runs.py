@@ -92,15 +92,15 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize(
     "grid, runs, built",
-    [  # (parsers, methods): the plan first asks each arm for its flags, with the default encoder
-        (["--learning_rate", "1,2"], 4, (4, 2)),
+    [  # (parsers, methods): one for the grid, then one for each arm with its encoder and fusion
+        (["--learning_rate", "1,2"], 4, (3, 2)),
         (
             ["--learning_rate", ",".join(map(str, range(1, 21))), "--seeds", "0,1,2,3,4"],
             200,
-            (4, 2),
+            (3, 2),
         ),
-        (["--gamma", "1,1.5", "--seeds", "0,1,2"], 9, (4, 3)),
-        (["--fusion", "concat,sum", "--seeds", "0,1,2"], 12, (6, 2)),
+        (["--gamma", "1,1.5", "--seeds", "0,1,2"], 9, (3, 3)),
+        (["--fusion", "concat,sum", "--seeds", "0,1,2"], 12, (5, 2)),
     ],
 )
 def test_a_plan_builds_once_what_its_runs_have_in_common(
