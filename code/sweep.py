@@ -209,7 +209,8 @@ def main(argv=None) -> None:
     options, flags = read_options(argv)
     runs = plan(options, flags)
     options.ckpt_path.mkdir(parents=True, exist_ok=True)
-    waiting = [run for run in runs if not run.is_done(options.probe)]
+    # a log is there where a worker was ended before it had tidied up
+    waiting = [run for run in runs if not run.is_done(options.probe) or run.log.exists()]
     print(f"{len(runs)} runs, {len(runs) - len(waiting)} of them done already", flush=True)
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // options.jobs))

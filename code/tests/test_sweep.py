@@ -151,7 +151,10 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
     with pytest.raises(BadInput, match="was begun with --clip_grad 0, not 1.0"):
         sweep.main([*flags, "--clip_grad", "1"])
     assert len(called) == 5
-    assert not list(tmp_path.glob(".*.log"))
+    folder = tmp_path / "demo-joint-seed0"
+    workers.Run([], None, folder).log.touch()  # as if killed at its very end
+    sweep.main([*flags, "--checkpoints", "delete"])
+    assert len(called) == 5 and not [*tmp_path.glob(".*.log"), *folder.glob("*.pt")]
 
 
 @pytest.mark.parametrize(

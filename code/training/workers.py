@@ -12,6 +12,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,6 @@ from utils.run_folder import read_jsonl, read_result
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_ANSWER = 10
 POLL_SECONDS = 1.0  # between two looks for further workers
-SCHEDULER_GONE = "the scheduler has ended; the same command goes on, with another or without"
 SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler
     "distributed.scheduler.allowed-failures": 2,  # a run that ends its worker three times is named
@@ -134,20 +134,21 @@ def worked_off(
     waiting, pending = deque(runs), {}
     try:
         while waiting or pending:
-            if client.status != "running":
-                raise BadInput(SCHEDULER_GONE)
-            while waiting and len(pending) < len(client.nthreads()):
-                run = waiting.popleft()
-                key = f"{run.folder.name}-{uuid4().hex}"
-                call = client.submit(carry_out, run.argv, run.folder, probes, keep, key=key)
-                pending[call] = run
-            if not pending:  # there is no worker yet
-                time.sleep(POLL_SECONDS)
-                continue
-            with suppress(TimeoutError):
-                wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
-            for call in [call for call in pending if call.done()]:
-                problem = problem_of(call)  # first, as it raises where the scheduler has ended
+            try:
+                while waiting and len(pending) < len(client.nthreads()):
+                    run = waiting.popleft()
+                    key = f"{run.folder.name}-{uuid4().hex}"
+                    call = client.submit(carry_out, run.argv, run.folder, probes, keep, key=key)
+                    pending[call] = run
+                if not pending:  # there is no worker yet
+                    time.sleep(POLL_SECONDS)
+                with suppress(TimeoutError):
+                    wait(list(pending), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+                problems = {call: problem_of(call) for call in pending if call.done()}
+            except (CancelledError, OSError):
+                gone = "the scheduler has ended; the same command goes on, with another or without"
+                raise BadInput(gone) from None
+            for call, problem in problems.items():
                 yield pending.pop(call), problem
     finally:
         if pending and client.cluster is None and client.status == "running":
@@ -155,8 +156,6 @@ def worked_off(
 
 
 def problem_of(call: Future) -> str:
-    if call.cancelled():
-        raise BadInput(SCHEDULER_GONE)
     error = call.exception()
     if isinstance(error, KilledWorker):
         deaths = error.allowed_failures + 1
