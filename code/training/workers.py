@@ -36,6 +36,7 @@ POLL_SECONDS = 1.0  # between two looks for further workers
 SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler
     "distributed.scheduler.allowed-failures": 2,  # a run that ends its worker three times is named
+    "distributed.deploy.lost-worker-timeout": "1 hour",  # to start another on a busy machine
     "distributed.worker.daemon": False,  # workers may start processes that read data
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.terminate": False,
