@@ -31,7 +31,7 @@ from training.options import build_parser, parse
 from training.workers import Run, connect, worked_off
 from utils import registry
 from utils.command import Parser, count, pairs, whole
-from utils.errors import BadInput, run_command
+from utils.errors import BadInput, advise, run_command
 from utils.machine import usable_cpus
 from utils.run_folder import name_of_run
 
@@ -215,6 +215,7 @@ def main(argv=None) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // options.jobs))
 
+    advise("the same command goes on")
     ended.clear()
     bar = threading.Thread(target=watch, args=(runs, waiting), daemon=True)
     if sys.stderr.isatty():
@@ -227,8 +228,6 @@ def main(argv=None) -> None:
                 failed[run.folder.name] = problem
             if not (sys.stdout.isatty() and sys.stderr.isatty()):
                 lines.add(run, problem)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on") from None
     finally:
         ended.set()
         if bar.is_alive():

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import pytest
 import torch
@@ -268,6 +269,32 @@ class Greedy(Dying):
         files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, most))
         return {"x": torch.ones(2)}, 0
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_what_reads_data_ends_with_what_trains(method, tmp_path):
+    """Also where that died before the reading began, which PyTorch does not notice."""
+    program = f"""
+import os, signal, sys, time
+from multiprocessing import get_context
+from dataset._workers import prepare_worker
+
+def read(late):
+    time.sleep(late)
+    prepare_worker(0)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    children = [get_context("{method}").Process(target=read, args=(late,)) for late in (0, 3)]
+    for child in children:
+        child.start()
+    print(*(child.pid for child in children), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    (tmp_path / "program.py").write_text(program)
+    done = shell(sys.executable, str(tmp_path / "program.py"), PYTHONPATH=".")
+    children = [int(pid) for pid in done.stdout.split()]  # read until they have ended
+    assert len(children) == 2 and not any(Path(f"/proc/{pid}/exe").exists() for pid in children)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
+import os
 import time
 import traceback
 from collections import deque
@@ -180,6 +181,7 @@ def connect(jobs: int, scheduler: str | None) -> Iterator[Client]:
     Raises BadInput where no scheduler answers.
     """
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # deaths are told by the sweep
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of what the dead had open
     with dask.config.set(SETTINGS):
         if scheduler:
             try:

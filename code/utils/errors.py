@@ -30,6 +30,7 @@ def check_positive(**flags: float) -> None:
             raise BadInput(f"--{flag} {value}: must be > 0")
 
 
+told: list[str] = []  # what was said of an interruption
 advice: list[str] = []  # what to do after this process was interrupted
 
 
@@ -67,7 +68,7 @@ def run_command(main: Callable[[], None]) -> None:
         print("; ".join([f"error: {message}", *advice]), file=sys.stderr)
         leave(2)
     except KeyboardInterrupt as stop:
-        print("\n" + "; ".join([str(stop) or "interrupted", *advice]), file=sys.stderr)
+        say_interrupted(str(stop))
         leave(130)
 
 
@@ -79,7 +80,15 @@ def end_in_order(number: int, frame) -> None:
     raise KeyboardInterrupt
 
 
+def say_interrupted(how: str = "") -> None:
+    """Once, also where a second signal comes before the first has ended all."""
+    if not told:
+        told.append(how or "interrupted")
+        print("\n" + "; ".join([*told, *advice]), file=sys.stderr, flush=True)
+
+
 def end_at_once(number: int, frame) -> None:
+    say_interrupted()
     for process in active_children():
         process.terminate()
     os._exit(130)
