@@ -36,7 +36,8 @@ def filled(text: str) -> str:
         _, groups, tables, text = reports.report_of(options)
         table = chosen(groups, tables, options.columns)
         table = table._replace(rows=[[name_of(arm), *cells] for arm, *cells in table.rows])
-        return f"{found[1]}\n{markdown([table], text)}\n\n{found[4]}"
+        _, rows = markdown([table], text).split("\n\n", 1)  # the page has a title of its own
+        return f"{found[1]}\n{rows}\n\n{found[4]}"
 
     return TABLE.sub(table_for, text)
 
