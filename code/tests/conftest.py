@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from importlib import import_module
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import soundfile
 from media import problems_of, write_media
 from PIL import Image
+
+from utils import errors
 
 os.environ["MPLBACKEND"] = "Agg"  # also of libraries that import matplotlib before our figures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # script/test.sh has a process for each core
@@ -22,6 +25,16 @@ def pytest_addoption(parser):
     parser.addoption(
         "--fuzz", type=int, default=100, metavar="N", help="random cases of each test that draws"
     )
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """Commands run in this process leave handlers of signals, and what they have said."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    errors.told.clear()
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ def fails(files, how):
         raise how
     elif how == "recursion":
         fails(files, how)
+    elif how == "encoding":
+        b"\xff".decode()
     elif how == "exit":
         os._exit(3)
     elif how == "hang":

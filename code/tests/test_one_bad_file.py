@@ -57,11 +57,7 @@ TONE = 0.3 * np.sin(np.arange(8000) * 0.1)
     "how, processes, message",
     [
         (MemoryError(), 1, "cannot be used (MemoryError)"),
-        (
-            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
-            2,
-            "cannot be used ('utf-8' codec can't",
-        ),
+        ("encoding", 2, "cannot be used ('utf-8' codec can't"),
         (KeyError("a\nb"), 1, "cannot be used ('a\\nb')"),
         (BadInput("silent"), 1, "silent"),
         (PermissionError(13, "Permission denied", "bad.mp4"), 1, "unreadable (Permission denied)"),
