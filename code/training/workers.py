@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import logging
+import multiprocessing
 import os
 import time
 import traceback
@@ -38,6 +39,8 @@ SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler
     "distributed.scheduler.allowed-failures": 2,  # a run that ends its worker three times is named
     "distributed.deploy.lost-worker-timeout": "1 hour",  # to start another on a busy machine
+    # memory that goes back to the system at once has to be asked for again in every step
+    "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": None},
     "distributed.worker.daemon": False,  # workers may start processes that read data
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.terminate": False,
@@ -86,7 +89,14 @@ def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> s
     keep: the checkpoints. What train.py and evaluate.py print goes to `Run.log`, which is there
     while the run is not done.
     """
+    if multiprocessing.get_start_method() == "spawn":  # as Dask starts this process
+        # what reads data comes from a process that has imported all: sooner than by spawning, and
+        # not forked from this process, which runs threads
+        multiprocessing.set_start_method("forkserver", force=True)
+        multiprocessing.set_forkserver_preload(["__main__", "dataset._loader"])
     run = Run(argv, parse(argv), folder)
+    if run.options.device == "cpu" and "--num_workers" not in argv:
+        run.argv += ["--num_workers", "0"]  # they would take turns with the training on its cores
     with alone, open(run.log.with_suffix(".lock"), "w") as lock:
         # a worker that its sweep has lost may still train this run: wait for it
         fcntl.flock(lock, fcntl.LOCK_EX)
