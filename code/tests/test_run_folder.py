@@ -684,7 +684,7 @@ def measured(folder, flags, base, capsys) -> dict:
     def reported():
         report.main([str(folder), "--output", str(output)])
         with open(f"{output}.csv") as file:  # without hardware and commit, which no result shows
-            return {(row["measure"], row["value"]) for row in csv.DictReader(file)}
+            return {(row["measure"], row["mean"]) for row in csv.DictReader(file)}
 
     def drawn():
         before = len(_style.plt.get_fignums())

@@ -263,12 +263,14 @@ def wait_until(holds, process, seconds=300):
 
 def children_of(process):
     """{pid: command line} of its descendants."""
+    listed = shell("ps", "-eo", "pid,ppid,args").stdout.splitlines()[1:]
+    rows = [line.split(None, 2) for line in listed]
     found = {}
-    for line in shell("ps", "-eo", "pid,ppid,args").stdout.splitlines()[1:]:
-        pid, parent, args = line.split(None, 2)
-        if int(parent) in (process.pid, *found):
-            found[int(pid)] = args
-    return found
+    while True:  # a child may have a smaller number than its parent
+        more = {int(p): a for p, parent, a in rows if int(parent) in (process.pid, *found)}
+        if more == found:
+            return found
+        found = more
 
 
 def worker_of(process):
