@@ -263,7 +263,7 @@ def wait_until(holds, process, seconds=300):
 
 def children_of(process):
     """{pid: command line} of its descendants."""
-    listed = shell("ps", "-eo", "pid,ppid,args").stdout.splitlines()[1:]
+    listed = shell("ps", "-ewwo", "pid,ppid,args").stdout.splitlines()[1:]
     rows = [line.split(None, 2) for line in listed]
     found = {}
     while True:  # a child may have a smaller number than its parent
