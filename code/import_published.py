@@ -16,7 +16,7 @@ import torch
 
 from dataset._loader import build_loaders
 from training.options import build_model, parse
-from training.resume import open_run
+from training.resume import Progress, open_run
 from utils import registry, run_folder
 from utils.command import Parser
 from utils.errors import BadInput, run_command
@@ -67,12 +67,10 @@ def main(argv=None) -> None:
     model = build_model(options, dataset, loaders["train"].dataset.readers)
     run_folder.fill(model, content["model"], asked.file)
     folder = open_run(options, dataset, loaders)
-    epoch, step = content["saved_epoch"] + 1, (content["saved_epoch"] + 1) * len(loaders["train"])
-    progress = {"epoch": epoch, "step": step, "best": content["acc"]}
-    progress["run"] = run_folder.read_stored(folder)["run"]
-    for name in ("best.pt", "last.pt"):
-        run_folder.save({"model": model.state_dict(), "progress": progress}, folder / name)
-    print(f"{folder}: epoch {epoch - 1}, test accuracy {100 * content['acc']:.2f} % as stored")
+    progress = Progress(folder, {"model": model})
+    progress.epoch, accuracy = content["saved_epoch"], content["acc"]
+    print(f"{folder}: epoch {progress.epoch}, test accuracy {100 * accuracy:.2f} % as stored")
+    progress.save((progress.epoch + 1) * len(loaders["train"]), accuracy)
     print(f"next: python evaluate.py {folder}")
 
 

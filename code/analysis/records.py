@@ -21,8 +21,7 @@ from analysis.runs import ACCURACY, RUNS, Run, group, read_runs
 from dataset._samples import read_csv, write_csv
 from training.flags import FREE
 from training.messages import main_branch
-from training.stored import completed, flags_of_run
-from utils import registry
+from training.stored import completed, flags_of_run, readers_of_run
 from utils.errors import BadInput
 
 ABOUT = ["run", "data", "classes", "preparation", "readers"]
@@ -150,7 +149,8 @@ def is_measure(column: str) -> bool:
 
 def line_of(run: Run) -> dict[str, object]:
     """{column: cell} of a run in runs.csv."""
-    _, touches, _ = flags_of_run({"options": run.options, "data": run.data})
+    content = {"options": run.options, "data": run.data}
+    _, touches, _ = flags_of_run(content)
     flags = dict.fromkeys(CHOICES) | dict.fromkeys(f for f in touches if touches[f] not in FREE)
     values = {flag: run.options[flag] for flag in flags if flag in run.options}
     values["modalities"] = ",".join(run.modalities)
@@ -160,7 +160,7 @@ def line_of(run: Run) -> dict[str, object]:
         run.data_name,
         len(run.data.get("classes", [])),
         hashlib.sha256(made.encode()).hexdigest()[:12],
-        ",".join(f"{m}={reader}" for m, reader in readers_of(run).items()),
+        ",".join(f"{m}={reader}" for m, reader in readers_of_run(content).items()),
     ]
     return (
         dict(zip(ABOUT, about))
@@ -169,12 +169,6 @@ def line_of(run: Run) -> dict[str, object]:
         | {FLAG + flag: cell_of(RUNS if "/" in str(v) else v) for flag, v in values.items()}
         | run.measures
     )
-
-
-def readers_of(run: Run) -> dict[str, str]:
-    dataset = registry.load_class("dataset", run.options["dataset"], "--dataset")
-    readers = run.data.get("readers") or dataset.modalities
-    return {modality: readers[modality] for modality in run.modalities}
 
 
 def cell_of(value: object) -> str:

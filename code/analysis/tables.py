@@ -1,4 +1,4 @@
-"""Runs -> tables of accuracies, and what a report is asked for."""
+"""Runs -> tables of accuracies, with what others report beside and below them."""
 
 from pathlib import Path
 from statistics import mean
@@ -126,10 +126,9 @@ def model_of(run: Run) -> str:
     return f"{name} pretrained" if run.options.get("pretrained") else name
 
 
-def of_paper(groups: dict[str, list[Run]], measure: str) -> dict[str, str]:
+def of_paper(groups: dict[str, list[Run]], lines: list[dict], measure: str) -> dict[str, str]:
     """{arm: what the paper has for this method, data set and model}; an arm with flags has none."""
     cells = {}
-    lines = reported(all_runs(groups)[0].options["dataset"])
     for arm, runs in groups.items():
         branch = measure if len(runs[0].modalities) > 1 else f"accuracy/{runs[0].modalities[0]}"
         wanted = {"model": model_of(runs[0]), "method": arm, "source": "paper", "measure": branch}
@@ -138,10 +137,10 @@ def of_paper(groups: dict[str, list[Run]], measure: str) -> dict[str, str]:
     return cells
 
 
-def table_of_reported(dataset: str) -> Table | None:
+def table_of_reported(lines: list[dict[str, str]]) -> Table | None:
     """A row per method, a column per source: multimodal / audio / visual accuracy."""
     cells: dict[str, dict[str, list[str]]] = {}
-    for line in reported(dataset):
+    for line in lines:
         if line["measure"].startswith("accuracy/"):
             name = " ".join(filter(None, [line["method"], line["model"].replace("resnet18", "")]))
             spread = f" ± {line['std']}" if line["std"] else ""
@@ -171,8 +170,9 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
         tables[0].head.insert(3, f"minus {reference}, {LEVEL:.0%} interval")
         for row in tables[0].rows:
             row.insert(3, compared.get(row[0], ""))
+    lines = reported(runs[0].options["dataset"])
     for table, measure in zip(tables, (ACCURACY, "macro_f1/multimodal")):
-        papers = of_paper(groups, measure)
+        papers = of_paper(groups, lines, measure)
         if any(papers.values()):
             table.head.insert(3, "the paper")
             for row in table.rows:
@@ -190,7 +190,7 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
     probes = table_of(groups, PROBES, probed)
     if len(probes.head) > 2:
         tables.append(probes)
-    if published := table_of_reported(runs[0].options["dataset"]):
+    if published := table_of_reported(lines):
         tables.append(published)
     return tables
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -64,8 +65,13 @@ def start(*command, **environment) -> subprocess.Popen:
 
 def wait_for(file: Path, process: subprocess.Popen, seconds: float = 120) -> None:
     """Until a command that runs has written this file."""
+    wait_until(file.exists, process, seconds)
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen, seconds: float = 300) -> None:
+    """Until this holds, which a command that runs brings about."""
     deadline = time.monotonic() + seconds
-    while not file.exists():
+    while not holds():
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, f"no {file} after {seconds} s"
+        assert time.monotonic() < deadline, f"not after {seconds} s"
         time.sleep(0.05)

@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from commands import flags_for, shell, start
+from commands import flags_for, shell, start, wait_until
 from distributed import Client, LocalCluster
 
 import evaluate
@@ -250,15 +250,6 @@ def names_of(seeds):
 
 def count_done(runs):
     return sum(len(read_jsonl(file)) == 2 for file in runs.glob("demo-*/metrics.jsonl"))
-
-
-def wait_until(holds, process, seconds=300):
-    for _ in range(20 * seconds):
-        if holds():
-            return
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    raise AssertionError("it takes too long")
 
 
 def children_of(process):

@@ -29,11 +29,16 @@ def flags_of_run(
     content: dict,
 ) -> tuple[dict[str, object], dict[str, str], dict[str, argparse.Action]]:
     """`flags_of` the run whose options.json holds `content`."""
+    options, readers = content["options"], tuple(readers_of_run(content).items())
+    return flags_of(options["method"], options["encoder"], options["fusion"], readers)
+
+
+def readers_of_run(content: dict) -> dict[str, str]:
+    """{modality: its file in modalities/} of the run whose options.json holds `content`."""
     options, data = content["options"], content.get("data") or {}
     dataset = registry.load_class("dataset", options["dataset"], "--dataset")
     readers = data.get("readers") or dataset.modalities
-    chosen = tuple((m, readers[m]) for m in options["modalities"])
-    return flags_of(options["method"], options["encoder"], options["fusion"], chosen)
+    return {modality: readers[modality] for modality in options["modalities"]}
 
 
 REMOVED = {"missing": "drop", "mbt_layer": None}  # a flag that is gone: what its absence means

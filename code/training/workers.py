@@ -43,7 +43,6 @@ SETTINGS = {
     "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": None},
     "distributed.worker.daemon": False,  # workers may start processes that read data
     "distributed.worker.profile.enabled": False,
-    "distributed.worker.memory.terminate": False,
     "distributed.comm.timeouts.connect": "10s",
 }
 alone = Lock()  # of the run that this process trains: generators of random numbers are shared
@@ -95,8 +94,8 @@ def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> s
         multiprocessing.set_start_method("forkserver", force=True)
         multiprocessing.set_forkserver_preload(["__main__", "dataset._loader"])
     run = Run(argv, parse(argv), folder)
-    if run.options.device == "cpu" and "--num_workers" not in argv:
-        run.argv += ["--num_workers", "0"]  # they would take turns with the training on its cores
+    if run.options.device == "cpu":  # they would take turns with the training on its cores
+        run.argv = ["--num_workers", "0", *argv]  # which may say otherwise
     with alone, open(run.log.with_suffix(".lock"), "w") as lock:
         # a worker that its sweep has lost may still train this run: wait for it
         fcntl.flock(lock, fcntl.LOCK_EX)
