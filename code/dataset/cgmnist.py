@@ -9,4 +9,5 @@ class Dataset(dataset.Dataset):
 
     name = "cgmnist"
     modalities = {"grey": "image", "colour": "image"}
-    defaults = dict(image_size=28, epochs=10, batch_size=64, learning_rate=0.01)
+    defaults = dict(encoder="conv4", image_size=28)
+    defaults |= dict(epochs=10, batch_size=64, learning_rate=0.01)

@@ -120,7 +120,7 @@ def test_silence_is_silence_whatever_its_offset_and_full_scale_is_1(offset, loud
         assert len(read_waveform(tmp_path / "a.wav")[0]) == len(SOUND)
 
 
-def test_pictures_in_0_to_1_are_refused_where_0_to_255_is_meant(tmp_path):
+def test_pictures_in_0_to_1_are_refused_where_0_to_255_is_meant(tmp_path, capsys):
     levels = np.random.default_rng(0).integers(0, 256, (12, 28, 28, 3))
     cases = [levels, np.uint8(levels), 1.0 * levels, levels / 255, np.float32(levels / 255)]
     cases += [
@@ -144,6 +144,16 @@ def test_pictures_in_0_to_1_are_refused_where_0_to_255_is_meant(tmp_path):
         pixels.save(tmp_path / "a.png", "TIFF")
         with pytest.raises(BadInput, match="a.png: .*0 to 255"):
             image.Modality(tmp_path, False, 28).pack("a")
+
+    Image.fromarray(np.uint8(grey > 0.5)).save(tmp_path / "a.png")  # among others: a dark picture
+    for number in range(20):
+        Image.fromarray(np.uint8(255 * grey)).save(tmp_path / f"{number}.png")
+    assert image.Modality(tmp_path, False, 28).pack("a").max() == 1
+    assert "a.png: its values are 0 and 1, of 255: black" in capsys.readouterr().out
+    for number in range(3):
+        Image.fromarray(np.uint8(grey > 0.5)).save(tmp_path / f"{number}.png")
+    with pytest.raises(BadInput, match="0.png: .*0 to 255"):
+        image.Modality(tmp_path, False, 28).pack("0")
     Image.fromarray(grey).save(tmp_path / "a.png", "TIFF")
     with pytest.raises(BadInput, match="a.png: of mode F; save it with 8 bits"):
         derive.read(tmp_path / "a.png")

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dataset import Dataset
 from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
@@ -129,21 +130,31 @@ def parser_of(chosen: argparse.Namespace) -> tuple[FlagParser, str, list[str]]:
     shared_flags(parser)
     readers = {m: readers[m] for m in modalities}
     room_flags(parser, chosen.method, chosen.encoder, chosen.fusion, readers)
-    flags = {action.dest for action in parser.actions.values()}
-    parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in flags})
+    take_defaults(parser, dataset)
     return parser, name, modalities
 
 
+def take_defaults(parser: FlagParser, dataset: type[Dataset]) -> None:
+    """Those of a data set, of the flags that the parser has."""
+    flags = {action.dest for action in parser.actions.values()}
+    parser.set_defaults(**{k: v for k, v in dataset.defaults.items() if k in flags})
+
+
 @cache
-def parser_of_shared_flags() -> FlagParser:
+def parser_of_shared_flags(dataset: type[Dataset] | None = None) -> FlagParser:
     parser = FlagParser(add_help=False)
     shared_flags(parser)
+    if dataset:
+        take_defaults(parser, dataset)
     return parser
 
 
 def shared_part(argv: list[str] | None) -> argparse.Namespace:
-    """The shared flags of a command line that may hold others too."""
-    return parser_of_shared_flags().parse_known_args(argv)[0]
+    """The shared flags of a command line that may hold others too, with the defaults of the data
+    set that it chooses."""
+    name = choose_dataset(parser_of_shared_flags().parse_known_args(argv)[0].dataset)
+    dataset = registry.load_class("dataset", name, "--dataset")
+    return parser_of_shared_flags(dataset).parse_known_args(argv)[0]
 
 
 def parse(

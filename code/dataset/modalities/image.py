@@ -12,9 +12,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from dataset import modalities
+from dataset._files import entries_of
 from dataset._limits import check_cost, naming
 from utils.errors import BadInput, check_at_least
 
+said: set[Path] = set()  # of black pictures, by this process
 GREY, COLOUR = ("1", "L", "LA"), ("P", "RGB", "RGBA", "CMYK", "YCbCr")  # PIL's modes of 8 bits
 
 
@@ -47,12 +49,26 @@ def has_no_colour(path: Path) -> bool:
 
 
 def opened_alone(path: Path) -> Image.Image:
-    """A picture that is a whole sample: not black, as one of several frames may be."""
+    """A picture that is a whole sample.
+
+    One with no value but 0 and 1 is said to be black. Raises BadInput where more than one in ten of
+    its folder's are like it: somebody has saved values in [0, 1].
+    """
     picture = opened(path)
-    grey = picture.mode in GREY
-    if max(np.ravel(picture.convert("L" if grey else "RGB").getextrema())) == 1:
-        raise BadInput(f"{path}: its values are 0 and 1, of 255: black; save 0 to 255")
+    if is_nearly_black(picture) and path not in said:
+        fault = f"{path}: its values are 0 and 1, of 255: black"
+        beside = [p for p in entries_of(path.parent) if p.suffix.lower() == path.suffix.lower()]
+        some = beside[:: -(-len(beside) // 50)]
+        if sum(is_nearly_black(opened(p)) for p in {*some, path}) > len(some) / 10:
+            raise BadInput(f"{fault}; save 0 to 255")
+        said.add(path)
+        print(fault, flush=True)
     return picture
+
+
+def is_nearly_black(picture: Image.Image) -> bool:
+    grey = picture.mode in GREY
+    return max(np.ravel(picture.convert("L" if grey else "RGB").getextrema())) == 1
 
 
 class Modality(modalities.Modality):
