@@ -35,7 +35,7 @@ def compare(tmp_path, capsys):
 
     def of(*flags):
         capsys.readouterr()
-        multitask.main([*flags, "--output", str(tmp_path), "--figure", str(tmp_path / "plane")])
+        multitask.main(["--output", str(tmp_path), "--figure", str(tmp_path / "plane"), *flags])
         return capsys.readouterr().out.splitlines()
 
     return of
@@ -44,7 +44,8 @@ def compare(tmp_path, capsys):
 def test_pictures_hold_a_digit_for_each_task_under_its_noise():
     digits, labels = (torch.tensor(x) for x in multitask.mnist("train", None, None))
     noise = [0.0, 0.5, 2.0]
-    pictures, targets = multitask.make_pictures(digits, labels.long(), noise, 300, seed=1)
+    drawn = (digits, labels.long(), "gaussian", noise, 300)
+    pictures, targets = multitask.make_pictures(*drawn, seed=1)
     assert pictures.shape == (300, 1, 28, 84) and targets.shape == (300, 3)
     for task, level in enumerate(noise):
         column = pictures[:, 0, :, 28 * task : 28 * task + 28]
@@ -52,8 +53,20 @@ def test_pictures_hold_a_digit_for_each_task_under_its_noise():
         assert rest.std() == pytest.approx(level, rel=0.02) and abs(rest.mean()) <= 0.02 * level
     agree = (targets[:, 0] == targets[:, 1]).float().mean()
     assert abs(agree - 0.1) < 0.06  # drawn independently
-    again, _ = multitask.make_pictures(digits, labels.long(), noise, 300, seed=1)
+    again, _ = multitask.make_pictures(*drawn, seed=1)
     assert torch.equal(again, pictures)
+
+
+def test_salt_and_pepper_takes_the_place_of_a_share_of_the_pixels():
+    digits = torch.full((1, 28, 28), 51, dtype=torch.uint8)  # 0.2 everywhere
+    drawn = (digits, torch.zeros(1).long(), "salt_and_pepper", [0.0, 0.5, 1.0], 200)
+    pictures, _ = multitask.make_pictures(*drawn, seed=1)
+    for task, level in enumerate([0.0, 0.5, 1.0]):
+        column = pictures[:, 0, :, 28 * task : 28 * task + 28]
+        white, black = (column == 1).float().mean(), (column == 0).float().mean()
+        assert white + black + (column - 0.2).abs().lt(1e-6).float().mean() == 1
+        assert white.item() == pytest.approx(level / 2, abs=0.005)
+        assert black.item() == pytest.approx(level / 2, abs=0.005)
 
 
 @pytest.mark.parametrize("tasks", [2, 3])
@@ -84,15 +97,15 @@ def test_the_trunk_gets_what_integrate_makes_of_the_tasks_gradients(tasks):
 def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
     compare, tmp_path, monkeypatch
 ):
-    argv = ["--train_size", "320", "--test_size", "60", "--epochs", "4", "--noise", "0,0.6"]
+    argv = ["--train_size", "320", "--test_size", "60", "--epochs", "4", "--noise", "0,0.9"]
     argv += ["--batch_size", "16", "--methods", "mmpareto", "--seeds", "1"]
     lines = compare(*argv)
     row = next(line for line in lines if line.startswith("mmpareto")).split()
-    clean, noisy = float(row[2]), float(row[3])
+    clean, noisy = (float(cell) for cell in row[3:5])  # after "1 (few)"
     assert clean > 80 and clean > noisy + 10  # the noise is what makes the difficulty
     assert (tmp_path / "plane.svg").is_file()
     stored = json.loads((tmp_path / "mmpareto-0-1-seed1.json").read_text())
-    assert stored["settings"]["noise"] == [0, 0.6] and stored["environment"]["torch"]
+    assert stored["settings"]["noise"] == [0, 0.9] and stored["environment"]["torch"]
     steps = 4 * 320 / 16
     assert math.isclose(stored["conflict"] * steps % 1, 0, abs_tol=1e-9)  # a share of the steps
 
@@ -105,6 +118,40 @@ def test_the_table_tells_the_tasks_apart_and_no_run_is_trained_again(
         compare(*argv, "--epochs", "5")
     with pytest.raises(BadInput, match="--methods ogm: needs modalities, not tasks alone"):
         compare(*argv, "--methods", "ogm")
+    with pytest.raises(BadInput, match="a share of the pixels must be at most 1"):
+        compare(*argv, "--noise", "0,2")
+
+
+def test_what_is_recorded_gives_the_same_lines_and_an_edit_is_refused(compare, tmp_path):
+    kept = tmp_path / "records"
+    argv = ["--methods", "uniform,mmpareto,mmpareto --gamma 1", "--seeds", "1,2"]
+    lines = compare(*QUICK, *argv, "--records", str(kept))
+    assert compare("--from", str(kept)) == lines
+    assert sum("87.72 / 80.64" in line for line in lines) == 1  # the paper's cell, of its settings
+    other = ["--noise", "0,0.4", "--output", str(tmp_path / "other")]
+    of_others = compare(*QUICK, "--methods", "mmpareto", "--seeds", "1", *other)
+    assert not any("the paper" in line for line in of_others)
+    file = kept / "tasks.csv"
+    text = file.read_text()
+    head, first, second, *rest = text.splitlines()
+    *cells, accuracy, other, conflict = first.split(",")  # of a task alone
+    assert accuracy and not other and not conflict
+
+    def with_accuracy(cell):
+        return text.replace(first, ",".join([*cells, cell, other, conflict]))
+
+    edits = {
+        "is there twice": "\n".join([head, first, first, second, *rest]),
+        "0 to 100": with_accuracy("101"),
+        "is no number": with_accuracy("high"),
+        "has other settings": text.replace(",96,", ",97,", 1),
+        "records are of one commit": text.replace(first.split(",")[1], "abc", 1),
+        "columns run": text.replace("run,", "name,", 1),
+    }
+    for fault, edited in edits.items():
+        file.write_text(edited)
+        with pytest.raises(BadInput, match=fault):
+            compare("--from", str(kept))
 
 
 def test_all_methods_of_losses_train_and_flags_and_tasks_are_told_apart(compare, tmp_path):
