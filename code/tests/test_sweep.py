@@ -322,10 +322,9 @@ def cluster(tmp_path):
 
     yield begin
     for process in started:
-        for pid in [*children_of(process), process.pid]:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # at once: a nanny starts dead workers again
+        process.communicate(timeout=60)
 
 
 @pytest.mark.slow
@@ -367,6 +366,31 @@ def test_a_scheduler_and_workers_of_a_cluster_may_die(cluster, demo_root, tmp_pa
     assert done.returncode == 0, done.stderr
     assert "40 of 40 runs are done" in done.stdout
     assert_undisturbed(runs, names_of(20), demo_root, tmp_path)
+
+
+UNCLOSED = """
+import sys
+from training import workers
+
+def close(self, timeout=None):
+    raise AssertionError("can only join a started process")  # seen, while a worker was starting
+
+if __name__ == "__main__":
+    workers.LocalCluster.close = close
+    with workers.connect(2, None) as client:
+        assert client.submit(int, 5).result() == 5
+        for process in workers.multiprocessing.active_children():
+            print(process.pid)
+"""
+
+
+def test_a_cluster_that_cannot_be_closed_is_ended(tmp_path):
+    (tmp_path / "unclosed.py").write_text(UNCLOSED)
+    process = start(sys.executable, str(tmp_path / "unclosed.py"), PYTHONPATH=".")
+    printed, said = process.communicate(timeout=100)
+    assert process.returncode == 0 and not said, said
+    pids = printed.split()
+    assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 KILLER = """

@@ -6,6 +6,7 @@ A worker is a process that stays: it imports once, and trains one run after the 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import fcntl
 import logging
 import multiprocessing
@@ -34,6 +35,7 @@ from utils.run_folder import read_jsonl, read_result
 
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_ANSWER = 10
+SECONDS_TO_END = 30
 POLL_SECONDS = 1.0  # between two looks for further workers
 SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,  # what waits, waits at the scheduler
@@ -212,5 +214,27 @@ def connect(jobs: int, scheduler: str | None) -> Iterator[Client]:
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )
-        with cluster, Client(cluster) as client:
+        client = Client(cluster)
+        try:
             yield client
+            with suppress(TimeoutError, asyncio.TimeoutError):  # two until Python 3.11
+                client.wait_for_workers(jobs, timeout=SECONDS_TO_END)  # see `close`
+        finally:
+            close(client, cluster)
+
+
+def close(client: Client, cluster: LocalCluster) -> None:
+    """Ends a cluster of this machine, whatever state it is in.
+
+    Dask fails where it closes while it starts a worker again, and the worker then lives on, for
+    which this process would wait when it ends.
+    """
+    for each in (client, cluster):
+        with suppress(Exception):
+            each.close(timeout=SECONDS_TO_END)
+    cluster.shutdown_on_close = False  # what is left is ended here, not when Python ends
+    with suppress(RuntimeError):  # where it has ended
+        cluster.loop.add_callback(cluster.loop.stop)  # it starts no worker any more
+    for process in multiprocessing.active_children():
+        if process.name.startswith("Dask Worker"):
+            process.kill()
