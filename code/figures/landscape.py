@@ -1,11 +1,12 @@
-"""Loss along random directions from the last weights, a line per method: how flat the minimum is.
+"""Loss and accuracy along random directions from the last weights, a line per method: how flat the
+minimum is. Training and test split: Figure 5 of the paper.
 
 Directions are filter-normalised (Li et al. 2018): in every filter as long as the filter itself, so
 that the scale of weights does not count. Parameters with one dimension stay. Sharpness, in the
 legend: mean rise of the loss at distance +-R. Means over directions; lines and sharpness are means
-over seeds, bands and ± one standard deviation. Multimodal loss of --samples training samples (all,
-if there are fewer) without augmentation, evaluation mode. Collected from each run's last.pt and
-kept in <run>/landscape.json."""
+over seeds, bands and ± one standard deviation. Of the multimodal branch, for --samples samples of
+each split (all, if there are fewer) without augmentation, evaluation mode. Collected from each
+run's last.pt and kept in <run>/landscape.json."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -13,13 +14,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from analysis import trained
 from analysis.runs import Run, group
 from analysis.statistics import mean_std
 from figures._style import draw_band
-from models.metrics import predict
+from models.metrics import answers, predict
 from training.messages import main_branch
 from utils.errors import BadInput
 from utils.run_folder import read_result, write_result
@@ -30,11 +32,15 @@ def add_options(parser) -> None:
     parser.add_argument("--directions", type=int, default=2, metavar="N", help="random ones")
     parser.add_argument("--reach", type=float, default=0.5, metavar="R", help="longest distance")
     parser.add_argument("--points", type=int, default=7, help="along a direction, odd")
-    parser.add_argument("--samples", type=int, default=256, help="of the training split")
+    parser.add_argument("--samples", type=int, default=256, help="of each split")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
-def direction(model, seed: int) -> list[torch.Tensor]:
+MEASURES = {"loss": "", "accuracy": " (%)"}  # with their units
+SPLITS = {"train": "train_plain", "test": "test"}  # loaders without augmentation
+
+
+def direction(model, seed: int) -> list[Tensor]:
     """A random direction for every parameter, each filter as long as the parameter's own."""
     random, steps = generator(seed), []
     for p in model.parameters():
@@ -47,39 +53,51 @@ def direction(model, seed: int) -> list[torch.Tensor]:
     return steps
 
 
-@torch.no_grad()
-def walk(folder: Path, options: Namespace) -> np.ndarray:
-    """(directions, points) losses at distances -R to R, means over the samples."""
-    run, _, loaders, model = trained.load_run(folder, "last", options.device)
-    branch, batches, left = main_branch(run.modalities), [], options.samples
-    for inputs, target in loaders["train_plain"]:
-        batches.append(({m: x[:left] for m, x in inputs.items()}, target[:left]))
-        left -= len(target)
-        if left <= 0:
+def first_batches(loader, samples: int) -> list[tuple[dict[str, Tensor], Tensor]]:
+    """The first samples of a split."""
+    batches = []
+    for inputs, target in loader:
+        batches.append(({m: x[:samples] for m, x in inputs.items()}, target[:samples]))
+        samples -= len(target)
+        if samples <= 0:
             break
+    return batches
+
+
+@torch.no_grad()
+def walk(folder: Path, options: Namespace) -> dict[str, list]:
+    """{"train loss", "test accuracy" and so on: (directions, points)} at distances -R to R."""
+    run, _, loaders, model = trained.load_run(folder, "last", options.device)
+    branch = main_branch(run.modalities)
+    splits = {s: first_batches(loaders[name], options.samples) for s, name in SPLITS.items()}
     start = [p.clone() for p in model.parameters()]
     distances = np.linspace(-options.reach, options.reach, options.points)
-    losses = np.zeros((options.directions, options.points))
+    shape = options.directions, options.points
+    curves = {f"{s} {measure}": np.zeros(shape) for s in splits for measure in MEASURES}
     for row in range(options.directions):
         steps = direction(model, row)
         for column, distance in enumerate(distances):
             for p, origin, step in zip(model.parameters(), start, steps):
                 p.copy_(origin + float(distance) * step)
-            logits, _, target = predict(model, batches)
-            losses[row, column] = cross_entropy(logits[branch], target)
-    return losses
+            for split, batches in splits.items():
+                logits, _, target = predict(model, batches)
+                loss = cross_entropy(logits[branch], target)
+                hits = (answers(logits[branch]) == target).double().mean()
+                curves[f"{split} loss"][row, column] = loss
+                curves[f"{split} accuracy"][row, column] = 100 * hits
+    return {name: curve.tolist() for name, curve in curves.items()}
 
 
-def stored_walk(folder: Path, options: Namespace) -> np.ndarray:
-    """`walk`, kept in <run>/landscape.json and read from there while settings and last.pt are the
-    same."""
+def stored_walk(folder: Path, options: Namespace) -> dict[str, np.ndarray]:
+    """`walk`, mean over directions; kept in <run>/landscape.json and read from there while settings
+    and last.pt are the same."""
     file = folder / "landscape.json"
     settings = {key: vars(options)[key] for key in ("directions", "reach", "points", "samples")}
     stored = read_result(file)
-    if not stored or stored["asked"] != settings:
-        stored = {"asked": settings, "losses": walk(folder, options).tolist()}
+    if not stored or stored["asked"] != settings or "curves" not in stored:
+        stored = {"asked": settings, "curves": walk(folder, options)}
         write_result(file, "last", stored)
-    return np.array(stored["losses"])
+    return {name: np.mean(curve, 0) for name, curve in stored["curves"].items()}
 
 
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
@@ -87,13 +105,25 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         raise BadInput(f"--points {options.points}: must be odd and at least 3")
     if options.directions < 1 or options.samples < 1 or not options.reach > 0:
         raise BadInput("--directions, --samples and --reach: must be positive")
-    figure, axis = plt.subplots(figsize=(6.5, 4.5))
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), sharex=True)
     distances = np.linspace(-options.reach, options.reach, options.points)
     for arm, runs_of_arm in group(runs).items():
-        losses = np.array([stored_walk(run.folder, options).mean(0) for run in runs_of_arm])
-        rise = losses[:, [0, -1]].mean(1) - losses[:, options.points // 2]
-        draw_band(axis, distances, losses, arm, f": sharpness {mean_std(rise.tolist())}")
-    axis.set(xlabel="distance along a filter-normalised random direction", ylabel="training loss")
-    axis.set_title(f"directions: {options.directions}, training samples: {options.samples}")
-    axis.legend()
+        walks = [stored_walk(run.folder, options) for run in runs_of_arm]
+        for axes_of_measure, measure in zip(axes, MEASURES):
+            for axis, split in zip(axes_of_measure, SPLITS):
+                values, more = np.array([curves[f"{split} {measure}"] for curves in walks]), ""
+                if measure == "loss":
+                    rise = values[:, [0, -1]].mean(1) - values[:, options.points // 2]
+                    more = f": sharpness {mean_std(rise.tolist())}"
+                draw_band(axis, distances, values, arm, more)
+    for axis, split in zip(axes[0], SPLITS):
+        axis.set_title(f"{'training' if split == 'train' else split} split")
+        low, high = axis.get_ylim()
+        axis.set_ylim(top=high + 0.4 * (high - low))  # room for the legend
+        axis.legend(loc="upper center")
+    for axis, (measure, unit) in zip(axes[:, 0], MEASURES.items()):
+        axis.set_ylabel(f"multimodal {measure}{unit}")
+    for axis in axes[1]:
+        axis.set_xlabel("distance along a filter-normalised random direction")
+    figure.suptitle(f"directions: {options.directions}, samples of a split: {options.samples}")
     return figure

@@ -45,21 +45,32 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         result = {"norms": collect(run.folder, options)}
         write_result(stored, options.checkpoint, result)
     norms = result["norms"]
-    figure, axes = plt.subplots(1, len(norms), figsize=(5.5 * len(norms), 4), squeeze=False)
-    for axis, (encoder, losses) in zip(axes[0], norms.items()):
+    widths = {"width_ratios": [4, 1] * len(norms), "figsize": (7 * len(norms), 4)}
+    figure, axes = plt.subplots(1, 2 * len(norms), sharey=False, squeeze=False, **widths)
+    for number, (encoder, losses) in enumerate(norms.items()):
+        axis, beside = axes[0, 2 * number : 2 * number + 2]
+        beside.sharey(axis)
         values = np.concatenate(list(losses.values()))
         edges = np.histogram_bin_edges(values, 30)
         if values.min() > 0 and values.max() > 50 * values.min():
             edges = np.geomspace(values.min(), values.max(), 31)
-            axis.set_xscale("log")
+            axis.set_yscale("log")
         for position, (loss, x) in enumerate(losses.items()):
+            style = _style.branch_style(loss, position and position + number)
             label = f"{loss} loss: mean {np.mean(x):.3g}, variance {np.var(x):.3g}"
-            style = {"color": _style.branch_style(loss, position)["color"], "alpha": 0.55}
-            axis.hist(x, edges, label=label, hatch=_style.HATCHES[position], **style)
-        axis.set(xlabel="norm of the gradient", ylabel="mini-batches")
+            axis.scatter(range(len(x)), x, s=9, alpha=0.5, linewidths=0, **style)
+            axis.axhline(np.mean(x), color=style["color"], linewidth=1.5, label=label)
+            hatch = _style.HATCHES[position]
+            bars = {"color": style["color"], "alpha": 0.55, "hatch": hatch}
+            beside.hist(x, edges, orientation="horizontal", **bars)
+        axis.set(xlabel="mini-batch", ylabel="norm of the gradient")
         axis.set_title(f"{encoder} encoder, fixed, {len(x)} mini-batches")
-        axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
-        axis.yaxis.get_major_locator().set_params(integer=True)
-        axis.legend()
+        low, high = axis.get_ylim()  # room for the legend
+        is_log = axis.get_yscale() == "log"
+        axis.set_ylim(top=high * (high / low) ** 0.25 if is_log else high + 0.25 * (high - low))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(loc="upper left", title="line: mean over the mini-batches")
+        beside.set_xlabel("mini-batches")
+        beside.tick_params(labelleft=False)
     figure.suptitle(_style.title_of(run))
     return figure

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from dataset.cgmnist import Dataset
 from dataset.modalities import image
 from dataset.prepare import cgmnist
+from training import options
 from utils.errors import BadInput
 
 
@@ -17,6 +18,15 @@ def test_colours_have_the_mean_and_variance_that_are_asked_for():
     drawn = cgmnist.colours(np.full(20000, 4), 0.0004, rng)  # so small that nothing is clipped
     np.testing.assert_allclose(drawn.mean(0), cgmnist.MEAN_COLOURS[4] / 255, atol=1e-3)
     np.testing.assert_allclose(drawn.var(0), 0.0004, rtol=0.05)
+
+
+def test_its_network_is_the_papers_unless_another_is_chosen():
+    argv = ["--dataset", "cgmnist"]
+    assert options.parse(argv).encoder == "conv4"
+    with pytest.raises(BadInput, match="--pretrained: no flag of this run"):
+        options.parse([*argv, "--pretrained"])
+    chosen = options.parse([*argv, "--encoder", "resnet18", "--pretrained"])
+    assert chosen.encoder == "resnet18" and chosen.pretrained
 
 
 def test_in_training_the_colour_tells_the_digit_and_in_testing_it_does_not(tmp_path, monkeypatch):

@@ -126,10 +126,22 @@ def test_landscape_ends_no_further_from_the_trained_weights_than_asked_for(runs,
     for reach in ("1", "0.001"):
         flags = [*WALK, "--reach", reach]
         draw_figure("landscape", runs, tmp_path / "x", "mmpareto-seed1", *flags)
-        (curves[reach],) = json.loads(stored.read_text())["losses"]
-    far, near = curves["1"], curves["0.001"]
-    assert near[1] == far[1] > 0  # the trained weights themselves
-    assert abs(near[0] - near[1]) < abs(far[0] - far[1])
+        curves[reach] = json.loads(stored.read_text())["curves"]
+    for name in ("train loss", "test loss"):
+        (far,), (near,) = curves["1"][name], curves["0.001"][name]
+        assert near[1] == far[1] > 0  # the trained weights themselves
+        assert abs(near[0] - near[1]) < abs(far[0] - far[1])
+
+
+def test_landscape_has_the_accuracy_of_the_run_in_its_middle(runs, tmp_path):
+    flags = ["--directions", "2", "--points", "3", "--samples", "1000"]  # all
+    draw_figure("landscape", runs, tmp_path / "x", "mmpareto-seed1", *flags)
+    curves = json.loads((runs / "mmpareto-seed1" / "landscape.json").read_text())["curves"]
+    metrics = (runs / "mmpareto-seed1" / "metrics.jsonl").read_text().splitlines()[-1]
+    expected = 100 * json.loads(metrics)["test/accuracy/multimodal"]
+    for of_direction in curves["test accuracy"]:
+        assert of_direction[1] == pytest.approx(expected)
+    assert curves["train accuracy"][0][1] == curves["train accuracy"][1][1] != expected
 
 
 def test_an_arm_has_its_name_and_looks_the_same_in_every_figure():

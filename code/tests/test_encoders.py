@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 from torchvision import models
 
 import train
@@ -111,6 +112,27 @@ def test_the_stages_are_the_encoder(name):
             else:
                 assert state.shape[::2] == (6, encoder.token_width)
         torch.testing.assert_close(encoder.pool(state, 2), encoder(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels, parameters", [(1, 98786), (3, 100390)])
+def test_conv4_is_the_network_that_the_paper_names(channels, parameters):
+    """PMR's, written down from its sizes: strides, paddings and the 7 x 7 places at 28 pixels."""
+    encoder = encoder_class("conv4")((channels, 28, 28))
+    assert sum(p.numel() for p in encoder.parameters()) == parameters
+    first, *others = [stage[0] for stage in encoder.stages]
+    x = torch.randn(16, channels, 28, 28)
+    y = functional.batch_norm(x, None, None, training=True)
+    y = functional.conv2d(y, first.weight, first.bias, padding=2).relu()
+    y = functional.max_pool2d(y, 3, stride=2, padding=1)
+    for layer, stride in zip(others, (1, 2, 1)):
+        y = functional.conv2d(y, layer.weight, layer.bias, stride=stride, padding=1).relu()
+    assert y.shape == (16, 64, 7, 7)
+    y = functional.linear(functional.avg_pool2d(y, 7).flatten(1), encoder.project.weight)
+    torch.testing.assert_close(encoder(x), y)
+    for layer, deviation in zip((first, *others), (2 / 800, 2 / 288, 2 / 576, 2 / 576)):
+        assert layer.weight.std().item() == pytest.approx(deviation**0.5, rel=0.06)
+    assert encoder.project.weight.std().item() == pytest.approx((2 / 576) ** 0.5, rel=0.03)
+    assert (encoder.project.bias == 0).all()
 
 
 def test_positions_are_interpolated_to_the_grid_of_the_input():
