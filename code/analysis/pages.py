@@ -1,16 +1,18 @@
 """The tables in this repository's pages, made anew from records: python -m analysis.pages
 
 A table stands in README.md, docs/ and results/ between `<!-- report.py FLAGS -->`, with the flags
-of that command, and `<!-- end -->`. Beside each runs.csv stands a summary.csv.
+of that command, or `<!-- multitask.py --from DIR -->`, and `<!-- end -->`. Beside each runs.csv
+stands a summary.csv.
 """
 
 import re
 import shlex
 from pathlib import Path
 
-from analysis import records, reports
+from analysis import records, reports, tasks
 from analysis.names import name_of
 from analysis.runs import group
+from analysis.tables import Table
 from analysis.typeset import chosen, markdown, summary
 from utils import registry
 from utils.atomic import write_text
@@ -18,7 +20,7 @@ from utils.command import Parser
 from utils.errors import run_command
 
 ROOT = registry.CODE.parent
-TABLE = re.compile(r"(<!-- report\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- (report|multitask)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -30,14 +32,23 @@ def filled(text: str) -> str:
     parser = Parser("report.py")
     reports.add_options(parser)
 
-    def table_for(found: re.Match) -> str:
-        options = parser.parse_args(shlex.split(found[2]))
+    def of_runs(flags: list[str]) -> tuple[Table, str]:
+        options = parser.parse_args(flags)
         options.runs = [ROOT / path for path in options.runs]
-        _, groups, tables, text = reports.report_of(options)
-        table = chosen(groups, tables, options.columns)
+        _, groups, tables, caption = reports.report_of(options)
+        return chosen(groups, tables, options.columns), caption
+
+    def of_tasks(flags: list[str]) -> tuple[Table, str]:
+        runs = tasks.read(ROOT / flags[-1])
+        return tasks.table(tasks.rows_of(runs)), tasks.caption(runs)
+
+    def table_for(found: re.Match) -> str:
+        begin, command, flags, _, end = found.groups()
+        made = {"report": of_runs, "multitask": of_tasks}[command]
+        table, caption = made(shlex.split(flags))
         table = table._replace(rows=[[name_of(arm), *cells] for arm, *cells in table.rows])
-        _, rows = markdown([table], text).split("\n\n", 1)  # the page has a title of its own
-        return f"{found[1]}\n{rows}\n\n{found[4]}"
+        _, rows = markdown([table], caption).split("\n\n", 1)  # the page has a title of its own
+        return f"{begin}\n{rows}\n\n{end}"
 
     return TABLE.sub(table_for, text)
 

@@ -143,6 +143,17 @@ def table(rows: dict[str, list[TaskRun]]) -> Table:
     return Table("Test accuracy, %", head, lines)
 
 
+def caption(runs: list[TaskRun]) -> str:
+    settings, source = runs[0].settings, runs[0].environment
+    flags = " ".join(f"--{name} {value}" for name, value in settings.items())
+    hardware = source["cpu"] if source["gpu"] == "none" else source["gpu"]
+    return (
+        f"multitask.py {flags}; mean ± standard deviation over seeds; conflict: % of steps with "
+        f"cosine <= 0; intervals: Student, paired by seed. {hardware}, torch {source['torch']}, "
+        f"commit {source['commit']}."
+    )
+
+
 def of_paper() -> dict[str, str]:
     """{method: accuracies of the tasks, in order} of Table 5."""
     cells: dict[str, list[str]] = {}

@@ -58,7 +58,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         for position, (loss, x) in enumerate(losses.items()):
             style = _style.branch_style(loss, position and position + number)
             label = f"{loss} loss: mean {np.mean(x):.3g}, variance {np.var(x):.3g}"
-            axis.scatter(range(len(x)), x, s=9, alpha=0.5, linewidths=0, **style)
+            axis.scatter(range(len(x)), x, s=9, alpha=0.6, linewidths=0, **style)
             axis.axhline(np.mean(x), color=style["color"], linewidth=1.5, label=label)
             hatch = _style.HATCHES[position]
             bars = {"color": style["color"], "alpha": 0.55, "hatch": hatch}
@@ -71,6 +71,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(loc="upper left", title="line: mean over the mini-batches")
         beside.set_xlabel("mini-batches")
+        beside.xaxis.get_major_locator().set_params(integer=True)
         beside.tick_params(labelleft=False)
     figure.suptitle(_style.title_of(run))
     return figure

@@ -721,11 +721,11 @@ def measured(folder, flags, base, capsys) -> dict:
 
 @pytest.mark.slow
 def test_damaged_run_folders_are_refused_or_give_what_they_gave(runs, tmp_path, fuzz, capsys):
-    """Four times --fuzz folders, with four commands each."""
+    """Twice --fuzz folders, with four commands each."""
     flags, folder = runs
     flags = [*flags, "--ckpt_path", str(tmp_path)]
     expected, faults, refused = {}, [], 0
-    for seed in range(-2, 4 * len(fuzz)):
+    for seed in range(-2, 2 * len(fuzz)):
         base = ("whole", "stopped")[seed % 2]
         shutil.copytree(folder / base, tmp_path / "x")
         kind = damage_run(tmp_path / "x", folder / "other", seed) if seed >= 0 else ""
@@ -748,4 +748,4 @@ def test_damaged_run_folders_are_refused_or_give_what_they_gave(runs, tmp_path, 
             faults.append(f"{seed} {kind}: {type(error).__name__}: {error}")
         shutil.rmtree(tmp_path / "x")
     assert not faults, "\n".join(faults)
-    assert 0.2 < refused / (16 * len(fuzz)) < 0.9
+    assert 0.2 < refused / (8 * len(fuzz)) < 0.9
