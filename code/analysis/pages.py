@@ -1,18 +1,18 @@
 """The tables in this repository's pages, made anew from records: python -m analysis.pages
 
 A table stands in README.md, docs/ and results/ between `<!-- report.py FLAGS -->`, with the flags
-of that command, or `<!-- multitask.py --from DIR -->`, and `<!-- end -->`. Beside each runs.csv
-stands a summary.csv.
+of that command, `<!-- multitask.py --from DIR -->` or `<!-- argument.py DIR -->`, and
+`<!-- end -->`. Beside each runs.csv stands a summary.csv.
 """
 
 import re
 import shlex
 from pathlib import Path
 
-from analysis import records, reports, tasks
+from analysis import argument, records, reports, tasks
 from analysis.names import name_of
 from analysis.runs import group
-from analysis.tables import Table
+from analysis.tables import Table, caption
 from analysis.typeset import chosen, markdown, summary
 from utils import registry
 from utils.atomic import write_text
@@ -20,11 +20,18 @@ from utils.command import Parser
 from utils.errors import run_command
 
 ROOT = registry.CODE.parent
-TABLE = re.compile(r"(<!-- (report|multitask)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(
+    r"(<!-- (report|multitask|argument)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
+)
 
 
 def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted([*ROOT.glob("docs/*.md"), *ROOT.glob("results/**/*.md")])]
+
+
+def named(table: Table) -> Table:
+    """Its arms as pages call them."""
+    return table._replace(rows=[[name_of(arm), *cells] for arm, *cells in table.rows])
 
 
 def filled(text: str) -> str:
@@ -35,19 +42,22 @@ def filled(text: str) -> str:
     def of_runs(flags: list[str]) -> tuple[Table, str]:
         options = parser.parse_args(flags)
         options.runs = [ROOT / path for path in options.runs]
-        _, groups, tables, caption = reports.report_of(options)
-        return chosen(groups, tables, options.columns), caption
+        _, groups, tables, below = reports.report_of(options)
+        return named(chosen(groups, tables, options.columns)), below
 
     def of_tasks(flags: list[str]) -> tuple[Table, str]:
         runs = tasks.read(ROOT / flags[-1])
-        return tasks.table(tasks.rows_of(runs)), tasks.caption(runs)
+        return named(tasks.table(tasks.rows_of(runs))), tasks.caption(runs)
+
+    def of_links(flags: list[str]) -> tuple[Table, str]:
+        groups = group(records.read([ROOT / flags[-1]]))
+        return argument.table(groups), caption(groups)
 
     def table_for(found: re.Match) -> str:
         begin, command, flags, _, end = found.groups()
-        made = {"report": of_runs, "multitask": of_tasks}[command]
-        table, caption = made(shlex.split(flags))
-        table = table._replace(rows=[[name_of(arm), *cells] for arm, *cells in table.rows])
-        _, rows = markdown([table], caption).split("\n\n", 1)  # the page has a title of its own
+        made = {"report": of_runs, "multitask": of_tasks, "argument": of_links}[command]
+        table, below = made(shlex.split(flags))
+        _, rows = markdown([table], below).split("\n\n", 1)  # the page has a title of its own
         return f"{begin}\n{rows}\n\n{end}"
 
     return TABLE.sub(table_for, text)

@@ -17,6 +17,7 @@ from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import cost_of, opened, read_jsonl, read_result, sealed
 
+ARGUMENT = "argument.json"  # what argument.py measured
 RUNS = "RUNS"  # stands for paths of runs, which differ from seed to seed
 ACCURACY = "accuracy/multimodal"  # the measure by which runs are compared
 
@@ -129,6 +130,19 @@ class Run:
             scores[name] = probe["scores"]
         return scores
 
+    @property
+    def argument(self) -> dict[str, float]:
+        """What argument.py measured. Raises BadInput for what is not of the last checkpoint."""
+        file = self.folder / ARGUMENT
+        if not file.is_file():
+            return {}
+        if not (result := read_result(file)):
+            raise BadInput(
+                f"{file}: damaged, or of a checkpoint that has changed; run argument.py "
+                f"{self.folder} again"
+            )
+        return result["measured"]
+
     @cached_property
     def measures(self) -> dict[str, float]:
         """{measure: value to six digits}, shares in percent; what was not measured is left out.
@@ -136,7 +150,7 @@ class Run:
         Measures are accuracy/X and macro_f1/X with X "multimodal" (or the only branch), a modality
         (its head) or "<modality> probe"; val, as `validation`; best_test and best_val, the
         multimodal test accuracy in those epochs; conflict/<modality>; the keys of other probes;
-        those of `cost_of`.
+        those of `cost_of`; argument/<what analysis/argument.py measures>.
         """
         branch = main_branch(self.modalities)
         chosen = selections(self.epochs, branch)
@@ -159,8 +173,9 @@ class Run:
         for name, scores in self.probes.items():
             if name != "linear":
                 shares |= scores
-        percent = {measure: 100 * share for measure, share in shares.items()}
-        return {measure: to_six_digits(value) for measure, value in (percent | cost).items()}
+        measures = {measure: 100 * share for measure, share in shares.items()} | cost
+        measures |= {f"argument/{name}": value for name, value in self.argument.items()}
+        return {measure: to_six_digits(value) for measure, value in measures.items()}
 
     def curve(self, branch: str) -> list[float]:
         """Test accuracy of a branch after each epoch, in percent."""

@@ -171,10 +171,11 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
         for row in tables[0].rows:
             row.insert(3, compared.get(row[0], ""))
     lines = reported(runs[0].options["dataset"])
-    for table, measure in zip(tables, (ACCURACY, "macro_f1/multimodal")):
+    headings = {ACCURACY: "the paper", "macro_f1/multimodal": "F1 in the paper"}
+    for table, (measure, title) in zip(tables, headings.items()):
         papers = of_paper(groups, lines, measure)
         if any(papers.values()):
-            table.head.insert(3, "the paper")
+            table.head.insert(3, title)
             for row in table.rows:
                 row.insert(3, papers[row[0]])
     for position, flag in enumerate(runs[0].selected, start=1):

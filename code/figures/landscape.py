@@ -13,19 +13,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from analysis import trained
+from analysis import landscape, trained
+from analysis.landscape import MEASURES, SPLITS, by_filter, first_batches
 from analysis.runs import Run, group
 from analysis.statistics import mean_std
 from figures._style import draw_band
-from models.metrics import answers, predict
 from training.messages import main_branch
 from utils.errors import BadInput
 from utils.run_folder import read_result, write_result
-from utils.seed import generator
 
 
 def add_options(parser) -> None:
@@ -36,56 +32,16 @@ def add_options(parser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
 
 
-MEASURES = {"loss": "", "accuracy": " (%)"}  # with their units
-SPLITS = {"train": "train_plain", "test": "test"}  # loaders without augmentation
-
-
-def direction(model, seed: int) -> list[Tensor]:
-    """A random direction for every parameter, each filter as long as the parameter's own."""
-    random, steps = generator(seed), []
-    for p in model.parameters():
-        step = torch.zeros_like(p)
-        if p.ndim > 1:
-            step = torch.randn(p.shape, generator=random).to(p)
-            length = p.flatten(1).norm(dim=1) / step.flatten(1).norm(dim=1).clamp(min=1e-12)
-            step *= length.view(-1, *[1] * (p.ndim - 1))
-        steps.append(step)
-    return steps
-
-
-def first_batches(loader, samples: int) -> list[tuple[dict[str, Tensor], Tensor]]:
-    """The first samples of a split."""
-    batches = []
-    for inputs, target in loader:
-        batches.append(({m: x[:samples] for m, x in inputs.items()}, target[:samples]))
-        samples -= len(target)
-        if samples <= 0:
-            break
-    return batches
-
-
-@torch.no_grad()
 def walk(folder: Path, options: Namespace) -> dict[str, list]:
     """{"train loss", "test accuracy" and so on: (directions, points)} at distances -R to R."""
     run, _, loaders, model = trained.load_run(folder, "last", options.device)
-    branch = main_branch(run.modalities)
     splits = {s: first_batches(loaders[name], options.samples) for s, name in SPLITS.items()}
-    start = [p.clone() for p in model.parameters()]
-    distances = np.linspace(-options.reach, options.reach, options.points)
-    shape = options.directions, options.points
-    curves = {f"{s} {measure}": np.zeros(shape) for s in splits for measure in MEASURES}
-    for row in range(options.directions):
-        steps = direction(model, row)
-        for column, distance in enumerate(distances):
-            for p, origin, step in zip(model.parameters(), start, steps):
-                p.copy_(origin + float(distance) * step)
-            for split, batches in splits.items():
-                logits, _, target = predict(model, batches)
-                loss = cross_entropy(logits[branch], target)
-                hits = (answers(logits[branch]) == target).double().mean()
-                curves[f"{split} loss"][row, column] = loss
-                curves[f"{split} accuracy"][row, column] = 100 * hits
-    return {name: curve.tolist() for name, curve in curves.items()}
+    distances = np.linspace(-options.reach, options.reach, options.points).tolist()
+    walks = [
+        landscape.walk(model, splits, main_branch(run.modalities), by_filter(model, row), distances)
+        for row in range(options.directions)
+    ]
+    return {name: [curves[name] for curves in walks] for name in walks[0]}
 
 
 def stored_walk(folder: Path, options: Namespace) -> dict[str, np.ndarray]:

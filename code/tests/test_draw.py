@@ -15,7 +15,8 @@ from PIL import Image
 import draw
 import evaluate
 import multitask
-from figures import landscape, poster
+from analysis import landscape
+from figures import poster
 from figures._style import LOOKS, look_of
 from utils import registry
 from utils.errors import BadInput
@@ -112,12 +113,12 @@ def test_norms_are_kept_for_each_loss_of_each_encoder(runs, tmp_path):
 
 def test_landscape_walks_in_directions_that_are_normalised_by_filter():
     layer = torch.nn.Conv2d(3, 5, 3)
-    weight, bias = landscape.direction(layer, 0)
+    weight, bias = landscape.by_filter(layer, 0)
     lengths = layer.weight.detach().flatten(1).norm(dim=1)
     torch.testing.assert_close(weight.flatten(1).norm(dim=1), lengths)
     assert (bias == 0).all()
-    assert torch.equal(weight, landscape.direction(layer, 0)[0])
-    assert not torch.equal(weight, landscape.direction(layer, 1)[0])
+    assert torch.equal(weight, landscape.by_filter(layer, 0)[0])
+    assert not torch.equal(weight, landscape.by_filter(layer, 1)[0])
 
 
 def test_landscape_ends_no_further_from_the_trained_weights_than_asked_for(runs, tmp_path):

@@ -344,7 +344,7 @@ def test_what_others_report_stands_apart_with_its_marks(runs, printed):
     assert "75.13" not in text.split("**Reported")[0]  # of another encoder
 
 
-def test_the_papers_cell_stands_beside_ours(runs, printed):
+def test_the_papers_cell_stands_beside_ours(runs, printed, tmp_path):
     for folder in runs.values():
         change(folder, dataset="cremad", encoder="resnet18")
     change(runs["mmpareto1"], gamma=2.0)
@@ -352,11 +352,14 @@ def test_the_papers_cell_stands_beside_ours(runs, printed):
     cells = {arm: row["the paper"] for arm, row in rows.items()}
     assert cells["mmpareto"] == "75.13" and cells["joint"] == "66.13"
     assert cells["pareto"] == cells["mmpareto --gamma 2.0"] == ""  # of which it has none
-    assert "the paper" not in table(text, "Macro F1, %")["joint"]  # there it has none at all
+    assert "F1 in the paper" not in table(text, "Macro F1, %")["joint"]  # it has none at all
     for folder in runs.values():
         change(folder, fusion="mbt")
     f1 = table(text := printed(), "Macro F1, %")
-    assert f1["mmpareto"]["the paper"] == "48.17" and table(text)["joint"]["the paper"] == "44.96"
+    assert f1["mmpareto"]["F1 in the paper"] == "48.17"
+    assert table(text)["joint"]["the paper"] == "44.96"
+    printed("--columns", "the paper,F1 in the paper", "--output", str(tmp_path / "x"))
+    assert r"One joint loss & 44.96 & 42.78 \\" in (tmp_path / "x.tex").read_text()  # both
 
 
 def test_what_others_report_is_in_form():

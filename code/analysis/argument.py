@@ -1,0 +1,211 @@
+"""The paper's argument, link by link (Sections 3.2 to 3.4): what is measured in a run, and the
+table of all links.
+
+In the last weights of a run, over the mini-batches of the training split, with what a mini-batch
+normalises as in training; g_m is the multimodal gradient of an encoder, g_u the unimodal one:
+
+norm ratio        mean |g_u| / mean |g_m|
+variance ratio    variance of |g_u| / variance of |g_m|
+k                 C_u / C_m, C = trace of the covariance of a gradient over mini-batches
+alpha             mean least-norm weight of g_m
+noise ratio       C of Pareto's 2 alpha g_m + 2 (1 - alpha) g_u, over C of g_m + g_u
+sharpness         rise of the training loss at +-0.5 along filter-normalised random directions
+relative rise     rise of the training loss where all weights move by a tenth of their length
+
+And in every step of its training, where the method has weights:
+
+favoured          % of steps with alpha > 1/2
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, variance
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from analysis import landscape, trained
+from analysis.names import name_of
+from analysis.runs import ARGUMENT, Run, read_run
+from analysis.statistics import interval, mean_std
+from analysis.tables import Table, of_seeds
+from mmpareto import least_norm_weights
+from models.multimodal import MULTIMODAL
+from utils.errors import BadInput
+from utils.run_folder import read_result, write_result
+
+DIRECTIONS, SAMPLES = 4, 512  # of the minimum's measures
+OF_MINIMUM = {"sharpness": (landscape.by_filter, 0.5), "relative rise": (landscape.as_long, 0.1)}
+
+
+class Spread:
+    """The trace of the covariance of vectors that come one after the other."""
+
+    def __init__(self):
+        self.count, self.total, self.squares = 0, torch.zeros(()), 0.0
+
+    def add(self, vector: Tensor) -> None:
+        self.count += 1
+        self.total = self.total + vector
+        self.squares += vector.double().square().sum().item()
+
+    def trace(self) -> float:
+        of_mean = self.total.double().square().sum().item() / self.count
+        return (self.squares - of_mean) / (self.count - 1)
+
+
+def of_encoders(model, batches) -> dict[str, float]:
+    """{"k/audio" and so on: value}; `model` is in training mode, nothing is trained."""
+    parameters = model.encoder_parameters()
+    norms: dict[str, tuple[list, list]] = {m: ([], []) for m in parameters}
+    weights: dict[str, list[float]] = {m: [] for m in parameters}
+    spreads = {m: [Spread() for _ in range(4)] for m in parameters}
+    for inputs, target in batches:
+        logits, _ = model(inputs)
+        for m, of_encoder in parameters.items():
+            losses = [cross_entropy(logits[branch], target) for branch in (MULTIMODAL, m)]
+            pair = [
+                flat(torch.autograd.grad(loss, of_encoder, retain_graph=True)) for loss in losses
+            ]
+            gram = torch.stack([torch.stack([x.dot(y) for y in pair]) for x in pair]).double()
+            alpha = least_norm_weights(gram).tolist()
+            pareto = 2 * alpha[0] * pair[0] + 2 * alpha[1] * pair[1]
+            for spread, vector in zip(spreads[m], (*pair, pareto, pair[0] + pair[1])):
+                spread.add(vector)
+            for of_loss, norm in zip(norms[m], gram.diagonal().sqrt().tolist()):
+                of_loss.append(norm)
+            weights[m].append(alpha[0])
+    result = {}
+    for m, (multimodal, unimodal) in norms.items():
+        c_m, c_u, c_pareto, c_sum = (spread.trace() for spread in spreads[m])
+        result |= {
+            f"norm ratio/{m}": mean(unimodal) / mean(multimodal),
+            f"variance ratio/{m}": variance(unimodal) / variance(multimodal),
+            f"k/{m}": c_u / c_m,
+            f"alpha/{m}": mean(weights[m]),
+            f"noise ratio/{m}": c_pareto / c_sum,
+        }
+    return result
+
+
+def flat(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([g.flatten() for g in gradients])
+
+
+def of_minimum(model, loader) -> dict[str, float]:
+    """{"sharpness" and so on: rise of the multimodal loss}, means over DIRECTIONS and both
+    signs."""
+    splits, result = {"train": landscape.first_batches(loader, SAMPLES)}, {}
+    for name, (direction, reach) in OF_MINIMUM.items():
+        rises = []
+        for seed in range(DIRECTIONS):
+            walked = landscape.walk(
+                model, splits, MULTIMODAL, direction(model, seed), [-reach, 0.0, reach]
+            )
+            low, middle, high = walked["train loss"]
+            rises.append((low + high) / 2 - middle)
+        result[name] = mean(rises)
+    return result
+
+
+def of_training(run: Run) -> dict[str, float]:
+    """{"favoured/audio" and so on: % of the steps}, of a method that has weights."""
+    result = {}
+    for m in run.modalities:
+        name = f"weight/{m}/{MULTIMODAL}"
+        alphas = [step[name] for step in run.read_steps(["step", name]) if name in step]
+        if alphas:
+            result[f"favoured/{m}"] = 100 * mean(alpha > 0.5 for alpha in alphas)
+    return result
+
+
+def collect(folder: Path, device: str) -> None:
+    """Measures a run, unless its argument.json is of the same last weights.
+
+    Raises BadInput for a run of one modality.
+    """
+    if read_result(folder / ARGUMENT):
+        return
+    options, _, loaders, model = trained.load_run(folder, "last", device)
+    if len(options.modalities) < 2:
+        raise BadInput(f"{folder}: a run with one modality has no second gradient")
+    measured = of_minimum(model, loaders["train_plain"]) | of_training(read_run(folder))
+    model.train()
+    measured |= of_encoders(model, loaders["train"])
+    write_result(folder / ARGUMENT, "last", {"measured": measured})
+
+
+class Link(NamedTuple):
+    """A claim: that a measure of an arm, minus that of another if one is named, is above or below
+    a bound."""
+
+    claim: str
+    measure: str
+    arm: str
+    minus: str | None = None
+    above: bool = True
+    bound: float = 0.0
+
+
+LINKS = [
+    Link("Hypothesis 1: unimodal gradients are longer", "norm ratio", "uniform", bound=1),
+    Link("Hypothesis 1: their length varies more", "variance ratio", "uniform", bound=1),
+    Link("Remark 1: the multimodal gradient is favoured", "alpha", "uniform", bound=0.5),
+    Link("the same in training, % of steps", "favoured", "pareto", bound=50),
+    Link("k = C_u / C_m > 3: less noise, whatever alpha", "k", "uniform", bound=3),
+    Link("Pareto's step has less noise", "noise ratio", "uniform", above=False, bound=1),
+    Link("Pareto ends in a sharper minimum", "sharpness", "pareto", "uniform"),
+    Link("the same at a fixed relative distance", "relative rise", "pareto", "uniform"),
+    Link("and generalises worse", "accuracy", "pareto", "uniform", above=False),
+    Link("MMPareto ends in a flatter one than Pareto", "sharpness", "mmpareto", "pareto", False),
+    Link("the same at a fixed relative distance", "relative rise", "mmpareto", "pareto", False),
+    Link("MMPareto generalises better than uniform", "accuracy", "mmpareto", "uniform"),
+    Link(
+        "and better than the gain alone",
+        "accuracy",
+        "mmpareto",
+        "uniform --encoder_grad_scale 1.5",
+    ),
+]
+
+
+def table(groups: dict[str, list[Run]]) -> Table:
+    """A row for each link and encoder: measured value, interval over seeds, and whether it holds:
+    whether the whole interval lies on the side that the paper says."""
+    first = next(iter(groups.values()))[0]
+    rows = []
+    for link in LINKS:
+        if link.measure == "accuracy":
+            branches = {MULTIMODAL: f"accuracy/{MULTIMODAL}"}
+        elif link.measure in OF_MINIMUM:
+            branches = {MULTIMODAL: f"argument/{link.measure}"}
+        else:
+            branches = {m: f"argument/{link.measure}/{m}" for m in first.modalities}
+        for branch, measure in branches.items():
+            values = of_seeds(groups.get(link.arm, []), measure)
+            where = name_of(link.arm)
+            if link.minus:
+                base = of_seeds(groups.get(link.minus, []), measure)
+                values = {seed: values[seed] - base[seed] for seed in values if seed in base}
+                where += f" minus {name_of(link.minus)}"
+            sign = ">" if link.above else "<"
+            rows.append(
+                [link.claim, where, branch, f"{sign} {link.bound:g}", *verdict(values, link)]
+            )
+    return Table(
+        "Links", ["link", "measured in", "of", "the paper", "n", "here", "95% interval", ""], rows
+    )
+
+
+def verdict(values: dict[int, float], link: Link) -> list[str]:
+    """n, mean and deviation, interval, and whether the link holds."""
+    numbers = list(values.values())
+    if len(numbers) < 2:
+        return [f"{len(numbers)}", mean_std(numbers, 3) if numbers else "-", "", "not measured"]
+    low, high = interval(numbers)
+    is_above, is_below = low > link.bound, high < link.bound
+    holds, fails = (is_above, is_below) if link.above else (is_below, is_above)
+    said = "holds" if holds else "**does not hold**" if fails else "open"
+    return [f"{len(numbers)}", mean_std(numbers, 3), f"[{low:.3g}, {high:.3g}]", said]
