@@ -144,6 +144,40 @@ def ucf101_root(tmp_path_factory, raw_ucf):
     return prepared(tmp_path_factory, "ucf101", raw_ucf, *flags)
 
 
+GRID_ROWS = "0 10000 sil|10000 15000 bin|15000 20000 {}|20000 21000 sp|21000 22500 at|"
+GRID_ROWS += "22500 27500 {}|27500 40000 two|40000 45000 now|45000 75000 sil"
+
+
+def write_grid(source, speaker, sentence, **media):
+    """A clip of GRID and its alignment, as they are handed out: the colour is said from 0.6 s to
+    0.8 s, the letter from 0.9 s to 1.1 s, the digit from 1.1 s to 1.6 s."""
+    colour = {"b": "blue", "g": "green", "r": "red", "w": "white"}[sentence[1]]
+    for folder in (source / speaker / "video", source / "align" / speaker):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows = GRID_ROWS.format(colour, sentence[3]).replace("|", "\n")
+    alignment = source / "align" / speaker / f"{sentence}.align"
+    alignment.write_text(rows)
+    media = {"times": np.arange(0, 3, 0.04)} | media
+    return write_media(source / speaker / "video" / f"{sentence}.mp4", **media), alignment
+
+
+@pytest.fixture(scope="session")
+def raw_grid(tmp_path_factory):
+    """GRID with two speakers, who say two colours."""
+    source = tmp_path_factory.mktemp("raw") / "grid"
+    for speaker, letters in (("s1", "fgh"), ("s2", "fg")):
+        for letter in letters:
+            for colour in "bg":
+                write_grid(source, speaker, f"b{colour}a{letter}2n")
+    return source
+
+
+@pytest.fixture(scope="session")
+def grid_root(tmp_path_factory, raw_grid):
+    flags = ["--label", "colour", "--jobs", "1"]
+    return prepared(tmp_path_factory, "grid", raw_grid, *flags)
+
+
 @pytest.fixture(scope="session")
 def raw_modelnet(tmp_path_factory):
     """The tree of ModelNet40.zip with two classes of generated solids."""

@@ -254,8 +254,8 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
     videos = [path for path in files if path not in alignments]
     if len(videos) != 1 or len(alignments) != 1:
         raise BadInput(
-            f"{files[0]}: of {len(videos)} videos and {len(alignments)} alignments (.align); "
-            "one video of a sentence and the alignment of the same speaker are needed"
+            f"{files[0]}: a video and its alignment, {files[0].stem}.align of the same speaker, "
+            "are needed"
         )
     (video,), (alignment,) = videos, alignments
     is_stack = settings["visual"] == "stack"
