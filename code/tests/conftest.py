@@ -148,17 +148,22 @@ GRID_ROWS = "0 10000 sil|10000 15000 bin|15000 20000 {}|20000 21000 sp|21000 225
 GRID_ROWS += "22500 27500 {}|27500 40000 two|40000 45000 now|45000 75000 sil"
 
 
+def write_alignment(path):
+    """Of a sentence of GRID with this name: the colour is said from 0.6 s to 0.8 s, the letter from
+    0.9 s to 1.1 s, the digit from 1.1 s to 1.6 s."""
+    colour = {"b": "blue", "g": "green", "r": "red", "w": "white"}[path.stem[1]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(GRID_ROWS.format(colour, path.stem[3]).replace("|", "\n"))
+    return path
+
+
 def write_grid(source, speaker, sentence, **media):
-    """A clip of GRID and its alignment, as they are handed out: the colour is said from 0.6 s to
-    0.8 s, the letter from 0.9 s to 1.1 s, the digit from 1.1 s to 1.6 s."""
-    colour = {"b": "blue", "g": "green", "r": "red", "w": "white"}[sentence[1]]
-    for folder in (source / speaker / "video", source / "align" / speaker):
-        folder.mkdir(parents=True, exist_ok=True)
-    rows = GRID_ROWS.format(colour, sentence[3]).replace("|", "\n")
-    alignment = source / "align" / speaker / f"{sentence}.align"
-    alignment.write_text(rows)
+    """A clip of GRID, 25 pictures a second, and its alignment, as they are handed out."""
+    folder = source / speaker / "video"
+    folder.mkdir(parents=True, exist_ok=True)
     media = {"times": np.arange(0, 3, 0.04)} | media
-    return write_media(source / speaker / "video" / f"{sentence}.mp4", **media), alignment
+    alignment = write_alignment(source / "align" / speaker / f"{sentence}.align")
+    return write_media(folder / f"{sentence}.mp4", **media), alignment
 
 
 @pytest.fixture(scope="session")
