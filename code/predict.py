@@ -8,9 +8,9 @@ python predict.py runs/NAME a.wav,a.npy b.wav,b.npy       own data: a file for e
 python predict.py runs/NAME depth=a.npy,sound=a.wav       or named; for frames a folder of pictures
 
 The raw files go through the data set's own preparation and its readers, with the settings that the
-run stored, so nothing can differ from training. For sets prepared from raw files (cremad, demo, grid,
-kinetics_sounds, modelnet40, ucf101), and for own data (--dataset folder), which are not prepared. A
-file that cannot be used gets a line of its own, and the exit status is 1.
+run stored, so nothing can differ from training. For sets prepared from raw files (cremad, demo,
+grid, kinetics_sounds, modelnet40, ucf101), and for own data (--dataset folder), which are not
+prepared. A file that cannot be used gets a line of its own, and the exit status is 1.
 """
 
 import json

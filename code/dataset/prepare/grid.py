@@ -270,6 +270,15 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
     seconds, number = settings["seconds"], settings["frames"]
     begin = start_of_cut(video, alignment, clip_seconds, settings)
 
+    sound, rate_hz = resampled(samples, sample_rate_hz, SAMPLE_RATE_HZ)
+    first = round(begin * rate_hz)
+    sound = audible(video, sound[first : first + round(seconds * rate_hz)], rate_hz)
+    if settings["audio"] == "log_mel":
+        tensor = log_mel(sound)
+    else:
+        length = 1 + int((seconds - WINDOW_SECONDS) * 100 + 1e-6)
+        tensor = filter_bank(sound, rate_hz, MEL_BINS, length)
+
     times = begin + (np.arange(number) + 0.5) * seconds / number
     shown = [frames[int(time * len(frames) / of_pictures)] for time in times]
     height, width = shown[0].shape[:2]
@@ -284,15 +293,6 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
                 temporary.write_bytes(content.getvalue())
         else:
             write_frames(pictures, visual)
-
-    sound, rate_hz = resampled(samples, sample_rate_hz, SAMPLE_RATE_HZ)
-    first = round(begin * rate_hz)
-    sound = audible(video, sound[first : first + round(seconds * rate_hz)], rate_hz)
-    if settings["audio"] == "log_mel":
-        tensor = log_mel(sound)
-    else:
-        length = 1 + int((seconds - WINDOW_SECONDS) * 100 + 1e-6)
-        tensor = filter_bank(sound, rate_hz, MEL_BINS, length)
     preparation.save_tensor(tensor, tensor_file)
 
 
