@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -81,6 +83,25 @@ def prepared(tmp_path_factory, name, source, *flags):
     command(["--source", str(source), "--output", str(root), *flags])
     assert not problems_of(root)
     return root
+
+
+@contextmanager
+def in_this_process():
+    """Preparations decode in the process of the test: another takes seconds to start."""
+    from dataset._limits import naming
+    from dataset.prepare import _preparation as preparation
+
+    def work_off(work, jobs, processes):
+        for job in jobs:
+            try:
+                with naming(*job[0]):
+                    work(*job)
+                yield None
+            except errors.BadInput as problem:
+                yield problem
+
+    with mock.patch.object(preparation, "work_off", work_off):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -179,8 +200,8 @@ def raw_grid(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def grid_root(tmp_path_factory, raw_grid):
-    flags = ["--label", "colour", "--jobs", "1"]
-    return prepared(tmp_path_factory, "grid", raw_grid, *flags)
+    with in_this_process():
+        return prepared(tmp_path_factory, "grid", raw_grid, "--label", "colour")
 
 
 @pytest.fixture(scope="session")

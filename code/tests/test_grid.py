@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import torch
 from commands import run
-from conftest import REAL_DATA, write_grid
+from conftest import REAL_DATA, in_this_process, write_grid
 from media import RATE_HZ, problems_of
 
 import predict
-from dataset._limits import naming
 from dataset.grid import Dataset
 from dataset.prepare import _preparation as preparation
 from dataset.prepare import grid
@@ -34,19 +33,9 @@ SETTINGS = {
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """Processes for decoders take seconds to start; test_preparation.py has them."""
-
-    def work_off(work, jobs, processes):
-        for job in jobs:
-            try:
-                with naming(*job[0]):
-                    work(*job)
-                yield None
-            except BadInput as problem:
-                yield problem
-
-    monkeypatch.setattr(preparation, "work_off", work_off)
+def without_processes():
+    with in_this_process():
+        yield
 
 
 def found(monkeypatch, *argv):
@@ -170,6 +159,7 @@ def test_files_are_those_of_a_speaker_and_a_sentence_wherever_they_lie(tmp_path,
     made(source, "s1/s4/bbaf2n.mpg s1/bbaw2n.mpg s1/clip.mp4 s1/video/bbaf2n.avi")
     with zipfile.ZipFile(source / "s5.zip", "w") as archive:
         archive.writestr("video/swwv9a.mpg", "old")
+        archive.writestr("s6.tar", "")
     (source / "packed").mkdir()
     with tarfile.open(source / "packed" / "align.tar.gz", "w:gz") as archive:
         archive.add(source / "y" / "lgaz5n.align", "s5/swwv9a.align")
@@ -184,7 +174,7 @@ def test_files_are_those_of_a_speaker_and_a_sentence_wherever_they_lie(tmp_path,
     }
     printed = capsys.readouterr().out
     assert "NOTE: 1 alignments are of no video, such as s3_bbaf2n" in printed
-    for left_out in ("bbaw2n.mpg: not named", "clip.mp4: not named", "bbaf2n.mpg: "):
+    for left_out in ("bbaw2n.mpg: not named", "clip.mp4: not named", "bbaf2n.mpg: ", "s6.tar: an"):
         assert left_out in printed
     with zipfile.ZipFile(source / "s5.zip", "w") as archive:  # unpacked anew
         archive.writestr("video/swwv9a.mpg", "newer")
@@ -344,13 +334,15 @@ def test_resnet18_is_trained_on_a_stack(grid_root, tmp_path):
     run(flags_of(grid_root, tmp_path), "x", "--encoder", "resnet18", "--modalities", "visual")
 
 
-def test_frames_are_read_where_the_set_was_prepared_so(raw_grid, tmp_path):
+def test_frames_are_read_where_the_set_was_prepared_so(raw_grid, tmp_path, monkeypatch):
     argv = ["--source", str(raw_grid), "--label", "colour", "--visual", "frames"]
     grid.main([*argv, "--jobs", "1", "--output", str(tmp_path / "grid")])
     run(flags_of(tmp_path / "grid", tmp_path), "x", "--frames_per_clip", "4")
     stored = json.loads((tmp_path / "x" / "options.json").read_text())["options"]
     assert stored["image_size"] == 64 and stored["frames_per_clip"] == 4
-    assert Dataset.modalities_at(None)["visual"] == "array"  # nothing is prepared there
+    for root, reader in ((tmp_path, "array"), (tmp_path / "grid", "frames")):
+        monkeypatch.setattr("dataset.grid.DEFAULT_ROOT", root)
+        assert Dataset.modalities_at(None) == {"audio": "spectrogram", "visual": reader}
     (tmp_path / "grid" / "settings.json").write_text("{}")
     with pytest.raises(BadInput, match="settings.json: damaged, prepare it again"):
         Dataset.modalities_at(tmp_path / "grid")

@@ -98,6 +98,8 @@ def raw_clips(source: Path, downloads: Path) -> dict[str, list[Path]]:
     id_of, strange = {}, {}
     for path, folders in raw_with_folders(source, downloads):
         sentence, suffix = path.stem.lower(), path.suffix.lower()
+        if is_archive(path):
+            strange[path] = "an archive in an archive, unpack it"
         if suffix not in (*VIDEO_SUFFIXES, ".align"):
             continue
         if SENTENCE.fullmatch(sentence):
