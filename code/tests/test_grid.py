@@ -388,6 +388,7 @@ def test_real_clips_are_prepared_from_originals_and_from_recoded_ones(real, tmp_
     sounds = [torch.load(tree / "audio" / "s0_bbaf2n.pt").flatten() for tree in trees.values()]
     stacks = [np.load(tree / "visual" / "s0_bbaf2n.npy") for tree in trees.values()]
     assert np.corrcoef(*sounds)[0, 1] > 0.98
+    assert all(abs(x.mean()) < 0.5 and 0.6 < x.std() < 1.4 for x in sounds)  # normalised
     assert stacks[0].shape == (8, 32, 52) and stacks[0].std() > 0.1
     for mine, original in zip(*stacks):
         assert np.corrcoef(mine.ravel(), original.ravel())[0, 1] > 0.98
