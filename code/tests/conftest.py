@@ -200,8 +200,9 @@ def raw_grid(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def grid_root(tmp_path_factory, raw_grid):
+    flags = ["--label", "colour", "--visual", "frames"]
     with in_this_process():
-        return prepared(tmp_path_factory, "grid", raw_grid, "--label", "colour")
+        return prepared(tmp_path_factory, "grid", raw_grid, *flags)
 
 
 @pytest.fixture(scope="session")

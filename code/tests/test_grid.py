@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run
-from conftest import REAL_DATA, in_this_process, write_grid
+from conftest import REAL_DATA, in_this_process, prepared, write_grid
 from media import RATE_HZ, problems_of
 
 import predict
@@ -310,15 +310,22 @@ def test_clips_that_cannot_be_used_are_left_out_by_name(raw_grid, tmp_path):
 # Training
 
 
-def flags_of(root, runs):
+@pytest.fixture(scope="module")
+def stack_root(tmp_path_factory, raw_grid):
+    with in_this_process():
+        return prepared(tmp_path_factory, "grid", raw_grid, "--label", "colour")
+
+
+def trained(root, runs, *more):
+    """The options of a run of an epoch."""
     where = ["--dataset", "grid", "--data_root", str(root), "--ckpt_path", str(runs)]
-    return [*where, "--num_workers", "0", "--no-tensorboard", "--batch_size", "3"]
+    run([*where, "--num_workers", "0", "--no-tensorboard", "--batch_size", "3"], "x", *more)
+    return json.loads((runs / "x" / "options.json").read_text())["options"]
 
 
-def test_a_stack_is_trained_on_by_default_and_predicted(grid_root, raw_grid, tmp_path):
-    assert {s.id.split("_")[0] for s in Dataset(grid_root).samples("test")} == {"s2"}
-    run(flags_of(grid_root, tmp_path), "x")
-    stored = json.loads((tmp_path / "x" / "options.json").read_text())["options"]
+def test_a_stack_is_trained_on_by_default_and_predicted(stack_root, raw_grid, tmp_path):
+    assert {s.id.split("_")[0] for s in Dataset(stack_root).samples("test")} == {"s2"}
+    stored = trained(stack_root, tmp_path)
     defaults = dict(encoder="cnn", learning_rate=0.03, modalities=["audio", "visual"])
     assert stored.items() >= defaults.items() and "image_size" not in stored
     name = "bbaf2n"
@@ -330,22 +337,19 @@ def test_a_stack_is_trained_on_by_default_and_predicted(grid_root, raw_grid, tmp
     assert list(answers) == texts and answers[texts[0]] == answers[texts[1]]
 
 
-def test_resnet18_is_trained_on_a_stack(grid_root, tmp_path):
-    run(flags_of(grid_root, tmp_path), "x", "--encoder", "resnet18", "--modalities", "visual")
+def test_resnet18_is_trained_on_a_stack(stack_root, tmp_path):
+    trained(stack_root, tmp_path, "--encoder", "resnet18", "--modalities", "visual")
 
 
-def test_frames_are_read_where_the_set_was_prepared_so(raw_grid, tmp_path, monkeypatch):
-    argv = ["--source", str(raw_grid), "--label", "colour", "--visual", "frames"]
-    grid.main([*argv, "--jobs", "1", "--output", str(tmp_path / "grid")])
-    run(flags_of(tmp_path / "grid", tmp_path), "x", "--frames_per_clip", "4")
-    stored = json.loads((tmp_path / "x" / "options.json").read_text())["options"]
+def test_frames_are_read_where_the_set_was_prepared_so(grid_root, tmp_path, monkeypatch):
+    stored = trained(grid_root, tmp_path, "--frames_per_clip", "4")
     assert stored["image_size"] == 64 and stored["frames_per_clip"] == 4
-    for root, reader in ((tmp_path, "array"), (tmp_path / "grid", "frames")):
+    for root, reader in ((tmp_path, "array"), (grid_root, "frames")):
         monkeypatch.setattr("dataset.grid.DEFAULT_ROOT", root)
         assert Dataset.modalities_at(None) == {"audio": "spectrogram", "visual": reader}
-    (tmp_path / "grid" / "settings.json").write_text("{}")
+    (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(BadInput, match="settings.json: damaged, prepare it again"):
-        Dataset.modalities_at(tmp_path / "grid")
+        Dataset.modalities_at(tmp_path)
 
 
 # Real clips
