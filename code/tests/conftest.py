@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -83,6 +85,25 @@ def prepared(tmp_path_factory, name, source, *flags):
     return root
 
 
+@contextmanager
+def in_this_process():
+    """Preparations decode in the process of the test: another takes seconds to start."""
+    from dataset._limits import naming
+    from dataset.prepare import _preparation as preparation
+
+    def work_off(work, jobs, processes):
+        for job in jobs:
+            try:
+                with naming(*job[0]):
+                    work(*job)
+                yield None
+            except errors.BadInput as problem:
+                yield problem
+
+    with mock.patch.object(preparation, "work_off", work_off):
+        yield
+
+
 @pytest.fixture(scope="session")
 def avmnist_root(tmp_path_factory, real_digits):
     sizes = ["--train_size", "60", "--test_size", "30"]
@@ -142,6 +163,46 @@ def raw_ucf(tmp_path_factory):
 def ucf101_root(tmp_path_factory, raw_ucf):
     flags = ["--frames_per_second", "5", "--video_rate", "10", "--jobs", "1"]
     return prepared(tmp_path_factory, "ucf101", raw_ucf, *flags)
+
+
+GRID_ROWS = "0 10000 sil|10000 15000 bin|15000 20000 {}|20000 21000 sp|21000 22500 at|"
+GRID_ROWS += "22500 27500 {}|27500 40000 two|40000 45000 now|45000 75000 sil"
+
+
+def write_alignment(path):
+    """Of a sentence of GRID with this name: the colour is said from 0.6 s to 0.8 s, the letter from
+    0.9 s to 1.1 s, the digit from 1.1 s to 1.6 s."""
+    colour = {"b": "blue", "g": "green", "r": "red", "w": "white"}[path.stem[1]]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(GRID_ROWS.format(colour, path.stem[3]).replace("|", "\n"))
+    return path
+
+
+def write_grid(source, speaker, sentence, **media):
+    """A clip of GRID, 25 pictures a second, and its alignment, as they are handed out."""
+    folder = source / speaker / "video"
+    folder.mkdir(parents=True, exist_ok=True)
+    media = {"times": np.arange(0, 3, 0.04)} | media
+    alignment = write_alignment(source / "align" / speaker / f"{sentence}.align")
+    return write_media(folder / f"{sentence}.mp4", **media), alignment
+
+
+@pytest.fixture(scope="session")
+def raw_grid(tmp_path_factory):
+    """GRID with two speakers, who say two colours."""
+    source = tmp_path_factory.mktemp("raw") / "grid"
+    for speaker, letters in (("s1", "fgh"), ("s2", "fg")):
+        for letter in letters:
+            for colour in "bg":
+                write_grid(source, speaker, f"b{colour}a{letter}2n")
+    return source
+
+
+@pytest.fixture(scope="session")
+def grid_root(tmp_path_factory, raw_grid):
+    flags = ["--label", "colour", "--visual", "frames"]
+    with in_this_process():
+        return prepared(tmp_path_factory, "grid", raw_grid, *flags)
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ RAW = {  # set: fixture of its raw files, flags
     "cgmnist": ("real_digits", DIGITS),
     "cremad": ("raw_demo", ["--split", "random", "--jobs", "2"]),
     "demo": (None, []),
+    "grid": ("raw_grid", ["--label", "colour", "--visual", "frames", "--jobs", "2"]),
     "kinetics_sounds": ("raw_kinetics", ["--split", "kinetics", "--jobs", "2"]),
     "modelnet40": ("raw_modelnet", ["--jobs", "2"]),
     "ucf101": ("raw_ucf", ["--video_rate", "10", "--frames_per_second", "5", "--jobs", "2"]),
@@ -56,7 +57,7 @@ def test_every_set_has_a_check_that_its_tree_passes(name, request, capsys):
     assert "files are as they were prepared" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["cremad", "kinetics_sounds", "ucf101"])
+@pytest.mark.parametrize("name", ["cremad", "grid", "kinetics_sounds", "ucf101"])
 def test_a_set_that_is_not_downloaded_says_how_to_get_it(name, tmp_path):
     with pytest.raises(BadInput, match="--source: name the folder(.|\n)*https://"):
         command_of(name)(["--output", str(tmp_path / "out")])

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 from commands import CODE
+from conftest import write_alignment
 from media import problems_of, write_media
 from PIL import Image
 
@@ -287,8 +288,20 @@ def raw_ucf101(raw):
     return ["--frames_per_second", "1", "--video_rate", "2"]
 
 
+def raw_grid(raw):
+    for speaker in ("s1", "s2"):
+        videos, alignments = raw.folder(f"{speaker}/video"), raw.folder(f"align/{speaker}")
+        for number, (colour, label) in enumerate((("b", "blue"), ("g", "green")) * 2):
+            sentence = f"b{colour}a{'fg'[number // 2]}2n"
+            raw.write(videos, f"{speaker}_{sentence}", "mp4", label, number > 1, sentence)
+            write_alignment(alignments / f"{sentence}.{raw.draw.choice(('align', 'ALIGN'))}")
+    raw.stray(videos, raw.draw.choice(("bbaw2n", "notes", "bbaf0n")), "mp4")
+    return ["--label", "colour", "--audio", raw.draw.choice(("log_mel", "filter_bank"))]
+
+
 SETS = {"cremad": raw_cremad, "kinetics_sounds": raw_kinetics_sounds, "ucf101": raw_ucf101}
-TREES = {"cremad": "audio visual", "kinetics_sounds": "audio visual", "ucf101": "visual flow"}
+SETS["grid"] = raw_grid
+TREES = dict.fromkeys(SETS, "audio visual") | {"ucf101": "visual flow"}
 
 
 def check_raw_set(seed, tmp_path, clips, printed) -> None:
@@ -298,7 +311,7 @@ def check_raw_set(seed, tmp_path, clips, printed) -> None:
     root, elsewhere, out = (tmp_path / f"{seed}" / place for place in ("raw", "else", "out"))
     raw = Raw(draw, root, elsewhere, clips)
     argv = [*SETS[name](raw), "--source", str(root), "--output", str(out), "--jobs", "1"]
-    if name != "ucf101":
+    if name in ("cremad", "kinetics_sounds"):
         argv += ["--audio_frames", "20", "--mel_bins", "8"]
     printed()
     registry.load("dataset/prepare", name, "").main(argv)

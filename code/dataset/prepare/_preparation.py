@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -168,6 +169,16 @@ def prepare(
     rate = len(samples) / seconds / processes
     speed = f"{size / 1e6:.1f} MB read, {seconds:.0f} s, {rate:.2f} samples per second and process"
     finish(output, raw.classes, raw.split, problems, raw.expected, f", {speed}")
+
+
+def random_share(labels: dict[str, str], seed: int, share: float) -> set[str]:
+    """Samples drawn by a seed: the same share of every class. labels: {sample: class}."""
+    drawn: set[str] = set()
+    for label in set(labels.values()):
+        of_class = sorted(name for name in labels if labels[name] == label)
+        random.Random(f"{seed} {label}").shuffle(of_class)
+        drawn.update(of_class[: round(len(of_class) * share)])
+    return drawn
 
 
 def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:

@@ -192,12 +192,8 @@ def read_published(part: str, path: Path) -> dict[str, str]:
 
 def random_split(clips: Iterable[str], seed: int, test_share=0.1) -> dict[str, dict[str, str]]:
     """A seeded split in which every class has the same share of test clips."""
-    test: set[str] = set()
-    for code in CODES:
-        of_class = sorted(clip for clip in clips if code_of(clip) == code)
-        random.Random(f"{seed} {code}").shuffle(of_class)
-        test.update(of_class[: round(len(of_class) * test_share)])
-    return divide(clips, test)
+    labels = {clip: code_of(clip) for clip in clips}
+    return divide(clips, preparation.random_share(labels, seed, test_share))
 
 
 def speaker_split(clips: Iterable[str], seed: int, test_share=0.1) -> dict[str, dict[str, str]]:
