@@ -11,3 +11,5 @@ draw comparison avmnist avmnist
 draw curves avmnist avmnist
 draw plane avmnist avmnist
 draw overview demo/demo-mmpareto-seed0 demo
+draw cosine cgmnist/cgmnist-mmpareto-seed0 cgmnist
+"$PYTHON" multitask.py --from ../results/multimnist --figure ../pics/multimnist_plane
