@@ -393,7 +393,7 @@ def test_results_are_measured_again_when_the_checkpoint_has_changed(copy, runs, 
         results[epochs] = [opened((folder / name).read_bytes()) for name in names]
         report.main([str(folder), "--output", str(folder.parent / "table")])
     for before, after in zip(results["3"], results["4"]):
-        before, after = (result.get("losses") or result["norms"] for result in (before, after))
+        before, after = (result.get("curves") or result["norms"] for result in (before, after))
         assert before != after
     draw.main(["norms", str(folder), "--checkpoint", "best"])  # which another one is kept of
     of_best = opened((folder / "gradient_norms.json").read_bytes())
