@@ -17,7 +17,8 @@ And in every step of its training, where the method has weights:
 favoured          % of steps with alpha > 1/2
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from statistics import mean, variance
 from typing import NamedTuple
@@ -58,17 +59,12 @@ class Spread:
 
 def of_encoders(model, batches) -> dict[str, float]:
     """{"k/audio" and so on: value}; `model` is in training mode, nothing is trained."""
-    parameters = model.encoder_parameters()
-    norms: dict[str, tuple[list, list]] = {m: ([], []) for m in parameters}
-    weights: dict[str, list[float]] = {m: [] for m in parameters}
-    spreads = {m: [Spread() for _ in range(4)] for m in parameters}
-    for inputs, target in batches:
-        logits, _ = model(inputs)
-        for m, of_encoder in parameters.items():
-            losses = [cross_entropy(logits[branch], target) for branch in (MULTIMODAL, m)]
-            pair = [
-                flat(torch.autograd.grad(loss, of_encoder, retain_graph=True)) for loss in losses
-            ]
+    encoders = model.encoder_parameters()
+    norms: dict[str, tuple[list, list]] = {m: ([], []) for m in encoders}
+    weights: dict[str, list[float]] = {m: [] for m in encoders}
+    spreads = {m: [Spread() for _ in range(4)] for m in encoders}
+    for pairs in gradient_pairs(model, batches):
+        for m, pair in pairs.items():
             gram = torch.stack([torch.stack([x.dot(y) for y in pair]) for x in pair]).double()
             alpha = least_norm_weights(gram).tolist()
             pareto = 2 * alpha[0] * pair[0] + 2 * alpha[1] * pair[1]
@@ -90,7 +86,26 @@ def of_encoders(model, batches) -> dict[str, float]:
     return result
 
 
-def flat(gradients: Sequence[Tensor]) -> Tensor:
+def gradient_pairs(model, batches) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """Of every mini-batch {encoder: (g_m, g_u), each flat}; each loss is back-propagated once, and
+    no .grad is written."""
+    encoders = model.encoder_parameters()
+    of_all = [p for parameters in encoders.values() for p in parameters]
+    for inputs, target in batches:
+        logits, _ = model(inputs)
+        unimodal = {
+            m: torch.autograd.grad(cross_entropy(logits[m], target), parameters, retain_graph=True)
+            for m, parameters in encoders.items()
+        }
+        loss = cross_entropy(logits[MULTIMODAL], target)
+        multimodal = iter(torch.autograd.grad(loss, of_all))
+        yield {
+            m: (flat(islice(multimodal, len(gradients))), flat(gradients))
+            for m, gradients in unimodal.items()
+        }
+
+
+def flat(gradients: Iterable[Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients])
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 
 from analysis import trained
+from analysis.argument import gradient_pairs
 from analysis.runs import Run
 from figures import _style
+from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
 from utils.run_folder import read_result, write_result
 
@@ -25,15 +25,11 @@ def collect(folder: Path, options: Namespace) -> dict[str, dict[str, list[float]
     if len(run.modalities) < 2:
         raise BadInput(f"{folder}: a run with one modality has no second gradient")
     model.train()  # normalised over the mini-batch, as in training
-    encoders = model.encoder_parameters()
-    norms = {m: {"multimodal": [], m: []} for m in encoders}
-    for inputs, target in loaders["train"]:
-        logits, _ = model(inputs)
-        for modality, parameters in encoders.items():
-            for branch, values in norms[modality].items():
-                loss = cross_entropy(logits[branch], target)
-                gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
-                values.append(torch.nn.utils.get_total_norm(gradients).item())
+    norms = {m: {MULTIMODAL: [], m: []} for m in run.modalities}
+    for pairs in gradient_pairs(model, loaders["train"]):
+        for modality, pair in pairs.items():
+            for values, gradient in zip(norms[modality].values(), pair):
+                values.append(gradient.norm().item())
     return norms
 
 

@@ -14,7 +14,6 @@ alignment, or whose alignment has not six words or another one there.
 """
 
 import argparse
-import io
 import os
 import re
 import zlib
@@ -289,10 +288,8 @@ def from_raw(files: list[Path], name: str, output: Path, settings: dict) -> None
     pictures = [np.ascontiguousarray(frame[top:bottom, left:right]) for frame in shown]
     if not visual.exists():
         if is_stack:
-            content = io.BytesIO()
-            np.save(content, stacked(pictures, settings["box"], settings["height"]))
-            with replacing(visual) as temporary:
-                temporary.write_bytes(content.getvalue())
+            with replacing(visual) as temporary, open(temporary, "wb") as file:
+                np.save(file, stacked(pictures, settings["box"], settings["height"]))
         else:
             write_frames(pictures, visual)
     preparation.save_tensor(tensor, tensor_file)
