@@ -19,6 +19,7 @@ favoured          % of steps with alpha > 1/2
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from math import exp, log
 from pathlib import Path
 from statistics import mean, variance
 from typing import NamedTuple
@@ -29,9 +30,9 @@ from torch.nn.functional import cross_entropy
 
 from analysis import landscape, trained
 from analysis.names import name_of
-from analysis.runs import ARGUMENT, Run, read_run
-from analysis.statistics import interval, mean_std
-from analysis.tables import Table, of_seeds
+from analysis.runs import ARGUMENT, Run, base_of, read_run, trains_heads
+from analysis.statistics import interval
+from analysis.tables import Table, all_runs, of_seeds, source_of
 from mmpareto import least_norm_weights
 from models.multimodal import MULTIMODAL
 from utils.errors import BadInput
@@ -58,7 +59,10 @@ class Spread:
 
 
 def of_encoders(model, batches) -> dict[str, float]:
-    """{"k/audio" and so on: value}; `model` is in training mode, nothing is trained."""
+    """{"k/audio" and so on: value}; `model` is in training mode, nothing is trained.
+
+    Raises BadInput for a single mini-batch.
+    """
     encoders = model.encoder_parameters()
     norms: dict[str, tuple[list, list]] = {m: ([], []) for m in encoders}
     weights: dict[str, list[float]] = {m: [] for m in encoders}
@@ -73,6 +77,8 @@ def of_encoders(model, batches) -> dict[str, float]:
             for of_loss, norm in zip(norms[m], gram.diagonal().sqrt().tolist()):
                 of_loss.append(norm)
             weights[m].append(alpha[0])
+    if any(len(of_batches) < 2 for of_batches in weights.values()):
+        raise BadInput("one mini-batch is an epoch: nothing varies from one to another")
     result = {}
     for m, (multimodal, unimodal) in norms.items():
         c_m, c_u, c_pareto, c_sum = (spread.trace() for spread in spreads[m])
@@ -137,7 +143,8 @@ def of_training(run: Run) -> dict[str, float]:
 
 
 def collect(folder: Path, device: str) -> None:
-    """Measures a run, unless its argument.json is of the same last weights.
+    """Measures a run, unless its argument.json is of the same last weights. Gradients only where
+    the method trains the unimodal heads: those of untrained heads say nothing.
 
     Raises BadInput for a run of one modality.
     """
@@ -147,8 +154,9 @@ def collect(folder: Path, device: str) -> None:
     if len(options.modalities) < 2:
         raise BadInput(f"{folder}: a run with one modality has no second gradient")
     measured = of_minimum(model, loaders["train_plain"]) | of_training(read_run(folder))
-    model.train()
-    measured |= of_encoders(model, loaders["train"])
+    if trains_heads(vars(options)):
+        model.train()
+        measured |= of_encoders(model, loaders["train"])
     write_result(folder / ARGUMENT, "last", {"measured": measured})
 
 
@@ -163,64 +171,112 @@ class Link(NamedTuple):
     above: bool = True
     bound: float = 0.0
 
+    @property
+    def where(self) -> str:
+        """The arms, as tables call them."""
+        return " minus ".join(name_of(arm) for arm in (self.arm, self.minus) if arm)
 
+
+GAIN = "uniform --encoder_grad_scale 1.5"
+RATIOS = ("norm ratio", "variance ratio", "k", "noise ratio")  # their means are geometric
+TINY = 1e-12  # a ratio below has no logarithm worth showing
 LINKS = [
-    Link("Hypothesis 1: unimodal gradients are longer", "norm ratio", "uniform", bound=1),
-    Link("Hypothesis 1: their length varies more", "variance ratio", "uniform", bound=1),
-    Link("Remark 1: the multimodal gradient is favoured", "alpha", "uniform", bound=0.5),
-    Link("the same in training, % of steps", "favoured", "pareto", bound=50),
-    Link("k = C_u / C_m > 3: less noise, whatever alpha", "k", "uniform", bound=3),
-    Link("Pareto's step has less noise", "noise ratio", "uniform", above=False, bound=1),
-    Link("Pareto ends in a sharper minimum", "sharpness", "pareto", "uniform"),
-    Link("the same at a fixed relative distance", "relative rise", "pareto", "uniform"),
-    Link("and generalises worse", "accuracy", "pareto", "uniform", above=False),
-    Link("MMPareto ends in a flatter one than Pareto", "sharpness", "mmpareto", "pareto", False),
-    Link("the same at a fixed relative distance", "relative rise", "mmpareto", "pareto", False),
-    Link("MMPareto generalises better than uniform", "accuracy", "mmpareto", "uniform"),
+    Link("unimodal gradients are longer (Hypothesis 1)", "norm ratio", "uniform", bound=1),
+    Link("their length varies more (Hypothesis 1)", "variance ratio", "uniform", bound=1),
+    Link("Pareto's weights favour the multimodal one (Remark 1)", "alpha", "uniform", bound=0.5),
+    Link("they do in most steps of training, %", "favoured", "pareto", bound=50),
+    Link("C_u > 3 C_m: less noise whatever alpha", "k", "uniform", bound=3),
+    Link("Pareto's step has less noise than the sum", "noise ratio", "uniform", None, False, 1),
+    Link("Pareto's minimum is sharper", "sharpness", "pareto", "uniform"),
+    Link("sharper at a relative distance", "relative rise", "pareto", "uniform"),
+    Link("Pareto generalises worse", "accuracy", "pareto", "uniform", above=False),
     Link(
-        "and better than the gain alone",
-        "accuracy",
+        "MMPareto's minimum is flatter than Pareto's",
+        "sharpness",
         "mmpareto",
-        "uniform --encoder_grad_scale 1.5",
+        "pareto",
+        above=False,
     ),
+    Link("flatter at a relative distance", "relative rise", "mmpareto", "pareto", above=False),
+    Link("MMPareto generalises better than uniform", "accuracy", "mmpareto", "uniform"),
+    Link("flatter than with the gain alone", "sharpness", "mmpareto", GAIN, above=False),
+    Link("better than the gain alone", "accuracy", "mmpareto", GAIN),
 ]
 
 
-def table(groups: dict[str, list[Run]]) -> Table:
-    """A row for each link and encoder: measured value, interval over seeds, and whether it holds:
-    whether the whole interval lies on the side that the paper says."""
-    first = next(iter(groups.values()))[0]
-    rows = []
+class Finding(NamedTuple):
+    """What runs say of a link, in an encoder or in the multimodal branch."""
+
+    link: Link
+    branch: str
+    values: list[float]  # one per seed; of a difference, of the seeds that both arms have
+
+    @property
+    def logs(self) -> list[float]:
+        """Of ratios; [] of other measures."""
+        is_ratio = self.link.measure in RATIOS
+        return [log(max(value, TINY)) for value in self.values] if is_ratio else []
+
+    @property
+    def mean(self) -> float:
+        return exp(mean(self.logs)) if self.logs else mean(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        if not self.logs:
+            return interval(self.values)
+        low, high = interval(self.logs)
+        return exp(low), exp(high)
+
+    @property
+    def verdict(self) -> str:
+        """A link holds, or does not, where the whole interval lies on one side of its bound."""
+        if len(self.values) < 2:
+            return "not measured"
+        low, high = self.interval
+        if low <= self.link.bound <= high:
+            return "open"
+        return "holds" if (low > self.link.bound) == self.link.above else "**does not hold**"
+
+
+def findings(groups: dict[str, list[Run]]) -> Iterator[Finding]:
+    """One for each link and branch."""
+    modalities = next(iter(groups.values()))[0].modalities
     for link in LINKS:
         if link.measure == "accuracy":
             branches = {MULTIMODAL: f"accuracy/{MULTIMODAL}"}
         elif link.measure in OF_MINIMUM:
             branches = {MULTIMODAL: f"argument/{link.measure}"}
         else:
-            branches = {m: f"argument/{link.measure}/{m}" for m in first.modalities}
+            branches = {m: f"argument/{link.measure}/{m}" for m in modalities}
         for branch, measure in branches.items():
             values = of_seeds(groups.get(link.arm, []), measure)
-            where = name_of(link.arm)
             if link.minus:
                 base = of_seeds(groups.get(link.minus, []), measure)
                 values = {seed: values[seed] - base[seed] for seed in values if seed in base}
-                where += f" minus {name_of(link.minus)}"
-            sign = ">" if link.above else "<"
-            rows.append(
-                [link.claim, where, branch, f"{sign} {link.bound:g}", *verdict(values, link)]
-            )
-    return Table(
-        "Links", ["link", "measured in", "of", "the paper", "n", "here", "95% interval", ""], rows
+            yield Finding(link, branch, list(values.values()))
+
+
+def table(groups: dict[str, list[Run]], title: str = "") -> Table:
+    """A row per finding: what the paper says, what was measured, and whether it holds."""
+    rows = []
+    for found in findings(groups):
+        link, n = found.link, len(found.values)
+        here = f"{found.mean:.3g}" if n else "-"
+        within = "[{:.3g}, {:.3g}]".format(*found.interval) if n > 1 else ""
+        bound = f"{'>' if link.above else '<'} {link.bound:g}"
+        row = [link.claim, link.where, found.branch, bound, f"{n}", here, within, found.verdict]
+        rows.append(row)
+    head = ["link", "measured in", "of", "the paper", "n", "here", "95% interval", ""]
+    return Table(title, head, rows)
+
+
+def caption(groups: dict[str, list[Run]]) -> str:
+    """Below the table: what was run, and how its numbers are to be read."""
+    runs = all_runs(groups)
+    base = base_of(runs)
+    return (
+        f"{runs[0].data_name}, {base['encoder']}, {base['fusion']}, weights after {base['epochs']} "
+        "epochs; means over n seeds, geometric ones of ratios; intervals: Student, of differences "
+        f"paired by seed. {source_of(runs)}."
     )
-
-
-def verdict(values: dict[int, float], link: Link) -> list[str]:
-    """n, mean and deviation, interval, and whether the link holds."""
-    numbers = list(values.values())
-    if len(numbers) < 2:
-        return [f"{len(numbers)}", mean_std(numbers, 3) if numbers else "-", "", "not measured"]
-    low, high = interval(numbers)
-    is_above, is_below = low > link.bound, high < link.bound
-    holds, fails = (is_above, is_below) if link.above else (is_below, is_above)
-    said = "holds" if holds else "**does not hold**" if fails else "open"
-    return [f"{len(numbers)}", mean_std(numbers, 3), f"[{low:.3g}, {high:.3g}]", said]

@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis import argument, records, reports, tasks
 from analysis.names import name_of
 from analysis.runs import group
-from analysis.tables import Table, caption
+from analysis.tables import Table
 from analysis.typeset import chosen, markdown, summary
 from utils import registry
 from utils.atomic import write_text
@@ -51,7 +51,7 @@ def filled(text: str) -> str:
 
     def of_links(flags: list[str]) -> tuple[Table, str]:
         groups = group(records.read([ROOT / flags[-1]]))
-        return argument.table(groups), caption(groups)
+        return argument.table(groups), argument.caption(groups)
 
     def table_for(found: re.Match) -> str:
         begin, command, flags, _, end = found.groups()

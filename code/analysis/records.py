@@ -17,7 +17,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.runs import ACCURACY, RUNS, Run, group, read_runs
+from analysis.runs import ACCURACY, RUNS, Run, by_data, group, read_runs
 from dataset._samples import read_csv, write_csv
 from training.flags import FREE
 from training.messages import main_branch
@@ -61,7 +61,7 @@ class Recorded(Run):
 
 def read(paths: list[Path]) -> list[Run]:
     """The runs in run folders, or in folders of records. Raises BadInput where these are mixed, and
-    for records that do not belong together."""
+    for records on the same data that do not belong together."""
     folders = [path for path in paths if not path.is_file()]
     recorded = [runs for path in folders if (runs := recorded_in(path))]
     if recorded and len(recorded) < len(folders):
@@ -69,7 +69,8 @@ def read(paths: list[Path]) -> list[Run]:
     if not recorded:
         return read_runs(paths)
     runs = [run for of_path in recorded for run in of_path]
-    check_one_source(runs)
+    for runs_on_same_data in by_data(runs).values():
+        check_one_source(runs_on_same_data)
     return runs
 
 

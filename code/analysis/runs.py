@@ -283,6 +283,14 @@ def group(runs: list[Run]) -> dict[str, list[Run]]:
     return groups
 
 
+def by_data(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """{what the data are called: its runs}, in the order in which they come."""
+    sets: dict[str, list[Run]] = {}
+    for run in runs:
+        sets.setdefault(run.data_name, []).append(run)
+    return sets
+
+
 def order_of(value: object) -> tuple:
     """By which values of a flag are sorted: numbers by size, then words."""
     is_number = isinstance(value, (int, float))

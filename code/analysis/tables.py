@@ -197,10 +197,9 @@ def tabulate(groups: dict[str, list[Run]], reference: str = REFERENCE) -> list[T
 
 
 def caption(groups: dict[str, list[Run]]) -> str:
+    """Below a table of accuracies: what was run, how numbers are to be read, on what."""
     runs = all_runs(groups)
-    environment, base = runs[0].environment, base_of(runs)
-    commits = ", ".join(sorted({run.environment["commit"] for run in runs}))
-    hardware = environment["gpu" if runs[0].options["device"] == "cuda" else "cpu"]
+    base = base_of(runs)
     several = [f"--{flag} {base[flag]}" for flag in differing(runs) if flag in base]
     usual = f"; {' '.join(several)} unless the row says otherwise" if several else ""
     counts = sorted({len(of_arm) for of_arm in groups.values()})
@@ -210,5 +209,13 @@ def caption(groups: dict[str, list[Run]]) -> str:
         f"{runs[0].data_name}, {base['encoder']}, {base['fusion']}, last of {base['epochs']} "
         f"epochs unless the column says otherwise{usual}; mean ± standard deviation over n = {n} "
         f"seeds{few}; conflict: % of steps with cosine <= 0; intervals: Student, paired by seed. "
-        f"{hardware}, torch {environment['torch']}, commit {commits}."
+        f"{source_of(runs)}."
     )
+
+
+def source_of(runs: list[Run]) -> str:
+    """The hardware, the version of torch and the commits that the runs come from."""
+    environment = runs[0].environment
+    commits = ", ".join(sorted({run.environment["commit"] for run in runs}))
+    hardware = environment["gpu" if runs[0].options["device"] == "cuda" else "cpu"]
+    return f"{hardware}, torch {environment['torch']}, commit {commits}"

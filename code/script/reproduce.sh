@@ -34,10 +34,12 @@ R=$RUNS/$NAME
 SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmpareto-seed* \
     "$R"-uniform-encoder_grad_scale-*)
 MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
+"$PYTHON" argument.py $SHOWN --output "$RUNS/argument.md"
 "$PYTHON" report.py "$R"-joint-[im]* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-* \
     "$R"-ogm-* "$R"-agm-* "$R"-pmr-* "$R"-g_blending-* "$R"-greedy-* \
     --records "$RECORDS" --steps "$(basename "$MMPARETO")"
 draw poster $SHOWN
+draw argument $SHOWN
 draw comparison $SHOWN
 draw cosine "$MMPARETO"
 draw plane $SHOWN

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import flags_for, run
+from commands import flags_for, run, shell
 from torch.nn.functional import cross_entropy
 from toy import Toy
 
@@ -14,7 +14,9 @@ import argument
 import report
 from analysis import argument as links
 from analysis import landscape
+from analysis.records import read
 from analysis.runs import ARGUMENT, group, read_runs
+from utils import registry
 from utils.errors import BadInput
 
 
@@ -71,6 +73,7 @@ def test_directions_do_not_depend_on_the_scale_of_the_weights():
             torch.testing.assert_close(step.norm(dim=1), 7 * again.norm(dim=1))
 
 
+@pytest.mark.parametrize("measure", ["k", "sharpness"])
 @pytest.mark.parametrize(
     "values, above, said",
     [
@@ -83,9 +86,23 @@ def test_directions_do_not_depend_on_the_scale_of_the_weights():
         ([], True, "not measured"),
     ],
 )
-def test_a_link_holds_where_the_whole_interval_says_so(values, above, said):
-    link = links.Link("", "k", "uniform", above=above, bound=1)
-    assert links.verdict(dict(enumerate(values)), link)[-1] == said
+def test_a_link_holds_where_the_whole_interval_says_so(values, above, said, measure):
+    link = links.Link("", measure, "uniform", above=above, bound=1)
+    assert links.Finding(link, "", values).verdict == said
+
+
+def test_means_of_ratios_are_geometric():
+    link = links.Link("", "norm ratio", "uniform")
+    low, high = (links.Finding(link, "", [x, 100 * x]) for x in (0.02, 3.0))
+    assert low.mean == pytest.approx(0.2) and high.mean == pytest.approx(30)
+    assert high.interval == pytest.approx([150 * end for end in low.interval])  # positive, too
+    assert links.Finding(link, "", [0.0, 0.0, 0.0]).interval[0] > 0  # no noise at all
+
+
+def test_a_single_mini_batch_is_refused():
+    model = Toy()
+    with pytest.raises(BadInput, match="one mini-batch"):
+        links.of_encoders(model, [model.batch(0)])
 
 
 @pytest.fixture
@@ -126,6 +143,38 @@ def test_what_is_of_other_weights_is_refused(runs):
     shutil.copy(runs[1] / "last.pt", runs[0] / "last.pt")
     with pytest.raises(BadInput, match="argument.json: .*run argument.py"):
         report.main([str(runs[0])])
+
+
+def test_gradients_of_untrained_heads_are_not_measured(trained, tmp_path):
+    argument.main([str(shutil.copytree(trained("joint"), tmp_path / "joint"))])
+    assert read_runs([tmp_path / "joint"])[0].argument.keys() == {"sharpness", "relative rise"}
+
+
+def test_several_data_sets_have_a_table_each(tmp_path, capsys):
+    names = ("avmnist", "cgmnist")  # of records with different commits
+    page, results = tmp_path / "page.md", registry.CODE.parent / "results"
+    argument.main([*(str(results / name) for name in names), "--output", str(page)])
+    printed, written = capsys.readouterr().out, page.read_text()
+    for name in names:
+        groups = group(read([results / name]))
+        assert links.caption(groups) in printed and links.caption(groups) in written
+        assert f"\n{name}\n" in f"\n{printed}" and f"**{name}**" in written
+        assert all(" | ".join(row[:7]) in written for row in links.table(groups).rows)
+
+
+@pytest.mark.slow
+def test_the_script_trains_measures_and_draws(demo_root, tmp_path):
+    command = ["sh", "script/argument.sh", "demo", "--data_root", str(demo_root), "--seeds", "0,1"]
+    command += ["--epochs", "1", "--encoder", "cnn", "--image_size", "32", "--no-tensorboard"]
+    for done in (0, 8):
+        finished = shell(*command, RUNS=str(tmp_path))
+        assert finished.returncode == 0, finished.stderr
+        assert f"8 runs, {done} of them done already" in finished.stdout
+    for suffix in ("md", "png", "svg", "pdf"):
+        assert (tmp_path / f"argument.{suffix}").stat().st_size > 1000
+    rows = [row.split(" | ") for row in (tmp_path / "argument.md").read_text().splitlines()]
+    values = [row for row in rows if len(row) > 6 and "minus" in row[1]]
+    assert len(values) > 5 and all(row[4] == "2" for row in values)
 
 
 def test_a_run_of_one_modality_is_named(demo_root, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from commands import RUNS
 from PIL import Image
 
+import argument
 import draw
 import evaluate
 import multitask
@@ -23,6 +24,7 @@ from utils.errors import BadInput
 
 GAINS = ["mmpareto", "mmpareto-seed1", "mmpareto-gamma1"]
 WALK = ["--directions", "1", "--points", "3", "--samples", "8"]
+MEASURED = ["uniform", "mmpareto", "mmpareto-seed1"]
 SHOWN = {  # runs that suit a figure, and flags that make it quick; other figures: ARMS
     "overview": ["mmpareto"],
     "cosine": ["mmpareto"],
@@ -33,6 +35,7 @@ SHOWN = {  # runs that suit a figure, and flags that make it quick; other figure
     "features": ["mmpareto", "uniform", "--map", "pca"],
     "noise": GAINS,
     "landscape": ["mmpareto", *WALK],
+    "argument": MEASURED,
 }
 ARMS = ["joint", "uniform", "mmpareto", "mmpareto-seed1"]
 
@@ -45,6 +48,7 @@ def runs(trained, tmp_path_factory):
         shutil.copytree(trained(name), folder / name)
     for name in ("joint", "mmpareto"):
         evaluate.main([str(folder / name), "--probe", "linear"])
+    argument.main([str(folder / name) for name in MEASURED])
     for name in GAINS:
         evaluate.main([str(folder / name), "--probe", "noise", "--noise_levels", "0,2"])
     return folder
@@ -87,9 +91,10 @@ def test_the_posters_vectors_are_the_two_gradients_and_what_methods_make_of_them
 @pytest.mark.parametrize(
     "figure, words, message",
     [
-        ("pie", ["mmpareto"], "draw.py pie: no file figures/pie.py; choose from comparison"),
+        ("pie", ["mmpareto"], "draw.py pie: no file figures/pie.py; choose from argument, comp"),
         ("cosine", ["joint"], "measured no cosine; MMPareto does, uniform --measure_conflict"),
         ("plane", ["uniform", "joint-unprobed"], "2 of 2 runs have none, such as .*run evaluate"),
+        ("argument", ["joint"], "nothing of the argument is measured; run argument.py"),
         ("plane", ["uniform", "joint", "--measure", "head"], "joint trains no visual head; use pr"),
     ],
 )
