@@ -10,10 +10,10 @@ mere rounding, gives one.
 
 Source: Navon et al. 2022, Eq. 5 and Claim 3.1; their code (methods/weight_methods.py, NashMTL).
 Departs: solved exactly in every step, where they take up to 20 steps of a convex-concave procedure;
-the factors sum to n (see _per_loss.py), where their step has length sqrt(n) / |G^T G|^(1/2) and
-then, clipped by max_norm = 1, at most 1: whatever the gradients, its length says nothing of them.
-Their a also weighs the losses for heads and fusion; here the heads have weight 1. Cost: a backward
-pass per loss, 5 F per step.
+the factors sum to n (see _per_loss.py), where their step has length sqrt(n), clipped by max_norm =
+1 to 1, whatever the gradients. Their a also weighs the losses for heads and fusion, which have
+weight 1 here. Where their solver fails it goes on with the last a. Cost: a backward pass per loss,
+5 F per step.
 """
 
 import torch
