@@ -3,6 +3,7 @@
 from statistics import mean, stdev
 
 from scipy.stats import t as student
+from scipy.stats import ttest_1samp
 
 LEVEL = 0.95  # of the confidence interval
 
@@ -30,3 +31,30 @@ def difference(values: dict[int, float], reference: dict[int, float]) -> str:
     low, high = interval(pairs)
     text = f"{mean(pairs):+.2f} [{low:+.2f}, {high:+.2f}]"
     return text if low > 0 or high < 0 else f"{text} not distinguishable"
+
+
+def p_value(differences: list[float]) -> float:
+    """Of Student's two-sided test that the mean of paired differences is 0."""
+    if len(set(differences)) == 1:
+        return float(differences[0] == 0)
+    return float(ttest_1samp(differences, 0).pvalue)
+
+
+def holm(p_values: dict[str, float]) -> dict[str, float]:
+    """Adjusted so that one below 0.05 is a false alarm in at most 5 % of such families."""
+    adjusted, so_far = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = so_far
+    return adjusted
+
+
+def detectable(differences: list[float], n: int | None = None, power: float = 0.8) -> float:
+    """The mean difference that a test at the level LEVEL finds with this probability, given that
+    differences scatter like these; of n seeds, by default as many as there are."""
+    n = n or len(differences)
+    return (
+        (student.ppf((1 + LEVEL) / 2, n - 1) + student.ppf(power, n - 1))
+        * stdev(differences)
+        / n**0.5
+    )

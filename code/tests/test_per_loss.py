@@ -417,3 +417,15 @@ def test_torchjds_weightings_draw_the_methods_random_numbers():
 def test_a_weighting_that_needs_more_is_refused(name, message):
     with pytest.raises(ValueError, match=f"--torchjd_weighting {name}: {message}"):
         build_method("torchjd", "--torchjd_weighting", name)
+
+
+def test_dgl_feeds_encoders_by_unimodal_losses_and_the_fusion_by_the_multimodal_one():
+    model = Toy()
+    take_step(build_method("dgl", "--dgl_alpha", "3"), model, model.forward_pass(model.batch()))
+    multimodal, *unimodal = model.losses().values()
+    others = [*model.encoders.parameters(), *model.heads.parameters()]
+    expected = [3 * g for g in torch.autograd.grad(sum(unimodal), others)]
+    torch.testing.assert_close([p.grad for p in others], expected)
+    fusion = list(model.fusion.parameters())
+    of_fusion = list(torch.autograd.grad(multimodal, fusion))
+    torch.testing.assert_close([p.grad for p in fusion], of_fusion)

@@ -76,10 +76,10 @@ def test_the_walk_of_the_documentation_can_be_walked(tmp_path):
     assert "run runs/first: mmpareto on folder" in first
     assert "6 of 6 runs are done" in sweep
     table = (code / "runs" / "report.md").read_text()
-    rows = [line for line in table.splitlines() if line.startswith(("| dgl", "| mmpareto"))]
+    rows = [line for line in table.splitlines() if line.startswith(("| in_turn", "| mmpareto"))]
     accuracies = [float(row.split("|")[3].split("±")[0]) for row in rows[:2]]
     assert len(rows) >= 2 and min(accuracies) > 2 * 100 / ACTIONS  # twice what guessing gives
     for figure in ("curves", "plane", "cosine"):
         assert (code / "runs" / f"{figure}.pdf").stat().st_size > 5000
     assert re.search(r"^answer +a\d +a\d +a\d$", answer, re.M)
-    assert "| dgl |" in tables
+    assert "| in_turn |" in tables

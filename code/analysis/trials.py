@@ -1,0 +1,121 @@
+"""Fair trials: their records, and the table that is made from them.
+
+Records are those of the tested runs, and beside them, in tuning/, of the runs by which each arm's
+learning rate was chosen.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from analysis import records
+from analysis.names import name_of
+from analysis.runs import ACCURACY, Run, base_of, group, select, setting_of
+from analysis.statistics import holm, interval, p_value
+from analysis.tables import (
+    REFERENCE,
+    Table,
+    all_runs,
+    cell,
+    compared_with,
+    heading,
+    of_seeds,
+    source_of,
+)
+from models.multimodal import MULTIMODAL
+
+TUNING = "tuning"  # the folder of their records
+RATE = "learning_rate"
+SUMS = ("joint", "uniform", "dgl")  # methods that add losses up, with weights that are given
+LEVEL, MARGIN = 0.05, 1.0  # of a test; points of accuracy that do not matter
+
+
+def write(folder: Path, tuned: list[Run], tested: list[Run]) -> None:
+    records.write_records(folder, tested, [])
+    records.write_records(folder / TUNING, tuned, [])
+    (folder / TUNING / "epochs.csv").unlink()  # large, and nothing is drawn from it
+
+
+def read(folder: Path) -> tuple[list[Run], list[Run]]:
+    """(tuned, tested)."""
+    return records.read([folder / TUNING]), records.read([folder])
+
+
+def arms_of(runs: list[Run]) -> dict[str, list[Run]]:
+    """{arm: its runs}, whatever their learning rate."""
+    return group([replace(run, selected=(RATE,)) for run in runs])
+
+
+def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
+    """The arm that adds losses up, in the usual setting, which was best on the held-out samples."""
+    chosen, _ = select(tuned, [RATE])
+    base = base_of(all_runs(arms))
+    scores = {
+        arm: mean(run.validation for run in runs)
+        for arm, runs in chosen.items()
+        if arm in arms and runs[0].options["method"] in SUMS and not setting_of(arms[arm][0], base)
+    }
+    return max(scores, key=scores.get)
+
+
+def differences(arms: dict[str, list[Run]], reference: str) -> dict[str, list[float]]:
+    """{arm: its accuracies minus those of the reference in the same setting, paired by seed}."""
+    accuracy = {arm: of_seeds(runs, ACCURACY) for arm, runs in arms.items()}
+    pairs = {}
+    for arm, other in compared_with(arms, reference).items():
+        values, base = accuracy[arm], accuracy[other]
+        pairs[arm] = [values[seed] - base[seed] for seed in values if seed in base]
+    return {arm: of_arm for arm, of_arm in pairs.items() if len(of_arm) > 1}
+
+
+def verdicts(pairs: dict[str, list[float]]) -> dict[str, str]:
+    """{arm: its difference with interval, and what it says}, with Holm's correction over arms."""
+    adjusted = holm({arm: p_value(values) for arm, values in pairs.items()})
+    said = {}
+    for arm, values in pairs.items():
+        low, high = interval(values)
+        words = []
+        if adjusted[arm] < LEVEL:
+            words.append("above" if low > 0 else "below")
+        if -MARGIN < low and high < MARGIN:
+            words.append(f"within {MARGIN:g} point")
+        text = ", ".join(words) or "not decided"
+        said[arm] = f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}] {text}"
+    return said
+
+
+def table(tuned: list[Run], tested: list[Run]) -> Table:
+    """A row per arm."""
+    arms = arms_of(tested)
+    best = best_sum(tuned, arms)
+    compared = {
+        other: verdicts(differences(arms, other)) for other in dict.fromkeys([REFERENCE, best])
+    }
+    modalities = max((run.modalities for run in tested), key=len)
+    measures = [ACCURACY, f"macro_f1/{MULTIMODAL}", *(f"accuracy/{m}" for m in modalities)]
+    measures += [f"accuracy/{m} probe" for m in modalities]
+    head = ["method", "rate", "n", *map(heading, measures)]
+    head += [f"minus {name_of(other)}" for other in compared] + ["time"]
+    joint = mean(run.measures["minutes"] for run in arms.get("joint", tested))
+    rows = []
+    for arm, runs in arms.items():
+        cells = [f"{runs[0].options[RATE]:g}", f"{len(runs)}"]
+        cells += [cell(runs, measure) for measure in measures]
+        cells += ["" if arm == other else said.get(arm, "-") for other, said in compared.items()]
+        minutes = mean(run.measures["minutes"] for run in runs)
+        rows.append([arm, *cells, f"{minutes / joint:.2f}"])
+    return Table("Trial", head, rows)
+
+
+def caption(tuned: list[Run], tested: list[Run]) -> str:
+    run, arms = tested[0], len(arms_of(tested))
+    seeds = len({run.seed for run in tuned})
+    return (
+        f"{run.data_name}, {run.options['fusion']}, test split after the last of "
+        f"{run.options['epochs']} epochs, mean ± standard deviation over n seeds. rate: the learning "
+        "rate with the highest mean accuracy on held-out samples of the training split, with "
+        f"{seeds} other seeds. Differences: paired by seed, Student's 95% interval; above, below: p "
+        f"< {LEVEL} after Holm's correction over {arms - 1} arms; within {MARGIN:g} point: the whole "
+        "interval is. References: uniform, and what was best on the held-out samples of all that "
+        f"add losses up. time: of a run, in those of one joint loss. {source_of(tested)}."
+    )

@@ -1,0 +1,178 @@
+"""The fair trial on a data set: every arm at its own best learning rate, then twenty fresh seeds.
+
+python trial.py --dataset utd_mhad                  with the settings of trials/utd_mhad.py
+python trial.py --dataset utd_mhad --records ../results/utd_mhad       keeps what came out
+python trial.py --from ../results/utd_mhad          the table again, from what was kept
+
+1. Each arm tries the same learning rates with the same few seeds, on the training split without the
+   speakers that are held out; where its best rate stands at an end, further ones. The rate with the
+   highest mean accuracy on the held-out speakers, after the last epoch, is chosen.
+2. Each arm is trained with twenty other seeds, on the whole training split, at its rate, and tested
+   after the last epoch.
+
+What is done is skipped: the same command goes on after an interruption or a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import sweep
+from analysis import trials
+from analysis.runs import Run, read_run
+from analysis.typeset import markdown
+from training.messages import align
+from trials import Trial
+from utils import registry
+from utils.atomic import write_text
+from utils.command import Parser, count, listed, positive
+from utils.errors import BadInput, run_command
+
+FACTOR, FURTHER = 2, 4  # between rates; how many more are tried at either end
+
+
+class Stage:
+    """A folder of runs with the same seeds, which sweep.py fills."""
+
+    def __init__(self, name: str, trial: Trial, options: argparse.Namespace, flags: list[str]):
+        self.folder, self.trial, self.is_tuning = options.ckpt_path / name, trial, name == "tuning"
+        self.seeds = trial.tuning_seeds if self.is_tuning else trial.seeds
+        self.argv = ["--dataset", options.dataset, "--ckpt_path", str(self.folder), *flags]
+        self.argv += ["--jobs", f"{options.jobs}", "--seeds", ",".join(map(str, self.seeds))]
+        self.argv += ["--probe", "linear", *shlex.split(trial.flags)]
+        if options.data_root:
+            self.argv += ["--data_root", str(options.data_root)]
+
+    def run(self, rates: dict[str, list[float]]) -> dict[str, dict[float, list[Run]]]:
+        """{arm: {rate: its runs}} of the arms and rates that are asked for."""
+        lines = [(arm, rate) for arm, of_arm in rates.items() for rate in of_arm]
+        argv = list(self.argv)
+        for arm, rate in lines:
+            held_out = (
+                f" {self.trial.validation}" if self.is_tuning or looks_at_held_out(arm) else ""
+            )
+            given = arm.format(alone=self.folder / "alone-{modality}-seed{seed}")
+            argv += ["--arm", f"{given} --learning_rate {rate:g}{held_out}"]
+        argv += ["--checkpoints", "keep" if any(map(is_alone, rates)) else "delete"]
+        sweep.main(argv)
+        found: dict[str, dict[float, list[Run]]] = {arm: {} for arm in rates}
+        planned = sweep.plan(*sweep.read_options(argv))
+        for (_, (arm, rate)), run in zip(itertools.product(self.seeds, lines), planned):
+            found[arm].setdefault(rate, []).append(read_run(run.folder))
+        return found
+
+    def tune(self, arms: list[str]) -> dict[str, dict[float, list[Run]]]:
+        """The same, of all rates that were tried, until the best of each arm stands inside."""
+        rates = {arm: sorted(self.trial.rates) for arm in arms}
+        limit = len(self.trial.rates) + FURTHER
+        while True:
+            found = self.run(rates)
+            best = {arm: best_rate(of_arm) for arm, of_arm in found.items()}
+            for arm, tried in rates.items():
+                ends = {tried[0]: tried[0] / FACTOR, tried[-1]: tried[-1] * FACTOR}
+                if best[arm] in ends and len(tried) < limit:
+                    rates[arm] = sorted([*tried, ends[best[arm]]])
+            if rates == {arm: sorted(of_arm) for arm, of_arm in found.items()}:
+                return found
+
+    def link(self, alone: dict[str, list[Run]]) -> None:
+        """Names for the runs of single modalities, by which others begin with their encoders."""
+        for run in itertools.chain.from_iterable(alone.values()):
+            name = self.folder / f"alone-{run.modalities[0]}-seed{run.seed}"
+            name.unlink(missing_ok=True)
+            name.symlink_to(run.folder.name)
+
+
+def best_rate(runs: dict[float, list[Run]]) -> float:
+    """Of equals the smaller."""
+    return max(sorted(runs), key=lambda rate: mean(run.validation for run in runs[rate]))
+
+
+def is_alone(arm: str) -> bool:
+    return "--modalities" in arm
+
+
+def looks_at_held_out(arm: str) -> bool:
+    """Whether its method cannot do without."""
+    return "validation" in registry.load_class("methods", arm.split()[0], "--arm").needs
+
+
+def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tuple[list, list]:
+    """The runs of both stages. Single modalities come first: others may begin with them."""
+    tuning, test = (Stage(name, trial, options, flags) for name in ("tuning", "test"))
+    tuned: dict[str, dict[float, list[Run]]] = {}
+    tested: dict[str, dict[float, list[Run]]] = {}
+    for is_first in (True, False):
+        if arms := [arm for arm in trial.arms if is_alone(arm) == is_first]:
+            found = tuning.tune(arms)
+            best = {arm: best_rate(of_arm) for arm, of_arm in found.items()}
+            if is_first:
+                tuning.link({arm: found[arm][rate] for arm, rate in best.items()})
+            tuned |= found
+    for is_first in (True, False):
+        if arms := [arm for arm in trial.arms if is_alone(arm) == is_first]:
+            found = test.run({arm: [best_rate(tuned[arm])] for arm in arms})
+            if is_first:
+                test.link({arm: runs for arm, of_arm in found.items() for runs in of_arm.values()})
+            tested |= found
+    return flat(tuned), flat(tested)
+
+
+def flat(found: dict[str, dict[float, list[Run]]]) -> list[Run]:
+    return [run for of_arm in found.values() for runs in of_arm.values() for run in runs]
+
+
+def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of this command, and those that are train.py's."""
+    parser = Parser("trial.py", __doc__, epilog="All other flags are train.py's, for every run.")
+    add = parser.add_argument
+    add("--dataset", type=str.lower, metavar="NAME", help="a file of trials/")
+    add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
+    add("--ckpt_path", type=Path, metavar="DIR", help="of all runs (default: runs/trial/NAME)")
+    add("--arm", action="append", metavar="ARM", help="in place of all, quoted; again for each")
+    add("--rates", type=listed(positive), metavar="A,B", help="in place of those of the settings")
+    add("--tuning_seeds", type=count, metavar="N", help="in place of those of the settings")
+    add("--test_seeds", type=count, metavar="N", help="in place of those of the settings")
+    add("--jobs", type=count, default=1, metavar="N", help="runs at the same time")
+    add("--records", type=Path, metavar="DIR", help="keep there what the runs gave")
+    add("--from", dest="source", type=Path, metavar="DIR", help="only print the table of records")
+    options, flags = parser.parse_known_args(argv)
+    if not options.dataset and not options.source:
+        raise BadInput("name --dataset, or --from DIR")
+    options.ckpt_path = options.ckpt_path or Path("runs", "trial", options.dataset or "")
+    return options, flags
+
+
+def settings_of(options: argparse.Namespace) -> Trial:
+    """Those of the data set's file, with what the flags put in their place."""
+    trial = registry.load("trials", options.dataset, "--dataset").TRIAL
+    asked = {
+        "arms": options.arm and tuple(options.arm),
+        "rates": options.rates and tuple(options.rates),
+        "tuning_seeds": options.tuning_seeds and tuple(range(100, 100 + options.tuning_seeds)),
+        "seeds": options.test_seeds and tuple(range(options.test_seeds)),
+    }
+    return replace(trial, **{name: value for name, value in asked.items() if value})
+
+
+def main(argv: list[str] | None = None) -> None:
+    options, flags = read_options(argv)
+    if options.source:
+        tuned, tested = trials.read(options.source)
+    else:
+        tuned, tested = carry_out(settings_of(options), options, flags)
+        if options.records:
+            trials.write(options.records, tuned, tested)
+    table, below = trials.table(tuned, tested), trials.caption(tuned, tested)
+    print(f"{align([table.head, *table.rows])}\n\n{below}")
+    if not options.source:
+        write_text(options.ckpt_path / "trial.md", markdown([table], below) + "\n")
+
+
+if __name__ == "__main__":
+    run_command(main)
