@@ -76,6 +76,12 @@ def _nonnegative_minimum(matrix: Tensor, vector: Tensor) -> Tensor:
     return z
 
 
+def rounding_of(tensors: Iterable[Tensor]) -> float:
+    """r: a sum h of vectors may be mere rounding where |h|^2 < r (sum of their lengths)^2."""
+    known = {torch.float64: 1e-14, torch.bfloat16: 3e-4}
+    return max(known.get(t.dtype, 1e-6) for t in tensors)
+
+
 def _inner_products(gradients: Gradients) -> Tensor:
     """(T, n, n) <g_i, g_j> on each of T tensors. In float64: float32 sums lose half the digits."""
     n, dots, on_mps = len(gradients), [], gradients[0][0].device.type == "mps"
@@ -97,22 +103,19 @@ def integrate(
 
     In conflict h descends every loss with `rescale="encoder"`; a lambda per tensor may make it
     climb one, see `descent`. A gradient whose square underflows counts as zero; what is not finite
-    makes h so. Where |h|^2 < r (sum_i |c_i g_i|)^2, r = 1e-6, in float64 1e-14, in bfloat16 3e-4, h
-    may be mere rounding: lambda is 1. Returns `cosine` 0-d, the smallest; `norm` |g_i|, `weight`
-    c_i / sum |c_j|, `descent` cos(h, g_i), each (n,); `scale` lambda, (T,). Arguments:
-    `mmpareto_backward`.
+    makes h so. lambda is 1 where h may be mere rounding, see `rounding_of`. Returns `cosine` 0-d,
+    the smallest; `norm` |g_i|, `weight` c_i / sum |c_j|, `descent` cos(h, g_i), each (n,); `scale`
+    lambda, (T,). Arguments: `mmpareto_backward`.
     """
     _check(gamma, rescale)
     grams = _inner_products(gradients)  # (T, n, n)
     gram = grams.sum(0)
     factors = rule(gram) + 0 * gram.sum()  # nan if anything is not finite
     # lambda, of every tensor or of all together; of zeros, for "none", it is 1
-    r = {torch.float64: 1e-14, torch.bfloat16: 3e-4}
-    rounding = max(r.get(g.dtype, 1e-6) for g in gradients[0])
     shared = {"tensor": grams, "encoder": gram[None], "none": 0 * gram[None]}[rescale]
     squared, most = shared @ factors @ factors, shared.diagonal(0, 1, 2).sqrt() @ factors.abs()
     ratio = (shared.sum((1, 2)).clamp(min=0) / squared).sqrt().clamp(min=1)
-    scale = torch.where(squared > rounding * most**2, ratio, 1).expand(len(grams))
+    scale = torch.where(squared > rounding_of(gradients[0]) * most**2, ratio, 1).expand(len(grams))
     for tensors, coefficients in zip(zip(*gradients), gamma * scale.outer(factors)):
         h, *others = [g.float() if g.dtype.itemsize < 4 else g for g in tensors]
         first, *rest = coefficients.to(h.dtype).unbind()

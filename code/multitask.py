@@ -32,7 +32,7 @@ from analysis import tasks
 from analysis.tasks import ALONE, TaskRun, accuracies
 from dataset.prepare.avmnist import mnist
 from figures._style import legend_beside, look_of, plt, save
-from methods import ForwardPass, mgda_ub, uniform
+from methods import ForwardPass, mgda_ub, rlw, uniform
 from methods._per_loss import PerLoss
 from models.metrics import answers
 from models.reach import groups_of
@@ -47,9 +47,10 @@ from utils.seed import seed_everything
 
 METHODS = (  # those of Table 5; the controls
     "uniform,pareto,gradnorm,pcgrad,metabalance,mmpareto,"
-    "mmpareto --rescale encoder,mmpareto --gamma 1,uniform --encoder_grad_scale 1.5,random_weights"
+    "mmpareto --rescale encoder,mmpareto --gamma 1,uniform --encoder_grad_scale 1.5,"
+    "random_in_conflict"
 )
-FAMILIES = (PerLoss, uniform.Method, mgda_ub.Method)  # they look at losses only
+FAMILIES = (PerLoss, uniform.Method, rlw.Method, mgda_ub.Method)  # they look at losses only
 CLASSES, WIDTH = 10, 128
 OLDER = {"noise_kind": "gaussian"}  # what runs were that say no kind
 SETTINGS = (

@@ -2,11 +2,13 @@
 
 A table stands in README.md, docs/ and results/ between `<!-- report.py FLAGS -->`, with the flags
 of that command, `<!-- multitask.py --from DIR -->` or `<!-- argument.py DIR -->`, and
-`<!-- end -->`. Beside each runs.csv stands a summary.csv.
+`<!-- end -->`. Beside each runs.csv stands a summary.csv. Between `<!-- methods -->` and
+`<!-- end -->` stands what the files of methods/ say of themselves.
 """
 
 import re
 import shlex
+from inspect import getdoc
 from pathlib import Path
 
 from analysis import argument, records, reports, tasks
@@ -14,6 +16,7 @@ from analysis.names import name_of
 from analysis.runs import group
 from analysis.tables import Table
 from analysis.typeset import chosen, markdown, summary
+from training.flags import FlagParser
 from utils import registry
 from utils.atomic import write_text
 from utils.command import Parser
@@ -23,6 +26,9 @@ ROOT = registry.CODE.parent
 TABLE = re.compile(
     r"(<!-- (report|multitask|argument)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
+
+
+METHODS = re.compile(r"(<!-- methods -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def pages() -> list[Path]:
@@ -60,7 +66,24 @@ def filled(text: str) -> str:
         _, rows = markdown([table], below).split("\n\n", 1)  # the page has a title of its own
         return f"{begin}\n{rows}\n\n{end}"
 
-    return TABLE.sub(table_for, text)
+    text = TABLE.sub(table_for, text)
+    return METHODS.sub(lambda found: f"{found[1]}\n{methods_in_full()}\n\n{found[3]}", text)
+
+
+def methods_in_full() -> str:
+    """Every method's description, as its file has it, and its flags."""
+    parts = []
+    for name in registry.names("methods"):
+        method = registry.load_class("methods", name, "--method")
+        about = getdoc(registry.load("methods", name, "--method"))
+        parts.append(f"## `{name}`\n\n```text\n{about}\n```")
+        parser = FlagParser(add_help=False)
+        method.add_options(parser)
+        flags = [[f"`--{a.dest}`", f"{a.default}", a.help] for a in parser.actions.values()]
+        if flags:
+            table = Table("", ["flag", "default", "what it is"], flags)
+            parts.append(markdown([table], "").split("\n\n", 1)[1].strip())
+    return "\n\n".join(parts)
 
 
 def summaries() -> dict[Path, str]:

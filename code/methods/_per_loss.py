@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from methods import Method, generator_of, norms_of_sum
-from mmpareto import LossGradients
+from mmpareto import LossGradients, cosines, rounding_of
 from models.reach import outside
 from utils import distributed
 
@@ -27,6 +27,7 @@ class PerLoss(Method):
     def __init__(self, groups: str = "encoder"):
         self._together, self._gradients = groups == "together", None
         self._generator = generator_of(seed=0, epoch=0)  # for methods that draw
+        self.rounding: dict[str, float] = {}  # {group: `rounding_of` its gradients}
 
     @staticmethod
     def add_options(parser):
@@ -68,6 +69,9 @@ class PerLoss(Method):
     def integrate(self, model):
         gradients, self._gradients = self._gradients, None
         gradients.groups = regrouped(gradients, self._together)
+        self.rounding = {
+            g: rounding_of(of_group) for g, of_group in gradients.groups.items() if of_group
+        }
         rules = {
             group: partial(self.factors, group=group, losses=gradients.losses_of(group))
             for group in gradients.groups
@@ -95,10 +99,37 @@ def regrouped(gradients: LossGradients, together: bool) -> dict[str, list[Tensor
     return groups | alone
 
 
+def compared(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """(norms (n,), cosines (n, n)) from inner products, in which a zero gradient is orthogonal to
+    the others."""
+    norms = gram.diagonal().sqrt()
+    is_there = (norms > 0).outer(norms > 0)
+    return norms, torch.where(is_there, cosines(gram), torch.eye(len(gram)).to(gram))
+
+
+def spectrum(gram: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """(lambda (n,), V (n, n)) with gram = V diag(lambda) V^T; zero is what may be rounding.
+
+    Gradients span as many directions as their cosines have eigenvalues above `rounding`: that a
+    gradient is short does not make it rounding.
+    """
+    norms, cosine = compared(gram)
+    rank = (torch.linalg.eigvalsh(cosine) > rounding).sum() - (norms == 0).sum()
+    values, vectors = torch.linalg.eigh(gram)  # the largest last
+    is_kept = torch.arange(len(gram), 0, -1, device=gram.device) <= rank
+    return torch.where(is_kept, values.clamp(min=0), 0), vectors
+
+
+def inverse_where_positive(values: Tensor) -> Tensor:
+    """1 / values, 0 where they are 0."""
+    return torch.where(values > 0, 1 / values, 0)
+
+
 class TorchJD(PerLoss):
     """n times the weights that a weighting of the library TorchJD gives.
 
-    Raises ValueError with the command that installs what is missing.
+    Raises ValueError with the command that installs what is missing, and for weights that are not
+    finite though the gradients are.
     """
 
     needs = {"waits_for_device"}

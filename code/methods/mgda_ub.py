@@ -7,9 +7,12 @@ An APPROXIMATION of --method pareto: |sum_i alpha_i z_i| bounds the norm that th
 minimise, up to the encoder's Jacobian; conflicts that arise within the encoder are not seen. For an
 encoder whose Jacobian is orthogonal the two are equal.
 
-Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto. Cost: one backward
-pass of every encoder, 3 F per step, beside the heads'. Refuses --accumulate: the whole batch must
-be known before the encoders' pass. Features that need no gradient (a frozen encoder) have no z_i.
+Source: Sener & Koltun 2018, Eq. 5. Departs: the factor n, as --method pareto; heads and fusion have
+weight 1, there alpha_i, too; the weights are exact, there by Frank-Wolfe. `--mgda_normalize`
+divides the z_i before the weights are sought, which the paper does not tell: `loss+`, by the loss
+times |z_i|, is in the published sample.json. Cost: one backward pass of every encoder, 3 F per
+step, beside the heads'. Refuses --accumulate: the whole batch must be known before the encoders'
+pass. Features that need no gradient (a frozen encoder) have no z_i.
 """
 
 import torch
@@ -22,8 +25,23 @@ from models.reach import outside
 class Method(methods.Method):
     needs = {"whole_batch", "late_fusion"}
 
-    def __init__(self):
-        self._diagnostics = {}
+    def __init__(self, mgda_normalize="none"):
+        self.normalize, self._diagnostics = mgda_normalize, {}
+
+    @staticmethod
+    def add_options(parser):
+        parser.add_argument(
+            "--mgda_normalize",
+            choices=("none", "l2", "loss", "loss+"),
+            default="none",
+            help="weights of least norm of the gradients as they are, divided by their length, by "
+            "their loss, or by both",
+        )
+
+    def _divisors(self, values, norms):
+        """(n,) of the gradients at the features, from losses and norms (n,); 1 in place of 0."""
+        by = {"none": torch.ones_like(norms), "l2": norms, "loss": values, "loss+": values * norms}
+        return torch.where(by[self.normalize] > 0, by[self.normalize], 1)
 
     def backward(self, forward, model):
         losses = {name: loss for name, loss in forward.losses.items() if loss.requires_grad}
@@ -42,11 +60,13 @@ class Method(methods.Method):
             m: inner_products([rows.get(m, {}).get(n, torch.zeros_like(f)) for n in forward.losses])
             for m, f in forward.features.items()
         }
-        forward.sum(list(grams.values()))
+        values = torch.stack([loss.detach().double() for loss in forward.losses.values()])
+        forward.sum([*grams.values(), values])
         reached, mixtures, self._diagnostics = [], [], {}
         for modality, feature in features.items():
             norms = grams[modality].diagonal().sqrt()
-            alpha = least_norm_weights(grams[modality])
+            divisors = self._divisors(values.to(norms), norms)
+            alpha = least_norm_weights(grams[modality] / divisors.outer(divisors))
             factors = (norms > 0).sum().clamp(min=1) * alpha
             z = rows[modality]
             of_losses = list(zip(forward.losses, factors, alpha, norms))

@@ -24,7 +24,7 @@ sweep --arm "joint --init_encoders $RUNS/$NAME-joint-modalities-{modality}-seed{
 # direction and magnitude without the gain; the magnitude not restored; one scale per encoder, the
 # paper's text; exactly uniform's magnitude; random weights; other gains
 sweep --arm "mmpareto --gamma 1" --arm "mmpareto --rescale none" --arm "mmpareto --rescale encoder" \
-    --arm "mmpareto --rescale encoder --gamma 1" --arm random_weights \
+    --arm "mmpareto --rescale encoder --gamma 1" --arm random_in_conflict \
     --arm "mmpareto --gamma 2" --arm "mmpareto --gamma 3" --probe linear --checkpoints delete "$@"
 # Table 1's rivals
 sweep --methods ogm,agm,pmr --arm "g_blending --val_fraction 0.1" --arm "greedy --fusion mmtm" \
@@ -35,7 +35,7 @@ SHOWN=$(ls -d "$R"-joint-seed* "$R"-uniform-seed* "$R"-pareto-seed* "$R"-mmparet
     "$R"-uniform-encoder_grad_scale-*)
 MMPARETO=$(ls -d "$R"-mmpareto-seed* | head -n 1)
 "$PYTHON" argument.py $SHOWN --output "$RUNS/argument.md"
-"$PYTHON" report.py "$R"-joint-[im]* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_weights-* \
+"$PYTHON" report.py "$R"-joint-[im]* $SHOWN "$R"-mmpareto-[!s]* "$R"-random_in_conflict-* \
     "$R"-ogm-* "$R"-agm-* "$R"-pmr-* "$R"-g_blending-* "$R"-greedy-* \
     --records "$RECORDS" --steps "$(basename "$MMPARETO")"
 draw poster $SHOWN

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import TrainingArguments, default_data_collator
 
-from mmpareto import LossGradients
+from mmpareto import LossGradients, mmpareto_backward
 
 EXAMPLES = sorted((CODE / "examples").glob("*.py"))
 
@@ -170,6 +170,25 @@ def test_hugging_faces_trainer_takes_the_step_of_the_formula(load, tmp_path, mon
     steps = in_twos(seen[:5], 1) + in_twos(seen[5:], 1)
     train_by_formula(expected, steps, ("text", "visual"), lambda m, x: m(**x)["losses"], 20)
     assert_same_weights(model, expected)
+
+
+def test_torchjd_with_mmparetos_rule_takes_the_step(load):
+    """Its own backward passes and inner products; the gradients, and lambda for a whole encoder."""
+    example, batches = load("with_torchjd"), list(DataLoader(random_set(48), batch_size=8))
+    model = example.Model().double()
+    expected, optimizers, conflicts = copy.deepcopy(model), [], 0
+    for of_model in (model, expected):
+        optimizers.append(sgd(of_model))
+    for audio, visual, target in batches:
+        batch = (audio.double(), visual.double(), target)
+        example.take_step(model, optimizers[0], batch)
+        optimizers[1].zero_grad()
+        groups = {"audio": expected.audio, "visual": expected.visual}
+        found = mmpareto_backward(losses_of(expected, batch), groups, rescale="encoder")
+        conflicts += any(found[f"cosine/{group}"] <= 0 for group in groups)
+        optimizers[1].step()
+        assert_same_weights(model, expected, tolerance=1e-12)
+    assert 0 < conflicts < len(batches)
 
 
 @pytest.mark.parametrize("name", ["plain_loop", "with_lightning"])

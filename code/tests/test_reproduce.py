@@ -28,7 +28,7 @@ def test_all_runs_tables_and_figures_and_the_second_time_nothing_is_trained(demo
         "greedy --fusion mmtm",
         "uniform --encoder_grad_scale 1.5",
         "mmpareto --gamma 1.0 --rescale encoder",
-        "random_weights",
+        "random_in_conflict",
     ):
         assert f"| {arm} | 1 (few) |" in rows
     for figure in registry.names("figures"):

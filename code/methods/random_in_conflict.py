@@ -1,11 +1,12 @@
-"""Random weights: MMPareto's control, whose weights in conflict are drawn; the magnitude is kept.
+"""Random in conflict: MMPareto's control, whose weights in conflict are drawn at random.
 
     conflict, some cos(g_i, g_j) <= 0:   h = sum_i a_i g_i, a uniform on the simplex
                                          .grad = gamma |sum_i g_i| / |h| h
     otherwise:                           .grad = gamma sum_i g_i
 
 What MMPareto gains over this is due to the least-norm direction: neither to leaving the direction
-of the sum nor to the length of the step. Not in the paper. A backward pass per loss: 5 F per step.
+of the sum nor to the length of the step. Not in the paper, and not RLW (rlw.py), which draws
+weights in every step. A backward pass per loss: 5 F per step.
 """
 
 import torch
