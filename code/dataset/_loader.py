@@ -212,6 +212,22 @@ def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple
     return training, [s for i, s in enumerate(samples) if i in drawn]
 
 
+def split_speakers(dataset, samples: list[Sample], names: str) -> tuple[list, list]:
+    """(training, validation): all samples of the named speakers are for validation. Raises BadInput
+    for one who is not there, and where nobody is left."""
+    speakers = {sample.id: dataset.speaker_of(sample.id) for sample in samples}
+    there, wanted = sorted({*speakers.values()} - {""}), set(names.split(","))
+    if unknown := sorted(wanted - {*there}):
+        who = f"choose from {', '.join(there)}" if there else f"{dataset.name} has no speakers"
+        raise BadInput(
+            f"--val_speakers {names}: nobody in the training split is {unknown[0]}; {who}"
+        )
+    if wanted == {*there}:
+        raise BadInput(f"--val_speakers {names}: leaves nobody to train on")
+    training = [s for s in samples if speakers[s.id] not in wanted]
+    return training, [s for s in samples if speakers[s.id] in wanted]
+
+
 def check_batch_size(model: nn.Module, loader: Batches, accumulate: int) -> None:
     """Raises BadInput for a batch larger than the split, a last batch with fewer samples than
     processes, for samples that the model cannot take, and a part of a batch with one sample where
@@ -245,7 +261,7 @@ def check_batch_size(model: nn.Module, loader: Batches, accumulate: int) -> None
 
 
 def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
-    """Loaders "train", "test", with a `val_fraction` > 0 "val", and for probes "train_plain": the
+    """Loaders "train", "test", where samples are held out "val", and for probes "train_plain": the
     training split in order and without augmentation.
 
     flags: those of a run, train.py's and those that its readers declare.
@@ -281,6 +297,11 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
         training, validation = split_validation(training, fraction, flags["random_seed"])
         if not validation:
             raise BadInput(f"--val_fraction {fraction}: leaves no validation sample")
+    elif names := flags["val_speakers"]:
+        training, validation = split_speakers(dataset, training, names)
+    else:
+        validation = []
+    if validation:
         loaders["val"] = batches(validation, plain)
     check_classes(dataset, training)
     return loaders | {

@@ -27,3 +27,7 @@ class Dataset(dataset.Dataset):
             "Without --data_root a run generates it in data/demo; elsewhere it is made with: "
             "sh script/prepare.sh demo --output DIR"
         )
+
+    @staticmethod
+    def speaker_of(sample: str) -> str:
+        return sample.split("_")[0]

@@ -32,3 +32,7 @@ class Dataset(dataset.Dataset):
                 if json.loads(settings.read_text(encoding="utf-8"))["visual"] == "frames":
                     return cls.modalities | {"visual": "frames"}
         return cls.modalities
+
+    @staticmethod
+    def speaker_of(sample: str) -> str:
+        return sample.split("_")[0]

@@ -24,7 +24,7 @@ from utils.registry import Contract
 
 NEEDS = {  # what a method may need: why
     "whole_batch": "decides before it back-propagates, so not with --accumulate",
-    "validation": "looks at held-out samples, --val_fraction",
+    "validation": "looks at held-out samples, --val_fraction or --val_speakers",
     "unimodal_logits": "asks the fusion what each modality adds to its logits",
     "gates": "holds the gates of the fusion",
     "late_fusion": "needs encoders that exchange nothing",

@@ -15,6 +15,10 @@ from commands import flags_for, run, shell, start, wait_for
 
 import evaluate
 import train
+from dataset import avmnist
+from dataset import demo as demo_set
+from dataset._loader import split_speakers
+from dataset._samples import Sample
 from dataset.prepare import demo
 from models import metrics
 from training import options, precision
@@ -217,6 +221,43 @@ def test_a_stopped_run_resumes_to_the_same_bits(step, schedule, flags, tmp_path,
         assert same(weights(tmp_path / "whole", which), weights(tmp_path / "stopped", which))
     for name in ("steps.jsonl", "metrics.jsonl"):
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "stopped" / name).read_text()
+
+
+def test_all_samples_of_a_speaker_are_held_out(flags, tmp_path, demo_root, monkeypatch):
+    def sentence(sample):  # as if each was said by another speaker: the set has one only
+        return sample.split("_")[1]
+
+    monkeypatch.setattr(demo_set.Dataset, "speaker_of", staticmethod(sentence))
+    training = [line.split(",")[0] for line in (demo_root / "train.csv").read_text().splitlines()]
+    speaker = sentence(training[0])
+    run(flags, "x", "--val_speakers", speaker)
+    samples = json.loads((tmp_path / "x" / "options.json").read_text())["data"]["samples"]
+    held_out = sum(sentence(name) == speaker for name in training)
+    assert 0 < held_out < len(training)
+    assert samples["val"] == held_out and samples["train"] == len(training) - held_out
+    assert "val/accuracy/multimodal" in read_jsonl(tmp_path / "x" / "metrics.jsonl")[0]
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--val_speakers", "s77"], r"nobody in the training split is s77; choose from \d"),
+        (["--val_speakers", "ALL"], "leaves nobody to train on"),
+        (["--val_speakers", "1", "--val_fraction", "0.1"], "both hold out samples; give one"),
+    ],
+)
+def test_speakers_that_cannot_be_held_out_are_named(argv, message, flags, tmp_path, demo_root):
+    lines = (demo_root / "train.csv").read_text().splitlines()
+    speakers = ",".join({line.split("_")[0] for line in lines})
+    with pytest.raises(BadInput, match=message):
+        run(flags, "x", *(speakers if word == "ALL" else word for word in argv))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_set_without_speakers_says_so():
+    samples = [Sample("0_1", 0)]
+    with pytest.raises(BadInput, match="nobody in the training split is s1; avmnist has no speak"):
+        split_speakers(avmnist.Dataset, samples, "s1")
 
 
 def test_ctrl_c_leaves_a_resumable_run(flags, tmp_path):

@@ -104,6 +104,12 @@ def shared_flags(parser: FlagParser) -> None:
         help="share of the training split held out to choose best.pt; 0 chooses on the test split, "
         "as published",
     )
+    add(
+        "--val_speakers",
+        type=whole,
+        metavar="A,B",
+        help="hold out all samples of these speakers, or subjects, of the training split instead",
+    )
     add = Flags(parser, "data", "place").add_argument
     add("--data_root", type=Path, metavar="DIR", help="prepared data set (default: data/NAME)")
     add("--cache_dir", type=Path, metavar="DIR", help="where (default: DATA_ROOT/cache)")

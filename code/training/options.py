@@ -176,6 +176,11 @@ def parse(
     if options.data_root is not None:
         check_there(options.data_root, options.dataset)
     options.data_root = options.data_root or DATA / chosen.dataset
+    if options.val_fraction and options.val_speakers:
+        raise BadInput(
+            f"--val_fraction {options.val_fraction}, --val_speakers {options.val_speakers}: both "
+            "hold out samples; give one"
+        )
     check_optimisation(options)
     method = registry.load_class("methods", options.method, "--method")
     check_needs(method, options)
@@ -270,9 +275,9 @@ def check_needs(method: type[Method], options: argparse.Namespace) -> None:
             "leave it out",
         ),
         "validation": (
-            alone or options.val_fraction > 0,
+            alone or options.val_fraction > 0 or options.val_speakers,
             "--val_fraction 0: nothing is held out",
-            "such as --val_fraction 0.1",
+            "such as --val_fraction 0.1, or --val_speakers",
         ),
         "unimodal_logits": (
             alone or fusion.has_unimodal_logits,
