@@ -79,7 +79,8 @@ def methods_in_full() -> str:
         parts.append(f"## `{name}`\n\n```text\n{about}\n```")
         parser = FlagParser(add_help=False)
         method.add_options(parser)
-        flags = [[f"`--{a.dest}`", f"{a.default}", a.help] for a in parser.actions.values()]
+        actions = dict.fromkeys(parser.actions.values())  # once, whatever its spellings
+        flags = [[f"`--{a.dest}`", f"{a.default}", a.help] for a in actions]
         if flags:
             table = Table("", ["flag", "default", "what it is"], flags)
             parts.append(markdown([table], "").split("\n\n", 1)[1].strip())

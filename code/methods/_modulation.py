@@ -14,13 +14,19 @@ from methods import joint
 class Modulation(joint.Method):
     """A method is `score(logits (B, K), target (B,)) -> (B,)` and `factors(scores (M,)) -> (M,)`.
 
-    `scores` are means over the whole batch, of all parts and processes.
+    `scores` are means over the whole batch, of all parts and processes. Factors are 1 before epoch
+    `start`, counted from 0, and after so many epochs; 0: never after.
     """
 
     needs = {"unimodal_logits"}
 
-    def __init__(self):
+    def __init__(self, start: int = 0, epochs: int = 0):
         self._totals = None  # (M + 1,) of the parts of a batch: scores, samples
+        self._start, self._end = start, start + epochs if epochs else float("inf")
+        self._epoch = 0
+
+    def start_epoch(self, epoch, model, loaders, seed=0):
+        self._epoch = epoch
 
     def score(self, logits: Tensor, target: Tensor) -> Tensor:
         raise NotImplementedError
@@ -32,6 +38,9 @@ class Modulation(joint.Method):
         gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
         if gradients:  # none where it is frozen
             torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+
+    def _is_modulated(self) -> bool:
+        return self._start <= self._epoch < self._end
 
     def backward(self, forward, model):
         super().backward(forward, model)
@@ -45,7 +54,10 @@ class Modulation(joint.Method):
         diagnostics = super().integrate(model)
         if self._totals is not None:
             scores, self._totals = self._totals[:-1] / self._totals[-1], None
-            for (modality, encoder), factor in zip(model.encoders.items(), self.factors(scores)):
+            factors = self.factors(scores)
+            if not self._is_modulated():
+                factors = torch.ones_like(factors)
+            for (modality, encoder), factor in zip(model.encoders.items(), factors):
                 self.modulate(encoder, factor)
                 diagnostics[f"factor/{modality}"] = factor
         return diagnostics

@@ -11,10 +11,13 @@ tolerance this is the uniform baseline on that fusion. A modality of which the g
 have not moved yet (frozen) has no speed: it is neither compared nor held, and s is written as 0.
 
 Source: Wu et al. 2022 (ICML), Sec. 4 and Algorithm 1; the sums, the logarithm and the held gate as
-in their published code, and its defaults: tolerance 0.01, 5 steps, 2 epochs without. Departs: the
-multimodal loss is in the sum, where they sum the branches' alone and average their logits; an
-encoder's own head is not part of its speed. For two modalities the rule is theirs; with more it is
-by the largest and the smallest. Cost: 3 F per step.
+in their published code, nyukat/greedy_multimodal_learning, and its defaults: tolerance 0.01, 5
+steps, 1 epoch without (their starting epoch 2 is counted from 1). Departs: the multimodal loss is
+in the sum, where they sum the branches' alone and average their logits; an encoder's own head is
+not part of its speed; held gates are means of a modality's own gates in training, where theirs
+count evaluation in and are, by a slip, the first modality's for both; a gate is 2 sigmoid, theirs
+sigmoid, see models/fusion/mmtm.py. For two modalities the rule is theirs; with more it is by the
+largest and the smallest. Cost: 3 F per step.
 """
 
 import torch
@@ -28,7 +31,7 @@ from utils.errors import check_at_least
 class Method(methods.Method):
     needs = {"whole_batch", "gates"}
 
-    def __init__(self, greedy_tolerance=0.01, greedy_steps=5, greedy_start=2):
+    def __init__(self, greedy_tolerance=0.01, greedy_steps=5, greedy_start=1):
         check_at_least(0, greedy_tolerance=greedy_tolerance, greedy_start=greedy_start)
         check_at_least(1, greedy_steps=greedy_steps)
         self.tolerance, self.window, self.start = greedy_tolerance, greedy_steps, greedy_start
@@ -42,7 +45,7 @@ class Method(methods.Method):
         add = parser.add_argument
         add("--greedy_tolerance", type=float, default=0.01, help="difference of speeds, at least 0")
         add("--greedy_steps", type=int, default=5, metavar="N", help="steps with held gates")
-        add("--greedy_start", type=int, default=2, metavar="EPOCHS", help="epochs without")
+        add("--greedy_start", type=int, default=1, metavar="EPOCHS", help="epochs without")
 
     def start_epoch(self, epoch, model, loaders, seed=0):
         device = next(model.parameters()).device

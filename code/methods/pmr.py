@@ -5,15 +5,18 @@
     rho_m = sum p^m[target] / mean of the others' sum      b_m = clip(1 / rho_m - 1, 0, 1)
     loss = L_joint + alpha sum_m b_m L_m - mu sum_m clip(rho_m - 1, 0, 1) H(p^m)
 
-b_m is 0 for an encoder that is ahead; the last term, in the first --pmr_entropy_epochs only, keeps
-the one ahead from settling early (H: entropy, batch mean). With alpha = mu = 0 this is --method
-joint.
+b_m is 0 for an encoder that is ahead; with --pmr_strength whole it is 1 for one that is behind,
+however little: at rho_m = 0.99 it is 1 in place of 0.01. The last term, in the first
+--pmr_entropy_epochs only, keeps the one ahead from settling early (H: entropy, batch mean). With
+alpha = mu = 0 this is --method joint.
 
-Source: Fan et al. 2023 (CVPR), Eq. 5 to 10; alpha = 1 and e = 0.2 as in their published code,
-which has b_m = 1 for the encoder behind and no entropy; mu = 0.01 [recalled]. Departs: prototypes
-from all training samples, without augmentation, where they take a tenth of them; the mean of the
-others for three modalities and more. Refuses --accumulate. Unimodal heads: not trained. Cost: 3 F
-per step; a forward pass of the training split per epoch.
+Source: Fan et al. 2023 (CVPR), Eq. 5 to 13; alpha (theirs: 1 or 2) and mu (0.01 or 0.001) as in
+Sec. 5.2; e = 0.2 as in their published code, fanyunfeng-bit/Modal-Imbalance-PMR, which is
+--pmr_strength whole --pmr_mu 0, until epoch 100. Departs: prototypes from all training samples,
+without augmentation, where they take a tenth of them, and those of the second epoch have no
+momentum; 5 epochs with entropy, theirs are "few"; the mean of the others for three modalities and
+more. Refuses --accumulate. Unimodal heads: not trained. Cost: 3 F per step; a forward pass of the
+training split per epoch.
 """
 
 import torch
@@ -29,11 +32,18 @@ class Method(methods.Method):
     needs = {"whole_batch"}
     trains_unimodal_heads = False
 
-    def __init__(self, pmr_alpha=1.0, pmr_mu=0.01, pmr_entropy_epochs=5, pmr_momentum=0.2):
+    def __init__(
+        self,
+        pmr_alpha=1.0,
+        pmr_mu=0.01,
+        pmr_entropy_epochs=5,
+        pmr_momentum=0.2,
+        pmr_strength="clipped",
+    ):
         check_at_least(0, pmr_alpha=pmr_alpha, pmr_mu=pmr_mu)
         if not 0 <= pmr_momentum < 1:
             raise ValueError(f"--pmr_momentum {pmr_momentum}: must be within [0, 1)")
-        self.alpha, self.mu = pmr_alpha, pmr_mu
+        self.alpha, self.mu, self.strength = pmr_alpha, pmr_mu, pmr_strength
         self.momentum, self.entropy_epochs = pmr_momentum, pmr_entropy_epochs
         self.memory = {}  # {modality: prototypes c (K, D)}
         self._factors = {}
@@ -45,6 +55,12 @@ class Method(methods.Method):
         add("--pmr_mu", type=float, default=0.01, help="factor of the entropy, first epochs")
         add("--pmr_entropy_epochs", type=int, default=5, help="epochs with the entropy term")
         add("--pmr_momentum", type=float, default=0.2, help="of the prototypes, within [0, 1)")
+        add(
+            "--pmr_strength",
+            choices=("clipped", "whole"),
+            default="clipped",
+            help="b: clipped, as in the paper; whole: 1 for who is behind, as in its code",
+        )
 
     def start_epoch(self, epoch, model, loaders, seed=0):
         if model.fusion is None:
@@ -80,7 +96,7 @@ class Method(methods.Method):
         forward.sum([sums])
         sums = sums.clamp(min=1e-12)
         rho = sums / mean_of_others(sums)  # no gradient
-        b = (1 / rho - 1).clamp(0, 1)
+        b = (1 / rho - 1).clamp(0, 1) if self.strength == "clipped" else (rho < 1).to(rho)
         self._factors = {f"factor/{m}": b_m for m, b_m in zip(forward.features, b)}
         loss = self.alpha * (b * torch.stack(L)).sum()
         if forward.epoch < self.entropy_epochs:

@@ -6,10 +6,10 @@ The teachers are runs of one modality, such as `train.py --method joint --modali
 as `--umt_teachers audio=runs/A,visual=runs/B`; they are frozen. With weight 0 this is --method
 joint.
 
-Source: Du et al. 2023 (ICML), Eq. 5: distillation with a mean squared error; weight 50 [recalled].
-Departs: encoders of one architecture, so nothing is projected. Any number of modalities; those
-without a teacher get no such loss. Unimodal heads: not trained. Cost: 3 F per step and a forward
-pass of the teachers, 4 F.
+Source: Du et al. 2023 (ICML), Eq. 5: distillation with a mean squared error; weight 50 [recalled],
+for want of their code; GeWu-Lab/BalanceBenchmark has 10. Departs: encoders of one architecture, so
+nothing is projected. Any number of modalities; those without a teacher get no such loss. Unimodal
+heads: not trained. Cost: 3 F per step and a forward pass of the teachers, 4 F.
 """
 
 from pathlib import Path

@@ -142,6 +142,16 @@ def test_a_run_older_than_the_schedule_is_read_with_the_one_it_had(stored, now):
     assert (read["schedule"], read["lr_decay_step"], read["lr_decay_ratio"]) == now
 
 
+def test_a_run_older_than_a_flag_that_changed_its_method_is_read_as_the_run_it_was():
+    stored = jsonable(vars(parse([*ON_DEMO, "--method", "agm"])))
+    assert stored.pop("agm_head") is True
+    read = completed(Path("runs/x"), {"options": stored, "environment": {}})
+    assert read["agm_head"] is False
+    assert "agm_head" not in completed(
+        Path("runs/x"), {"options": jsonable(vars(parse(ON_DEMO))), "environment": {}}
+    )
+
+
 def test_only_the_losses_that_a_method_trains_are_said(demo_root, tmp_path, capsys):
     flags = flags_for(demo_root, tmp_path)
     run(flags, "x", "--method", "joint")

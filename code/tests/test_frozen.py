@@ -143,6 +143,12 @@ def expected_gradients(name, model, forward, average):
             room, modality, *_ = key.split(".")
             if room == "encoders" and gradient is not None:
                 plain[key] = factors[modality] * gradient
+        if name == "agm":  # the parts of the head as well, the bias by the mean
+            parts = plain["fusion.linear.weight"].split([*model.fusion.widths.values()], 1)
+            scaled = [factor * part for factor, part in zip(factors.values(), parts)]
+            plain["fusion.linear.weight"] = torch.cat(scaled, 1)
+            mean = sum(factors.values()) / len(factors)
+            plain["fusion.linear.bias"] = mean * plain["fusion.linear.bias"]
         return plain
     if name in ("published", "mmpareto") and model.fusion is not None:
         for m in model.encoders:

@@ -138,3 +138,50 @@ def test_centralnet_follows_its_formula_and_leaves_the_encoders_apart():
 def test_encoders_without_stages_for_the_fusion_are_refused():
     with pytest.raises(BadInput, match="--encoder cnn: has no stages that give tokens"):
         build("cnn", "mbt")
+
+
+def late(name, widths, **flags):
+    torch.manual_seed(0)
+    return registry.load_class("models/fusion", name, "")(widths, 3, **flags).double()
+
+
+@pytest.mark.parametrize("by, other", [PAIR, PAIR[::-1]])
+def test_conditioned_by_one_modality_film_and_gated_are_those_of_ogm(by, other):
+    """By what stands in its models/fusion_modules.py: x_film, x_gate where x is audio."""
+    widths = {"audio": 4, "visual": 6}
+    features = {m: torch.randn(5, d).double() for m, d in widths.items()}
+    x, y = features[by], features[other]
+    film, gated = late("film", widths, film_by=by), late("gated", widths, gated_by=by)
+    shapes = {n: tuple(p.shape) for n, p in film.named_parameters()}
+    assert shapes["film.weight"] == (2 * widths[other], widths[by])
+    assert film.film.weight.abs().min() > 0 and len(shapes) == 4
+    conditions = x @ film.film.weight.T + film.film.bias
+    scale, shift = conditions[:, : widths[other]], conditions[:, widths[other] :]
+    expected = (scale * y + shift) @ film.linear.weight.T + film.linear.bias
+    torch.testing.assert_close(film(features), expected)
+
+    assert {n.split(".")[1] for n, _ in gated.values.named_parameters(prefix="v")} == {other}
+    U, G = gated.values[other], gated.gates[by]
+    gate = 1 / (1 + (-(x @ G.weight.T + G.bias)).exp())
+    expected = ((y @ U.weight.T + U.bias) * gate) @ gated.linear.weight.T + gated.linear.bias
+    torch.testing.assert_close(gated(features), expected)
+
+
+@pytest.mark.parametrize("modalities", [PAIR, ("audio", "visual", "flow")])
+def test_gated_follows_its_formula_in_all_directions(modalities):
+    gated = late("gated", dict.fromkeys(modalities, 4))
+    features = {m: torch.randn(5, 4).double() for m in modalities}
+    gates = {m: gated.gates[m](features[m]).sigmoid() for m in modalities}
+    total = 0
+    for m in modalities:
+        others = [gates[j] for j in modalities if j != m]
+        total = total + gated.values[m](features[m]) * sum(others) / len(others)
+    torch.testing.assert_close(gated(features), gated.linear(total / len(modalities)))
+
+
+@pytest.mark.parametrize("name", ["film", "gated"])
+@pytest.mark.parametrize("by, modalities", [("flow", PAIR), ("audio", ("audio", "visual", "flow"))])
+def test_one_modality_conditions_just_one_other(name, by, modalities):
+    flags, rule = {f"{name}_by": by}, f"--{name}_by {by}: needs two modalities, this one and anothe"
+    with pytest.raises(BadInput, match=rule):
+        MultimodalModel(shapes_for(modalities), 3, "cnn", name, flags)

@@ -1,6 +1,7 @@
 """Greedy: its speeds and held gates against the formula, its limit, a resume."""
 
 import copy
+import math
 
 import torch
 from steps import build_method, build_model, forward, take_step
@@ -88,6 +89,49 @@ def test_held_gates_are_the_mean_of_all_steps_and_cut_the_other_modality_off():
         gradients = [p.grad for p in model.encoders[other].parameters() if p.grad is not None]
         assert any(g.any() for g in gradients) != is_training
         assert all(p.grad.any() for p in model.heads[held].parameters())
+
+
+class Published:
+    """The rule of the published code for two modalities, by its account: epochs count from 1, sums
+    of |g|^2 / |theta|^2 over its regular steps, and 5 steps with the gates of one modality held."""
+
+    def __init__(self):
+        self.sums = {(m, part): 0.0 for m in MODALITIES for part in ("gates", "encoder")}
+        self.held, self.steps, self.difference = None, 0, 0.0
+
+    def after_backward(self, model, epoch):
+        if self.held is not None:
+            self.steps += 1
+            self.held = None if self.steps == 5 else self.held
+            return
+        for m, part in self.sums:
+            begin = "fusion.gates" if part == "gates" else f"encoders.{m}."
+            own = (".squeeze.", f".{m}.")  # the squeeze counts for both
+            named = [(n, p) for n, p in model.named_parameters() if n.startswith(begin)]
+            chosen = [p.detach() for n, p in named if any(x in n for x in own)]
+            moved = sum((p.grad**2).sum() for n, p in named if any(x in n for x in own))
+            self.sums[m, part] += float(moved / sum((p**2).sum() for p in chosen))
+        speeds = [math.log10(self.sums[m, "gates"] / self.sums[m, "encoder"]) for m in MODALITIES]
+        self.difference = speeds[0] - speeds[1]
+        if epoch >= 2 and abs(self.difference) > 0.01:
+            self.held, self.steps = MODALITIES[int(self.difference < 0)], 0
+
+
+def test_by_default_it_holds_what_the_published_code_holds_step_by_step():
+    model, method, published = build_model("greedy").double(), build_method("greedy"), Published()
+    history = []
+    for number in range(27):
+        epoch = number // 9  # counted from 0
+        assert is_held(model) == ([published.held] if published.held else [])
+        history.append(published.held)
+        diagnostics = step(method, model, number, epoch)
+        published.after_backward(model, epoch + 1)
+        difference = diagnostics["speed/audio"] - diagnostics["speed/visual"]
+        assert abs(float(difference) - published.difference) < 1e-12
+        with torch.no_grad():
+            for p in (p for p in model.parameters() if p.grad is not None):
+                p -= 1e-2 * p.grad
+    assert not any(history[:10]) and history[10:15] == 5 * [history[10]] != 5 * [None]
 
 
 def test_nothing_is_held_in_the_first_epochs():

@@ -1,5 +1,7 @@
 """The methods against imbalanced modalities: formulas on small cases, limits, refusals."""
 
+import math
+
 import pytest
 import torch
 from steps import build_method, shapes_for, take_step
@@ -11,6 +13,8 @@ from toy import CLASSES, Toy
 import train
 from methods import ForwardPass, g_blending, ogm_ge
 from models.encoders import vit_tiny
+from models.fusion import cosine
+from models.fusion import sum as sum_fusion
 from models.multimodal import MultimodalModel
 
 PAIR, THREE = ("audio", "visual"), ("audio", "visual", "flow")
@@ -56,13 +60,30 @@ def test_ogm_slows_the_encoders_that_are_ahead_of_the_mean_of_the_others(modalit
     assert_factors(gradients, plain, factors)
 
 
-def test_ogm_after_its_epochs_is_one_joint_loss():
-    model, method = Toy(), build_method("ogm", "--ogm_epochs", "2")
+MODULATED = [  # arguments, the first and the last modulated epoch
+    ("ogm", 0, 50),  # "default modulation setting" of the published code
+    ("ogm_ge", 0, 50),
+    ("ogm --ogm_start 10 --ogm_epochs 71", 10, 80),
+    ("ogm --ogm_start 3 --ogm_epochs 0", 3, math.inf),
+    ("agm", 0, math.inf),
+    ("agm --agm_epochs 20", 0, 19),
+]
+
+
+@pytest.mark.parametrize("arguments, starts, ends", MODULATED)
+def test_in_epochs_without_modulation_a_step_is_that_of_one_joint_loss(arguments, starts, ends):
+    model, method = Toy(), build_method(*arguments.split())
+    method.start_epoch(starts, None, {})
+    step(method, model, model.batch(seed=1))  # the first factors of agm are 1
     batch = model.batch()
-    method.start_epoch(1, None, {})
-    assert min(step(method, model, batch)[1][f"factor/{m}"] for m in PAIR) < 1
-    method.start_epoch(2, None, {})
-    assert_factors(step(method, model, batch)[0], joint(model, batch), ONES)
+    plain = joint(model, batch)
+    for epoch in {max(0, starts - 1), starts, *(e for e in (ends, ends + 1, 999) if e < math.inf)}:
+        method.start_epoch(epoch, None, {})
+        gradients, diagnostics, _ = step(method, model, batch)
+        is_modulated = starts <= epoch <= ends
+        assert is_modulated == any(diagnostics[f"factor/{m}"] != 1 for m in PAIR), epoch
+        if not is_modulated:
+            assert_factors(gradients, plain, ONES)
 
 
 def test_ogm_ge_is_ogm_and_noise_with_the_deviation_of_each_convolutions_gradient():
@@ -134,17 +155,100 @@ def test_the_noise_of_ogm_ge_is_for_convolutions_of_any_dimension_and_not_for_bi
     assert differ == {f"encoders.{m}.{name}" for m in PAIR for name in noisy}
 
 
-def test_the_position_embedding_of_a_transformer_gets_no_noise():
+def test_in_a_transformer_the_patches_have_noise_or_all_that_is_no_vector():
     encoder = vit_tiny.Encoder((1, 32, 32))
     for p in encoder.parameters():
         p.grad = torch.ones_like(p)
-    noisy = {id(g) for g in ogm_ge.gradients_of_convolutions(encoder)}
-    names = {n for n, p in encoder.named_parameters() if id(p.grad) in noisy}
-    assert names and all(n.startswith("trunk.conv_proj.") for n in names)
+
+    def noisy(which):
+        chosen = {id(g) for g in ogm_ge.gradients_with_noise(encoder, which)}
+        return {n for n, p in encoder.named_parameters() if id(p.grad) in chosen}
+
+    convolutions = noisy("convolutions")
+    assert convolutions and all(n.startswith("trunk.conv_proj.") for n in convolutions)
+    assert noisy("matrices") == {n for n, p in encoder.named_parameters() if p.ndim != 1}
+
+
+@pytest.mark.parametrize("noise", ["convolutions", "matrices"])
+def test_a_step_of_ogm_ge_is_that_of_the_published_codes(noise):
+    """theirs: what has 4 dimensions; of another benchmark: what has not one."""
+    torch.manual_seed(0)
+    model = Toy()
+    model.encoders = nn.ModuleDict(
+        {m: convolutional(nn.Conv2d(1, 9, 2), size=(2, 2)) for m in PAIR}
+    )
+    batch, method = model.batch(), build_method("ogm_ge", "--ogm_ge_noise", noise)
+    method.start_epoch(4, None, {}, seed=3)
+    plain = joint(model, batch)
+    gradients, diagnostics, _ = step(method, model, batch)
+    draws = torch.Generator().manual_seed(1_000_003 * 3 + 4)
+    for m in PAIR:
+        for name in (n for n in plain if n.startswith(f"encoders.{m}.")):
+            g = plain[name]
+            expected = g * diagnostics[f"factor/{m}"]
+            if g.ndim == 4 or (noise == "matrices" and g.ndim != 1):
+                centred = g - g.sum() / g.numel()
+                deviation = (centred.square().sum() / (g.numel() - 1)).sqrt()
+                expected += deviation * torch.empty_like(g).normal_(0, 1, generator=draws)
+            torch.testing.assert_close(gradients[name], expected, rtol=1e-12, atol=1e-15)
+
+
+FUSIONS = {"concat": None, "sum": sum_fusion.Fusion, "cosine": cosine.Fusion}
+
+
+def shapley_parts(model, features):
+    """What a modality adds, with absent ones at zero: (all - without it + it alone) / 2."""
+    audio, visual = (
+        model.fusion({m: f if m == present else 0 * f for m, f in features.items()})
+        for present in PAIR
+    )
+    together = model.fusion(features)
+    return {"audio": (together - visual + audio) / 2, "visual": (together - audio + visual) / 2}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_a_step_of_agm_is_that_of_the_published_hooks(fusion):
+    """They scale what flows back through each modality's part, hence through its half of W too."""
+    model, method = Toy(), build_method("agm", "--agm_alpha", "0.7")
+    if FUSIONS[fusion]:
+        model.fusion = FUSIONS[fusion](dict.fromkeys(PAIR, 5), CLASSES).double()
+    means = dict.fromkeys(PAIR, 0.0)
+    for number in (1, 2, 3):
+        batch = model.batch(seed=number)
+        gradients = step(method, model, batch)[0]
+        forward = model.forward_pass(batch)
+        is_concat = fusion == "concat"
+        parts = (shapley_parts if is_concat else lambda m, f: m.fusion.unimodal(f))(
+            model, forward.features
+        )
+        scores = {m: cross_entropy(x, forward.target).item() for m, x in parts.items()}
+        means = {m: (means[m] * (number - 1) + scores[m]) / number for m in PAIR}
+        hooked = 0
+        for m, other in (PAIR, PAIR[::-1]):
+            usual, now = (math.exp(x[other] - x[m]) for x in (means, scores))
+            kappa = math.exp(0.7 * min(usual - now, 10))
+            hooked = hooked + kappa * parts[m] + (1 - kappa) * parts[m].detach()
+        model.zero_grad()
+        cross_entropy(hooked, forward.target).backward()
+        expected = {n: p.grad for n, p in model.named_parameters()}
+        torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-15)
+    plain = joint(model, batch)
+    name = "fusion.linear.weight" if is_concat else next(n for n in plain if "fusion" in n)
+    assert not torch.allclose(gradients[name], plain[name], rtol=1e-3)
+
+
+def test_a_probability_of_less_than_1e_8_counts_as_that_in_the_score_of_agm():
+    method, target = build_method("agm"), torch.tensor([0, 1, 2])
+    logits = torch.tensor([[0.0, 30, 0], [0, 1, 0], [0, 0, -17]], dtype=torch.float64)
+    probabilities = [math.exp(x[k]) / sum(map(math.exp, x)) for x, k in zip(logits, target)]
+    assert probabilities[0] < 1e-8 < probabilities[2] < 1e-7 < probabilities[1]
+    expected = [-math.log(max(p, 1e-8)) for p in probabilities]
+    assert method.score(logits, target).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_agm_follows_its_formula_step_after_step_and_over_a_resume():
-    model, method = Toy(), build_method("agm", "--agm_alpha", "0.7")
+    argv = ["--agm_alpha", "0.7", "--no-agm_head"]
+    model, method = Toy(), build_method("agm", *argv)
     average = 0
     for number in (1, 2, 3):
         batch = model.batch(seed=number)
@@ -157,7 +261,7 @@ def test_agm_follows_its_formula_step_after_step_and_over_a_resume():
         factors = dict(zip(PAIR, (0.7 * (usual - lead)).exp()))
         assert_factors(gradients, plain, factors)
         assert number == 1 or max(factors.values()) > 1 > min(factors.values())
-        resumed = build_method("agm", "--agm_alpha", "0.7")
+        resumed = build_method("agm", *argv)
         resumed.load_state_dict(method.state_dict())
         method = resumed
 
@@ -168,8 +272,16 @@ def prototypes_of(model, batch):
     return {m: (member.T @ f / member.sum(0)[:, None]).detach() for m, f in features.items()}
 
 
-def test_pmr_adds_the_loss_of_the_encoder_behind_by_its_formula():
-    model, method = Toy(), build_method("pmr", "--pmr_alpha", "2", "--pmr_mu", "0.5")
+STRENGTHS = {  # of the loss of an encoder, by its ratio: the paper's, and its code's
+    "clipped": lambda ratio: (1 / ratio - 1).clamp(0, 1),
+    "whole": lambda ratio: 1.0 if ratio < 1 else 0.0,
+}
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_pmr_adds_the_loss_of_the_encoder_behind_by_its_formula(strength):
+    argv = ["--pmr_alpha", "2", "--pmr_mu", "0.5", "--pmr_strength", strength]
+    model, method = Toy(), build_method("pmr", *argv)
     whole, batch = model.batch(7, size=30), model.batch()
     method.start_epoch(0, model, {"train_plain": [whole]})
     prototypes = prototypes_of(model, whole)
@@ -184,7 +296,7 @@ def test_pmr_adds_the_loss_of_the_encoder_behind_by_its_formula():
     ratio["visual"] = 1 / ratio["audio"]
     loss = forward.losses["multimodal"]
     for m in PAIR:
-        behind, ahead = (1 / ratio[m] - 1).clamp(0, 1), (ratio[m] - 1).clamp(0, 1)
+        behind, ahead = STRENGTHS[strength](ratio[m]), (ratio[m] - 1).clamp(0, 1)
         entropy = -(p[m] * p[m].log()).sum(1).mean()
         loss = loss - 2 * behind * right[m].log().mean() - 0.5 * ahead * entropy
     model.zero_grad()
@@ -220,10 +332,45 @@ def test_blending_weights_by_hand():
     alike = g_blending.blending_weights(before, torch.tensor([[0.4, 0.6]] * 3))
     torch.testing.assert_close(alike, torch.ones(3))
     assert g_blending.blending_weights(before, before + 0.1) is None
+    assert g_blending.blending_weights(before, before * torch.nan) is None
+
+
+@pytest.mark.parametrize("growth", [0.0, 1e-7, 1e-3, -0.01])
+def test_a_branch_whose_gap_has_not_changed_takes_no_more_than_25_times_anothers_weight(growth):
+    before = torch.tensor([[1.0, 1.2]] * 3, dtype=torch.float64)
+    gains_and_growths = [(0.3, 0.1), (0.25, growth), (0.2, 0.2)]
+    now = torch.tensor([[1.0 - g - o, 1.2 - g] for g, o in gains_and_growths], dtype=torch.float64)
+    weights = g_blending.blending_weights(before, now).tolist()
+    ratios = [0.3 / 0.1**2, 0.25 / 0.04**2, 0.2 / 0.2**2]
+    assert weights == pytest.approx([3 * ratio / sum(ratios) for ratio in ratios], rel=1e-12)
+    alone = before - torch.tensor([[0.1, 0.1], [0, 0], [0, 0]])  # one gains, with its gap
+    assert g_blending.blending_weights(before, alone).tolist() == [3, 0, 0]
+
+
+def test_g_blending_measures_every_ten_epochs():
+    model, method = Toy(), build_method("g_blending")
+    loaders = dict.fromkeys(("train_plain", "val"), [model.batch()])
+    measured = []
+    for epoch in range(21):
+        before = method.memory["before"]
+        method.start_epoch(epoch, model, loaders)
+        measured += [epoch] if method.memory["before"] is not before else []
+    assert measured == [0, 10, 20]
+
+
+def test_the_diagnostics_of_g_blending_are_where_the_model_is():
+    """They are stacked with the losses: on the host they would stop a run on a GPU."""
+    model, method = Toy(), build_method("g_blending")
+    step(method, model, model.batch())
+    model.to("meta")
+    diagnostics = method.integrate(model)
+    assert {f"weight/loss/{m}" for m in ("multimodal", *PAIR)} <= diagnostics.keys()
+    assert {x.device.type for x in diagnostics.values()} == {"meta"}
 
 
 def test_g_blending_starts_uniform_and_then_weighs_the_losses():
-    model, method, uniform = Toy(), build_method("g_blending"), build_method("uniform")
+    argv = ["--g_blending_every", "1"]
+    model, method, uniform = Toy(), build_method("g_blending", *argv), build_method("uniform")
     inputs, target = batch = model.batch(size=12)
     generator = torch.Generator().manual_seed(0)
     noisy = {m: x + 0.3 * torch.randn(x.shape, generator=generator) for m, x in inputs.items()}
@@ -234,7 +381,7 @@ def test_g_blending_starts_uniform_and_then_weighs_the_losses():
     with torch.no_grad():
         for p in model.parameters():
             p -= 0.05 * p.grad
-    resumed = build_method("g_blending")
+    resumed = build_method("g_blending", *argv)
     resumed.load_state_dict(method.state_dict())
     resumed.start_epoch(1, model, loaders)
     weights = g_blending.blending_weights(before, resumed.memory["before"])

@@ -42,11 +42,12 @@ def readers_of_run(content: dict) -> dict[str, str]:
 
 
 REMOVED = {"missing": "drop", "mbt_layer": None}  # a flag that is gone: what its absence means
+BEFORE = {"agm_head": False}  # a flag whose default is not what older runs did: what they did
 
 
 def completed(path: Path, content: dict) -> dict:
     """The options of a run stored in the file `path`: those it lacks, being older than a flag, have
-    its default.
+    its default, or what BEFORE names.
 
     Raises BadInput where it was begun with a flag that is gone.
     """
@@ -63,7 +64,7 @@ def completed(path: Path, content: dict) -> dict:
             stored = stored | {"schedule": "step"}
         else:
             stored = stored | {"lr_decay_step": None, "lr_decay_ratio": None}
-    options = jsonable(defaults) | {k: v for k, v in stored.items() if k in defaults}
+    options = jsonable(defaults) | {k: v for k, v in (BEFORE | stored).items() if k in defaults}
     for flag, value in options.items():
         if not could_be(value, actions[flag]):
             raise BadInput(f"{path}: no run has --{flag} {value!r}; undo the change")

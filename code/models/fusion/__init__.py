@@ -5,6 +5,8 @@ features only, or from InnerFusion, which runs the encoders and lets them meet o
 single modality there is no fusion.
 """
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from utils.registry import Contract
@@ -13,7 +15,7 @@ from utils.registry import Contract
 class AnyFusion(Contract, nn.Module):
     """What methods may ask of a fusion."""
 
-    has_unimodal_logits = False  # whether it has `unimodal`
+    has_unimodal_logits = False  # whether it has `unimodal` and `modulate`
     has_gates = False  # whether it has `gate_parameters` and the following three
     last_gates: list[dict[str, Tensor]]  # of the last forward pass, per stage {modality: (B, C)}
     is_held: dict[str, Tensor]  # {modality: 0-d bool}: its gates are constant while it trains
@@ -21,6 +23,10 @@ class AnyFusion(Contract, nn.Module):
 
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each modality adds to the logits, {modality: (B, K)}: their sum is the logits."""
+        raise NotImplementedError
+
+    def modulate(self, factors: dict[str, Tensor]) -> None:
+        """Multiplies, in `.grad`, what came through each modality's part by its factor (0-d)."""
         raise NotImplementedError
 
     def gate_parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -43,3 +49,21 @@ class InnerFusion(AnyFusion):
     """
 
     needs_stages_of = "maps"  # or "tokens": what the encoders' stages must give
+
+
+def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
+    """By a factor (0-d), in place; without those that have none."""
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.mul_(factor)
+
+
+def only_other(flag: str, modality: str, modalities: Iterable[str]) -> str:
+    """The modality that another conditions. Raises ValueError unless there are just these two."""
+    others = [m for m in modalities if m != modality]
+    if len(others) != 1 or modality not in modalities:
+        raise ValueError(
+            f"--{flag} {modality}: needs two modalities, this one and another; this run has "
+            f"{', '.join(modalities)}"
+        )
+    return others[0]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from models.fusion import LateFusion
+from models.fusion import LateFusion, scale_gradients
 
 SCALE = 10.0
 
@@ -35,3 +35,7 @@ class Fusion(LateFusion):
             m: SCALE * normalize(features[m], dim=1) @ normalize(layer.weight, dim=1).T
             for m, layer in self.weights.items()
         }
+
+    def modulate(self, factors: dict[str, Tensor]) -> None:
+        for m, layer in self.weights.items():
+            scale_gradients(layer.parameters(), factors[m])

@@ -5,27 +5,42 @@
 U_m and G_m map to WIDTH channels. With one modality's gates at 1 and its values at 0 the logits
 follow the other modality alone. No unimodal logits: what a modality adds depends on the others.
 
-Source: Kiela et al. 2018 (AAAI), gated fusion of two modalities; here in both directions, for any
-number, as the late fusion "gated" of the imbalance literature does for one direction.
+With --gated_by a, of two modalities a and m, the fusion "gated" of the imbalance literature:
+
+    logits = V [ U feature_m * sigmoid(G feature_a) ] + b
+
+Source: Kiela et al. 2018 (AAAI), gated fusion of two modalities; --gated_by as in the published
+code of OGM, GeWu-Lab/OGM-GE_CVPR2022, where a is audio. Departs: without --gated_by both
+directions, for any number.
 """
 
 import torch
 from torch import Tensor, nn
 
-from models.fusion import LateFusion
+from models.fusion import LateFusion, only_other
 
 WIDTH = 512
 
 
 class Fusion(LateFusion):
-    def __init__(self, feature_dims: dict[str, int], num_classes: int):
+    def __init__(self, feature_dims: dict[str, int], num_classes: int, gated_by: str = ""):
         super().__init__()
-        self.values = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
-        self.gates = nn.ModuleDict({m: nn.Linear(d, WIDTH) for m, d in feature_dims.items()})
+        gated, gating = feature_dims, feature_dims
+        if gated_by:
+            gated, gating = [only_other("gated_by", gated_by, feature_dims)], [gated_by]
+        self.values = nn.ModuleDict({m: nn.Linear(feature_dims[m], WIDTH) for m in gated})
+        self.gates = nn.ModuleDict({m: nn.Linear(feature_dims[m], WIDTH) for m in gating})
         self.linear = nn.Linear(WIDTH, num_classes)
 
+    @staticmethod
+    def add_options(parser):
+        which = "the one modality that opens and closes the other (default: each the other)"
+        parser.add_argument("--gated_by", default="", metavar="MODALITY", help=which)
+
     def forward(self, features: dict[str, Tensor]) -> Tensor:
-        values = torch.stack([layer(features[m]) for m, layer in self.values.items()])
-        gates = torch.stack([layer(features[m]).sigmoid() for m, layer in self.gates.items()])
-        mean_of_others = (gates.sum(0) - gates) / (len(gates) - 1)  # (M, B, WIDTH)
-        return self.linear((values * mean_of_others).mean(0))
+        gates = {m: layer(features[m]).sigmoid() for m, layer in self.gates.items()}
+        gated = []
+        for m, layer in self.values.items():
+            of_others = torch.stack([gate for j, gate in gates.items() if j != m])
+            gated.append(layer(features[m]) * of_others.mean(0))
+        return self.linear(torch.stack(gated).mean(0))

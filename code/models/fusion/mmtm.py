@@ -6,8 +6,10 @@
 An encoder is thereby reached by every loss: its own, the multimodal one, and through the gates
 those of the other modalities. The gates' weights are reached by all as well ("shared").
 
-Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. Departs: a linear layer over all
-features, where they average the logits of the branches.
+Source: Joze et al. 2020 (CVPR), Eq. 1 to 5, reduction 4. The gate is the paper's, 2 sigmoid
+[recalled]: around 1 at the start, so that encoders begin as without it. The authors' code,
+haamoon/mmtm, and that of Greedy have sigmoid, which halves the maps three times. Departs: a linear
+layer over all features, where they average the logits of the branches.
 """
 
 import torch

@@ -8,7 +8,7 @@ Concatenation with a bias per modality. The unimodal parts are exact: the logits
 import torch
 from torch import Tensor, nn
 
-from models.fusion import LateFusion
+from models.fusion import LateFusion, scale_gradients
 
 
 class Fusion(LateFusion):
@@ -24,3 +24,7 @@ class Fusion(LateFusion):
     def unimodal(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{modality: (B, K)}: W_m feature_m + b_m."""
         return {m: layer(features[m]) for m, layer in self.layers.items()}
+
+    def modulate(self, factors: dict[str, Tensor]) -> None:
+        for m, layer in self.layers.items():
+            scale_gradients(layer.parameters(), factors[m])
