@@ -10,7 +10,7 @@ from statistics import mean
 
 from analysis import records
 from analysis.names import name_of
-from analysis.runs import ACCURACY, Run, base_of, group, select, setting_of
+from analysis.runs import ACCURACY, Run, arm_of, base_of, group, select, setting_of
 from analysis.statistics import holm, interval, p_value
 from analysis.tables import (
     REFERENCE,
@@ -44,6 +44,16 @@ def read(folder: Path) -> tuple[list[Run], list[Run]]:
 def arms_of(runs: list[Run]) -> dict[str, list[Run]]:
     """{arm: its runs}, whatever their learning rate."""
     return group([replace(run, selected=(RATE,)) for run in runs])
+
+
+def arms_of_rates(runs: list[Run]) -> dict[str, dict[float, list[Run]]]:
+    """{arm: {rate: its runs}}."""
+    renamed = [replace(run, selected=(RATE,)) for run in runs]
+    base, arms = base_of(renamed), {}
+    for run in renamed:
+        by_rate = arms.setdefault(arm_of(run, base), {})
+        by_rate.setdefault(run.options[RATE], []).append(run)
+    return arms
 
 
 def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
@@ -112,10 +122,10 @@ def caption(tuned: list[Run], tested: list[Run]) -> str:
     seeds = len({run.seed for run in tuned})
     return (
         f"{run.data_name}, {run.options['fusion']}, test split after the last of "
-        f"{run.options['epochs']} epochs, mean ± standard deviation over n seeds. rate: the learning "
-        "rate with the highest mean accuracy on held-out samples of the training split, with "
-        f"{seeds} other seeds. Differences: paired by seed, Student's 95% interval; above, below: p "
-        f"< {LEVEL} after Holm's correction over {arms - 1} arms; within {MARGIN:g} point: the whole "
-        "interval is. References: uniform, and what was best on the held-out samples of all that "
-        f"add losses up. time: of a run, in those of one joint loss. {source_of(tested)}."
+        f"{run.options['epochs']} epochs, mean ± standard deviation over n seeds. rate: of the "
+        "highest mean accuracy on held-out samples of the training split, with "
+        f"{seeds} other seeds. Differences: paired by seed, Student's 95% interval; above, below: "
+        f"p < {LEVEL} after Holm's correction over {arms - 1} arms; within {MARGIN:g} point: the "
+        "whole interval is. References: uniform, and of all that add losses up the best on the "
+        f"held-out samples. time: of a run, in those of one joint loss. {source_of(tested)}."
     )

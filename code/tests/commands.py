@@ -20,6 +20,8 @@ RUNS = {  # {name: flags} of the runs that tables, figures, probes and predictio
     "mmpareto": [],
     "mmpareto-seed1": ["--random_seed", "1"],
     "mmpareto-gamma1": ["--gamma", "1"],
+    "held-out": ["--method", "uniform", "--val_fraction", "0.2"],
+    "held-out-fast": ["--method", "uniform", "--val_fraction", "0.2", "--learning_rate", "0.1"],
 }
 
 

@@ -97,7 +97,7 @@ def test_draw_lists_its_figures_each_with_what_it_shows(capsys):
     lines = capsys.readouterr().out.split("figures:\n")[1].splitlines()
     assert [line.split()[0] for line in lines] == registry.names("figures")
     assert all(len(line) > 30 for line in lines)
-    with pytest.raises(BadInput, match="name a figure: comparison, cosine"):
+    with pytest.raises(BadInput, match="name a figure: argument, comparison"):
         draw.main([])
 
 

@@ -36,6 +36,8 @@ SHOWN = {  # runs that suit a figure, and flags that make it quick; other figure
     "noise": GAINS,
     "landscape": ["mmpareto", *WALK],
     "argument": MEASURED,
+    "power": [str(registry.CODE.parent / "results" / name) for name in ("avmnist", "cgmnist")],
+    "rates": ["held-out", "held-out-fast"],
 }
 ARMS = ["joint", "uniform", "mmpareto", "mmpareto-seed1"]
 
@@ -44,7 +46,7 @@ ARMS = ["joint", "uniform", "mmpareto", "mmpareto-seed1"]
 def runs(trained, tmp_path_factory):
     """A folder with copies of runs and of their probes."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in {*ARMS, *GAINS}:
+    for name in {*ARMS, *GAINS, *SHOWN["rates"]}:
         shutil.copytree(trained(name), folder / name)
     for name in ("joint", "mmpareto"):
         evaluate.main([str(folder / name), "--probe", "linear"])

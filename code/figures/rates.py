@@ -1,0 +1,35 @@
+"""Accuracy on held-out samples against the learning rate, a line per arm: how a trial chooses it.
+
+Means and standard deviations over seeds after the last epoch; large signs: the chosen rates. Of
+runs that held samples out, such as results/NAME/tuning (trial.py)."""
+
+from argparse import Namespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from analysis.runs import Run
+from analysis.trials import RATE, arms_of_rates
+from figures._style import legend_beside, look_of
+from utils.errors import BadInput
+
+
+def draw(runs: list[Run], options: Namespace) -> plt.Figure:
+    if lacking := [run for run in runs if run.validation is None]:
+        raise BadInput(f"rates: {lacking[0].folder} held no samples out")
+    figure, axis = plt.subplots(figsize=(9, 5))
+    for arm, by_rate in arms_of_rates(runs).items():
+        name, style = look_of(arm)
+        rates = sorted(by_rate)
+        values = [[100 * run.validation for run in by_rate[rate]] for rate in rates]
+        means = np.array([np.mean(of_rate) for of_rate in values])
+        axis.plot(rates, means, markersize=4, label=name, **style)
+        if all(len(of_rate) > 1 for of_rate in values):
+            spread = np.array([np.std(of_rate, ddof=1) for of_rate in values])
+            shade = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
+            axis.fill_between(rates, means - spread, means + spread, **shade)
+        best = means.argmax()
+        axis.scatter(rates[best], means[best], s=110, **style)
+    axis.set(xscale="log", xlabel=RATE.replace("_", " "), ylabel="accuracy on held-out samples (%)")
+    legend_beside(figure)
+    return figure

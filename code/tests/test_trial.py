@@ -1,0 +1,172 @@
+"""trial.py: rates chosen on held-out samples, fresh seeds, corrected differences."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+import time
+from statistics import mean, stdev
+
+import pytest
+from commands import shell, start
+from scipy.stats import nct, t, ttest_rel
+
+import trial
+from analysis import trials
+from analysis.records import Recorded
+from analysis.runs import ACCURACY, read_run
+from analysis.statistics import detectable, holm, p_value
+from trials import Trial
+
+BEST = {"joint": 0.01, "uniform": 0.02, "mmpareto": 0.16}  # rates
+
+
+@pytest.fixture
+def made(trained):
+    """(method, rate, seed, {measure: value}) -> a run as records have it."""
+
+    def of(method, rate, seed, **measures):
+        run = read_run(trained(method))
+        options = run.options | {"learning_rate": rate, "random_seed": seed}
+        fields = dict(options=options, environment=run.environment, data=run.data, epochs=[])
+        return Recorded(
+            run.folder.with_name(f"{method}-{rate}-{seed}"),
+            **fields,
+            data_name="demo",
+            measures={"minutes": 2.0 if method == "mmpareto" else 1.0} | measures,
+        )
+
+    return of
+
+
+@pytest.fixture
+def stage(made, tmp_path, monkeypatch):
+    """One that has all runs at once: validation falls with the distance from the best rate."""
+
+    def run(self, rates):
+        return {
+            arm: {
+                rate: [made(arm, rate, s, val=90 - abs(rate - BEST[arm])) for s in self.seeds]
+                for rate in of_arm
+            }
+            for arm, of_arm in rates.items()
+        }
+
+    monkeypatch.setattr(trial.Stage, "run", run)
+    settings = Trial("", "", (0.01, 0.02, 0.04), tuple(BEST), (100, 101), (0, 1))
+    options = argparse.Namespace(ckpt_path=tmp_path, dataset="demo", jobs=1, data_root=None)
+    return trial.Stage("tuning", settings, options, [])
+
+
+def test_rates_are_added_until_the_best_stands_inside(stage):
+    found = stage.tune(list(BEST))
+    assert sorted(found["joint"]) == [0.005, 0.01, 0.02, 0.04]
+    assert sorted(found["uniform"]) == [0.01, 0.02, 0.04]
+    assert sorted(found["mmpareto"]) == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32]
+    assert {arm: trial.best_rate(runs) for arm, runs in found.items()} == BEST
+
+
+def test_there_is_an_end_to_further_rates(stage, monkeypatch):
+    monkeypatch.setitem(BEST, "joint", 1e9)
+    assert max(stage.tune(["joint"])["joint"]) == 0.04 * 2**trial.FURTHER
+
+
+def test_of_equal_rates_the_smaller_is_taken(made):
+    runs = {rate: [made("joint", rate, 0, val=70.0)] for rate in (0.04, 0.01, 0.02)}
+    assert trial.best_rate(runs) == 0.01
+
+
+def test_differences_are_paired_corrected_and_told(made):
+    seeds = range(8)
+    noise = [0.3, -0.2, 0.1, 0.4, -0.5, 0.0, -0.3, 0.2]
+    accuracy = {
+        "uniform": [80 + n for n in noise],
+        "joint": [70 + 9 * n for n in noise],  # below
+        "mmpareto": [
+            80.1 + n + 0.01 * s for s, n in zip(seeds, noise)
+        ],  # above, by next to nothing
+        "pareto": [80 + 15 * n for n in noise[::-1]],  # not decided
+    }
+    tested = [
+        made(m, 0.02, s, **{ACCURACY: a})
+        for m, values in accuracy.items()
+        for s, a in zip(seeds, values)
+    ]
+    validation = {"uniform": 60.0, "joint": 75.0, "mmpareto": 90.0, "pareto": 50.0}
+    tuned = [
+        made(m, rate, 100, val=value - 100 * abs(rate - 0.02), **{ACCURACY: 1.0})
+        for m, value in validation.items()
+        for rate in (0.02, 0.04)
+    ]
+    made_table = trials.table(tuned, tested)
+    rows = {row[0]: dict(zip(made_table.head, row)) for row in made_table.rows}
+    assert "minus One joint loss" in made_table.head  # best on held-out samples, of the sums
+    said = {arm: row["minus Uniform"] for arm, row in rows.items()}
+    for arm, words in {
+        "joint": "below",
+        "mmpareto": "above, within 1 point",
+        "pareto": "not decided",
+    }.items():
+        test = ttest_rel(accuracy[arm], accuracy["uniform"])
+        low, high = test.confidence_interval(0.95)
+        expected = mean(accuracy[arm]) - mean(accuracy["uniform"])
+        assert said[arm] == f"{expected:+.2f} [{low:+.2f}, {high:+.2f}] {words}"
+    assert said["uniform"] == "" and rows["joint"]["minus One joint loss"] == ""
+    assert rows["mmpareto"]["time"] == "2.00" and rows["mmpareto"]["rate"] == "0.02"
+    assert "Holm's correction over 3 arms" in trials.caption(tuned, tested)
+
+
+def test_holms_correction():
+    given = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
+    assert holm(given) == pytest.approx({"d": 0.02, "a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
+    assert p_value([0.0, 0.0, 0.0]) == 1 and p_value([0.1, 0.1]) == 0
+    assert p_value([1.0, 2.0, 4.0]) == pytest.approx(ttest_rel([1, 2, 4], [0, 0, 0]).pvalue)
+
+
+@pytest.mark.parametrize("n", [5, 20, 50])
+def test_a_difference_that_can_be_told_is_found_four_times_in_five(n):
+    scatter = [1.0, -2.0, 0.5, 3.0, -1.5]
+    distance = detectable(scatter, n)
+    limit, shift = t.ppf(0.975, n - 1), distance / (stdev(scatter) / n**0.5)
+    found = 1 - nct.cdf(limit, n - 1, shift) + nct.cdf(-limit, n - 1, shift)
+    assert found == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_trial_goes_on_after_a_kill_and_its_records_give_its_table(demo_root, tmp_path):
+    """All of it, with the encoders of single modalities; ended twice in the midst of it."""
+    arms = ["joint --modalities audio", "joint --modalities visual", "joint", "uniform"]
+    arms += ["joint --init_encoders {alone}", "g_blending"]
+    runs, kept = tmp_path / "runs", tmp_path / "kept"
+    command = [sys.executable, "trial.py", "--dataset", "demo", "--data_root", str(demo_root)]
+    command += ["--ckpt_path", str(runs), "--rates", "0.01,0.02", "--tuning_seeds", "1"]
+    command += ["--test_seeds", "2", "--epochs", "1", "--num_workers", "0", "--jobs", "2"]
+    command += ["--records", str(kept)]
+    for arm in arms:
+        command += ["--arm", arm]
+    for folder, count in (("tuning", 3), ("test", 2)):
+        process = start(*command)
+        while len(list(runs.glob(f"{folder}/demo-*/times.jsonl"))) < count:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/demo-*/probe_linear.json")}
+    assert len(before) > 3 and not kept.exists()
+    finished = shell(*command)
+    assert finished.returncode == 0, finished.stderr
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    again = shell(sys.executable, "trial.py", "--from", str(kept))
+    assert again.stdout.strip() and finished.stdout.endswith(again.stdout)
+    rows = [re.split("  +", line) for line in again.stdout.splitlines()]
+    tested = {row[0]: row for row in rows if len(row) > 3 and row[0] != "method"}
+    names = {"audio alone", "visual alone", "joint", "uniform", "joint --init_encoders RUNS"}
+    assert tested.keys() == names | {"g_blending --val_fraction 0.2"}
+    assert {row[2] for row in tested.values()} == {"2"}
+    # the last two begin with the best encoders of their own seeds
+    for name in ("audio", "visual"):
+        for seed in (0, 1):
+            linked = runs / "test" / f"alone-{name}-seed{seed}"
+            assert read_run(linked).options["random_seed"] == seed
