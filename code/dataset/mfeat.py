@@ -8,5 +8,5 @@ class Dataset(dataset.Dataset):
 
     name = "mfeat"
     modalities = dict.fromkeys(("fac", "fou", "kar", "mor", "pix", "zer"), "array")
-    defaults = dict(encoder="mlp", mlp_width=64)
+    defaults = dict(encoder="mlp", mlp_width=64, num_workers=0)
     defaults |= dict(epochs=10, batch_size=64, learning_rate=0.03, schedule="cosine")

@@ -1,4 +1,4 @@
-"""UTD-MHAD: 27 actions, an inertial sensor at the right wrist or thigh, and the joints of a skeleton."""
+"""UTD-MHAD: 27 actions, by an inertial sensor at wrist or thigh and by the joints of a skeleton."""
 
 import dataset
 
@@ -9,5 +9,5 @@ class Dataset(dataset.Dataset):
 
     name = "utd_mhad"
     modalities = {"inertial": "array", "skeleton": "array"}
-    defaults = dict(encoder="conv1d", conv1d_width=16)
-    defaults |= dict(epochs=30, batch_size=32, learning_rate=0.03, schedule="cosine")
+    defaults = dict(encoder="conv1d", conv1d_width=32, num_workers=0)
+    defaults |= dict(epochs=20, batch_size=32, learning_rate=0.03, schedule="cosine")

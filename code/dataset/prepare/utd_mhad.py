@@ -184,8 +184,14 @@ def find_raw(options: argparse.Namespace) -> preparation.RawSet:
     of_test = sum(subject_of(sample) in tested for sample in KNOWN)
     expected = {"train": len(KNOWN) - of_test, "test": of_test}
     classes = sorted({label for labels in split.values() for label in labels.values()})
-    settings = {"steps": options.steps, "test_subjects": sorted(tested)}
-    settings |= statistics([files[sample] for sample in split["train"]], options.steps)
+    flags = {"steps": options.steps, "test_subjects": sorted(tested)}
+    settings = flags | statistics([files[sample] for sample in split["train"]], options.steps)
+    begun = options.output / "settings.json"
+    if begun.is_file() and settings != (before := preparation.read_json(begun)) == before | flags:
+        raise BadInput(
+            f"--output {options.output}: was begun with other training files, so with other means; "
+            "delete it, or name another"
+        )
     return preparation.RawSet(classes, split, files, settings, expected)
 
 
