@@ -138,9 +138,9 @@ def test_conv4_is_the_network_that_the_paper_names(channels, parameters):
 @pytest.mark.parametrize(
     "name, shape, flags, feature_dim, parameters",
     [
-        ("cnn", (3, 28, 28), {}, 256, 389056),
+        ("cnn", (3, 28, 28), {}, 256, 388896),
         ("cnn", (3, 28, 28), {"cnn_width": 4}, 32, 9 * 4 * (3 + 8 + 32 + 128) + 2 * 60),
-        ("conv1d", (1, 16, 6), {}, 256, 208448),
+        ("conv1d", (1, 16, 6), {}, 256, 208064),
         ("conv1d", (1, 16, 6), {"conv1d_width": 8}, 32, 5 * (48 + 128 + 512) + 3 * 56),
         ("mlp", (7,), {}, 256, 67854),
         ("mlp", (7,), {"mlp_width": 5, "mlp_depth": 1}, 5, 14 + 40),
