@@ -164,8 +164,8 @@ def test_what_cannot_be_used_is_left_out_by_name_and_has_no_part_in_the_means(tm
     write_utd_mhad(source, "a1_s5_t1", steps=90)
     with pytest.raises(BadInput, match="out: was begun with other training files.*; delete it"):
         prepare(source, tmp_path / "out")
-    with pytest.raises(BadInput, match='out: was begun with {"steps": 64.*; use the same flags'):
-        prepare(source, tmp_path / "out", "--steps", "32")
+    with pytest.raises(BadInput, match='out: was begun with {"steps": 32.*; use the same flags'):
+        prepare(source, tmp_path / "out", "--steps", "64")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_the_real_actions_are_all_there_and_are_learnt_in_seconds(real, tmp_path
     assert "431 of 431 train, 430 of 430 test samples usable" in printed and "NOTE" not in printed
     for part in ("train", "test"):
         for values in arrays_of(tmp_path / "out", part).values():
-            assert values.shape[1] == 64 and np.abs(values).max() < 20
+            assert values.shape[1] == 32 and np.abs(values).max() < 20
             assert np.abs(values.mean()) < 0.05 and 0.7 < values.std() < 1.3
     where = ["--dataset", "utd_mhad", "--data_root", str(tmp_path / "out")]
     run([*where, "--ckpt_path", str(tmp_path), "--no-tensorboard"], "x", "--epochs", "20")

@@ -1,6 +1,6 @@
 """UTD-MHAD's inertial and skeleton files -> dataset/utd_mhad.py.
 
-    python -m dataset.prepare.utd_mhad --source DIR [--steps 64]
+    python -m dataset.prepare.utd_mhad --source DIR [--steps 32]
 
 DIR holds, at any depth, the files a1_s1_t1_inertial.mat and a1_s1_t1_skeleton.mat of action 1,
 subject 1, trial 1 and so on, or archives of them (Inertial.zip, Skeleton.zip), which are unpacked
@@ -217,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = preparation.command_line("utd_mhad", __doc__, "folder of the files or archives")
     add = parser.add_argument
     steps = number(int, "2 to 1000", lambda n: 2 <= n <= 1000)
-    add("--steps", type=steps, default=64, metavar="N", help="times of every sequence")
+    add("--steps", type=steps, default=32, metavar="N", help="times of every sequence; default 32")
     add(
         "--test_subjects",
         type=listed(subject),
