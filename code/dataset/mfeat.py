@@ -4,7 +4,7 @@ import dataset
 
 
 class Dataset(dataset.Dataset):
-    """<view>/<id>.npy (D,); ids such as d3_017, number 17 of the 200 digits 3."""
+    """<view>/<id>.npy (D,); ids such as d3_017, digit 3 on line 3 * 200 + 17, counted from 0."""
 
     name = "mfeat"
     modalities = dict.fromkeys(("fac", "fou", "kar", "mor", "pix", "zer"), "array")

@@ -124,7 +124,9 @@ RISING = np.arange(240.0).reshape(40, 6)
         ("inertial", {"d_iner": np.zeros((0, 6))}, "too short, 0.00 s"),
         ("inertial", {"d_iner": np.ones((40, 6))}, "nothing moves"),
         ("inertial", {"d_iner": RISING * 1e9}, "holds the value"),
-        ("inertial", {"x": RISING}, "holds x, not d_iner or d_skel"),
+        ("inertial", {"x": RISING}, "expected d_iner or d_skel, got x"),
+        ("inertial", {}, "expected d_iner or d_skel, got nothing"),
+        ("skeleton", {"d_iner": RISING, "d_skel": RISING}, "or d_skel, got d_iner, d_skel"),
         ("skeleton", {"d_skel": np.zeros((20, 3))}, r"\(20, 3\), expected numbers \(20, 3, T\)"),
         ("skeleton", {"d_skel": np.zeros((25, 3, 40))}, r"\(25, 3, 40\), expected numbers"),
         ("skeleton", {"d_skel": np.arange(840.0).reshape(20, 3, 14)}, "too short, 0.47 s"),
@@ -194,7 +196,7 @@ def test_a_source_without_a_file_or_a_usable_one_is_refused(tmp_path):
         prepare(tmp_path / "utd", tmp_path / "out")
     for name in ("a1_s1_t1", "a1_s2_t1"):
         write_utd_mhad(tmp_path / "utd", name, inertial={"x": 1})
-    with pytest.raises(BadInput, match="no training action is usable; the first: .*holds x, not"):
+    with pytest.raises(BadInput, match="no training action is usable; the first: .*got x"):
         prepare(tmp_path / "utd", tmp_path / "out")
 
 

@@ -105,7 +105,9 @@ def read_sequence(path: Path) -> tuple[str, np.ndarray]:
         shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
         held = [sensor for sensor, key in KEYS.items() if key in shapes]
         if len(held) != 1:
-            raise BadInput(f"{path}: holds {', '.join(shapes) or 'nothing'}, not d_iner or d_skel")
+            raise BadInput(
+                f"{path}: expected d_iner or d_skel, got {', '.join(shapes) or 'nothing'}"
+            )
         (sensor,) = held
         shape = shapes[KEYS[sensor]]
         check_cost(numbers=np.prod(shape, dtype=float))
