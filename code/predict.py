@@ -9,8 +9,8 @@ python predict.py runs/NAME depth=a.npy,sound=a.wav       or named; for frames a
 
 The raw files go through the data set's own preparation and its readers, with the settings that the
 run stored, so nothing can differ from training. For sets prepared from raw files (cremad, demo,
-grid, kinetics_sounds, modelnet40, ucf101), and for own data (--dataset folder), which are not
-prepared. A file that cannot be used gets a line of its own, and the exit status is 1.
+grid, kinetics_sounds, modelnet40, ucf101, utd_mhad), and for own data (--dataset folder), which are
+not prepared. A file that cannot be used gets a line of its own, and the exit status is 1.
 """
 
 import json

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from media import problems_of, write_media
 from PIL import Image
+from scipy.io import savemat
 
 from utils import errors
 
@@ -203,6 +204,56 @@ def grid_root(tmp_path_factory, raw_grid):
     flags = ["--label", "colour", "--visual", "frames"]
     with in_this_process():
         return prepared(tmp_path_factory, "grid", raw_grid, *flags)
+
+
+def write_utd_mhad(source, sample, steps=40, **held):
+    """Both files of an action, as they are handed out: at each time t inertial channel i holds t
+    times the action, plus i, and coordinate k of joint j the action times j t, plus k."""
+    action, times = int(sample.split("_")[0][1:]), np.arange(steps)
+    held.setdefault("inertial", {"d_iner": times[:, None] * action + np.arange(6.0)})
+    joints = action * np.arange(20.0)[:, None, None] * times + np.arange(3)[:, None]
+    held.setdefault("skeleton", {"d_skel": joints})
+    for sensor, content in held.items():
+        path = source / sensor.capitalize() / f"{sample}_{sensor}.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        savemat(path, content)
+
+
+@pytest.fixture(scope="session")
+def raw_utd_mhad(tmp_path_factory):
+    """UTD-MHAD with two actions: three trials of each of the eight subjects."""
+    source = tmp_path_factory.mktemp("raw") / "utd_mhad"
+    for action in (1, 27):
+        for subject in range(1, 9):
+            for trial in range(1, 4):
+                sample = f"a{action}_s{subject}_t{trial}"
+                write_utd_mhad(source, sample, 30 + 3 * subject + trial)
+    return source
+
+
+@pytest.fixture(scope="session")
+def utd_mhad_root(tmp_path_factory, raw_utd_mhad):
+    with in_this_process():
+        return prepared(tmp_path_factory, "utd_mhad", raw_utd_mhad, "--steps", "16")
+
+
+@pytest.fixture(scope="session")
+def raw_mfeat(tmp_path_factory):
+    """Multiple Features: number j of line i is 100 v + i + j mod 7, in view v."""
+    from dataset.prepare.mfeat import VIEWS
+
+    source = tmp_path_factory.mktemp("raw") / "mfeat"
+    source.mkdir()
+    for place, (view, (width, _)) in enumerate(VIEWS.items()):
+        values = 100 * place + np.arange(2000)[:, None] + np.arange(width) % 7
+        np.savetxt(source / f"mfeat-{view}", values, fmt=" %d")
+    return source
+
+
+@pytest.fixture(scope="session")
+def mfeat_root(tmp_path_factory, raw_mfeat):
+    flags = ["--test_share", "0.1", "--train_size", "80"]
+    return prepared(tmp_path_factory, "mfeat", raw_mfeat, *flags)
 
 
 @pytest.fixture(scope="session")

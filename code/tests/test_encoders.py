@@ -135,6 +135,34 @@ def test_conv4_is_the_network_that_the_paper_names(channels, parameters):
     assert (encoder.project.bias == 0).all()
 
 
+@pytest.mark.parametrize(
+    "name, shape, flags, feature_dim, parameters",
+    [
+        ("cnn", (3, 28, 28), {}, 256, 388896),
+        ("cnn", (3, 28, 28), {"cnn_width": 4}, 32, 9 * 4 * (3 + 8 + 32 + 128) + 2 * 60),
+        ("conv1d", (1, 16, 6), {}, 256, 208064),
+        ("conv1d", (1, 16, 6), {"conv1d_width": 8}, 32, 5 * (48 + 128 + 512) + 3 * 56),
+        ("mlp", (7,), {}, 256, 67854),
+        ("mlp", (7,), {"mlp_width": 5, "mlp_depth": 1}, 5, 14 + 40),
+        ("mlp", (7,), {"mlp_width": 5, "mlp_depth": 3}, 5, 14 + 40 + 30 + 30),
+    ],
+)
+def test_flags_make_an_encoder_wider_or_deeper(name, shape, flags, feature_dim, parameters):
+    encoder = encoder_class(name)(shape, **flags)
+    assert sum(p.numel() for p in encoder.parameters()) == parameters
+    assert encoder(torch.randn(2, *shape)).shape == (2, feature_dim) == (2, encoder.feature_dim)
+
+
+@pytest.mark.parametrize(
+    "chosen, flag",
+    [("cnn", "cnn_width"), ("conv1d", "conv1d_width"), ("mlp", "mlp_width")]
+    + [("mlp", "mlp_depth")],
+)
+def test_a_width_or_depth_of_nothing_is_refused(chosen, flag):
+    with pytest.raises(BadInput, match=f"--{flag} 0: must be at least 1"):
+        MultimodalModel({"a": (1, 28, 28)}, 4, chosen, flags={flag: 0})
+
+
 def test_positions_are_interpolated_to_the_grid_of_the_input():
     encoder = encoder_class("vit_tiny")((1, 28, 28))
     assert encoder.positions(7, 7) is encoder.trunk.encoder.pos_embedding

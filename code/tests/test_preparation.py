@@ -35,8 +35,10 @@ RAW = {  # set: fixture of its raw files, flags
     "demo": (None, []),
     "grid": ("raw_grid", ["--label", "colour", "--visual", "frames", "--jobs", "2"]),
     "kinetics_sounds": ("raw_kinetics", ["--split", "kinetics", "--jobs", "2"]),
+    "mfeat": ("raw_mfeat", []),
     "modelnet40": ("raw_modelnet", ["--jobs", "2"]),
     "ucf101": ("raw_ucf", ["--video_rate", "10", "--frames_per_second", "5", "--jobs", "2"]),
+    "utd_mhad": ("raw_utd_mhad", ["--jobs", "2"]),
 }
 
 
@@ -50,6 +52,7 @@ def test_every_set_has_a_check_that_its_tree_passes(name, request, capsys):
     lacking = {  # of sets whose size is known
         "modelnet40": "8 of 9843 train samples, 4 of 2468 test samples; mend the raw files",
         "ucf101": "8 of 9537 train samples, 4 of 3783 test samples; mend the raw files",
+        "utd_mhad": "24 of 431 train samples, 24 of 430 test samples; mend the raw files",
     }
     end = BadInput if name in lacking else SystemExit
     with pytest.raises(end, match=lacking.get(name, "0")):
@@ -57,7 +60,9 @@ def test_every_set_has_a_check_that_its_tree_passes(name, request, capsys):
     assert "files are as they were prepared" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["cremad", "grid", "kinetics_sounds", "ucf101"])
+@pytest.mark.parametrize(
+    "name", ["cremad", "grid", "kinetics_sounds", "mfeat", "ucf101", "utd_mhad"]
+)
 def test_a_set_that_is_not_downloaded_says_how_to_get_it(name, tmp_path):
     with pytest.raises(BadInput, match="--source: name the folder(.|\n)*https://"):
         command_of(name)(["--output", str(tmp_path / "out")])
@@ -172,7 +177,7 @@ def test_every_preparation_survives_kill_and_gives_the_same_tree(name, request, 
     command = [sys.executable, "-m", f"dataset.prepare.{name}", *source, *flags, "--output"]
     process = subprocess.Popen([*command, str(tmp_path / "out")], cwd=CODE, start_new_session=True)
     written = set()
-    while not written & {".jpg", ".png", ".wav"} and process.poll() is None:
+    while not written & {".jpg", ".npy", ".png", ".wav"} and process.poll() is None:
         time.sleep(0.01)
         written = {Path(name).suffix for _, _, names in os.walk(tmp_path) for name in names}
     os.killpg(process.pid, signal.SIGKILL)

@@ -1,13 +1,16 @@
 """Archives to folders, whatever is in the archive."""
 
 import gzip
+import os
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from dataset._files import raw_files, tell_left_out
 from dataset._limits import LIMITS, check_cost, naming
 from utils.atomic import new_folder, remove_leftovers
 from utils.errors import BadInput
@@ -46,6 +49,32 @@ def unpack(archive: Path, folder: Path) -> Path:
                 counted = counted_members(file, archive, temporary)
                 file.extractall(temporary, members=counted, filter="data")
     return folder
+
+
+def raw_with_folders(source: Path, downloads: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(file, the folders that it lies in, from the source's own on). The files of an archive lie in
+    a folder of its name; they are unpacked below `downloads`, anew for an archive that changed. An
+    archive in an archive is left out, which is said."""
+    home = Path(os.path.abspath(source))  # so that `--source .` has a name
+    if is_archive(source):
+        home, paths = home.parent, [home]
+    else:
+        paths = [home / path.relative_to(source) for path in raw_files(source)]
+    nested = {}
+    for path in paths:
+        folders = [home.name, *path.relative_to(home).parts[:-1]]
+        if not is_archive(path):
+            yield path, folders
+            continue
+        name, status = path.name.split(".")[0], path.stat()
+        stamp = zlib.crc32(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
+        unpacked = unpack(path, downloads / f"{name}-{stamp:08x}")
+        for file in raw_files(unpacked):
+            if is_archive(file):
+                nested[file] = "an archive in an archive, unpack it"
+            else:
+                yield file, [*folders, name, *file.relative_to(unpacked).parts[:-1]]
+    tell_left_out(downloads, nested)
 
 
 def leads_out(name: str) -> bool:

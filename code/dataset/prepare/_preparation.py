@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -181,6 +183,12 @@ def random_share(labels: dict[str, str], seed: int, share: float) -> set[str]:
     return drawn
 
 
+def mean_and_deviation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each column of (N, D), float64; 1 is the deviation of a column of one value."""
+    deviation = values.std(0)
+    return values.mean(0), np.where(np.ptp(values, axis=0) > 0, deviation, 1.0)
+
+
 def tell_changes(output: Path, split: dict[str, dict[str, str]]) -> None:
     """Says what is no longer what the tree was prepared of last time."""
     for part, labels in split.items():
@@ -243,7 +251,7 @@ def begin(output: Path, settings: dict) -> None:
     begun = output / "settings.json"
     if begun.is_file() and (before := read_json(begun)) != settings:
         raise BadInput(
-            f"--output {output}: was begun with {json.dumps(before)}; "
+            f"--output {output}: was begun with {shorten(json.dumps(before), 300)}; "
             "use the same flags, or delete it"
         )
     if not begun.is_file() and output.exists() and any(f.name[0] != "." for f in output.iterdir()):

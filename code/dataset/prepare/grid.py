@@ -14,10 +14,7 @@ alignment, or whose alignment has not six words or another one there.
 """
 
 import argparse
-import os
 import re
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -26,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataset._files import one_for_each, raw_files, tell_left_out
+from dataset._files import one_for_each, tell_left_out
 from dataset._limits import check_cost, naming
 from dataset._samples import natural
 from dataset.media.audio import WINDOW_SECONDS, audible, filter_bank, resampled
 from dataset.media.video import picture_seconds, write_frames
 from dataset.prepare import _agreement as agreement
 from dataset.prepare import _preparation as preparation
-from dataset.prepare._archive import is_archive, unpack
+from dataset.prepare._archive import raw_with_folders
 from utils.atomic import replacing
 from utils.command import count, listed, positive, share
 from utils.command import natural as whole_number
@@ -65,26 +62,6 @@ HOW_TO_GET = (
 )
 
 
-def raw_with_folders(source: Path, downloads: Path) -> Iterator[tuple[Path, list[str]]]:
-    """(file, the folders that it lies in, from the source's own on). The files of an archive lie in
-    a folder of its name; they are unpacked below `downloads`, anew for an archive that changed."""
-    home = Path(os.path.abspath(source))  # so that `--source .` has a name
-    if is_archive(source):
-        home, paths = home.parent, [home]
-    else:
-        paths = [home / path.relative_to(source) for path in raw_files(source)]
-    for path in paths:
-        folders = [home.name, *path.relative_to(home).parts[:-1]]
-        if not is_archive(path):
-            yield path, folders
-            continue
-        name, status = path.name.split(".")[0], path.stat()
-        stamp = zlib.crc32(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
-        unpacked = unpack(path, downloads / f"{name}-{stamp:08x}")
-        for file in raw_files(unpacked):
-            yield file, [*folders, name, *file.relative_to(unpacked).parts[:-1]]
-
-
 def speaker_of(folders: list[str]) -> str:
     """The last of the folders that is called as a speaker is, s0 where none is."""
     speakers = [name.lower() for name in folders if SPEAKER.fullmatch(name.lower())]
@@ -97,8 +74,6 @@ def raw_clips(source: Path, downloads: Path) -> dict[str, list[Path]]:
     id_of, strange = {}, {}
     for path, folders in raw_with_folders(source, downloads):
         sentence, suffix = path.stem.lower(), path.suffix.lower()
-        if is_archive(path):
-            strange[path] = "an archive in an archive, unpack it"
         if suffix not in (*VIDEO_SUFFIXES, ".align"):
             continue
         if SENTENCE.fullmatch(sentence):
