@@ -11,3 +11,7 @@ class Dataset(dataset.Dataset):
     modalities = {"inertial": "array", "skeleton": "array"}
     defaults = dict(encoder="conv1d", conv1d_width=32, num_workers=0)
     defaults |= dict(epochs=20, batch_size=32, learning_rate=0.03, schedule="cosine")
+
+    @staticmethod
+    def speaker_of(sample: str) -> str:
+        return sample.split("_")[1]

@@ -12,24 +12,14 @@ CORE = (
     "mmpareto --rescale encoder",  # the paper's text
     "mmpareto",  # the published code
 )
-# they weigh losses, or gradients, by numbers that are given
-SCALARISATIONS = (
-    "joint",
-    "uniform",
-    "uniform --encoder_grad_scale 1.5",
+SUMS = (  # of losses, or of gradients, with weights that are given
     "uniform --encoder_grad_scale 2",
     "uniform --encoder_grad_scale 3",
     "uniform --unimodal_weight 2",
     "uniform --unimodal_weight 4",
     "dgl --dgl_alpha 1",  # encoders are fed by unimodal losses alone
 )
-CONTROLS = (
-    "pareto",
-    "mmpareto --gamma 1",
-    "mmpareto --gamma 2",
-    "random_in_conflict",
-    "rlw",
-)
+CONTROLS = ("pareto", "mmpareto --gamma 1", "mmpareto --gamma 2", "random_in_conflict", "rlw")
 OF_GRADIENTS = (
     "pcgrad",
     "upgrad",
@@ -43,6 +33,10 @@ OF_GRADIENTS = (
 )
 OF_MODALITIES = ("dgl", "ogm", "ogm_ge", "agm", "pmr", "g_blending")
 FINE_TUNED = "joint --init_encoders {alone}"  # {alone}: the runs of each modality
+
+
+def with_adamw(arms: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{arm} --optimizer adamw" for arm in arms)
 
 
 @dataclass(frozen=True)
