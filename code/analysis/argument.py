@@ -188,7 +188,7 @@ LINKS = [
     Link("C_u > 3 C_m: less noise whatever alpha", "k", "uniform", bound=3),
     Link("Pareto's step has less noise than the sum", "noise ratio", "uniform", None, False, 1),
     Link("Pareto's minimum is sharper", "sharpness", "pareto", "uniform"),
-    Link("sharper at a relative distance", "relative rise", "pareto", "uniform"),
+    Link("Pareto's is sharper at a relative distance", "relative rise", "pareto", "uniform"),
     Link("Pareto generalises worse", "accuracy", "pareto", "uniform", above=False),
     Link(
         "MMPareto's minimum is flatter than Pareto's",
@@ -197,10 +197,16 @@ LINKS = [
         "pareto",
         above=False,
     ),
-    Link("flatter at a relative distance", "relative rise", "mmpareto", "pareto", above=False),
+    Link(
+        "MMPareto's is flatter at a relative distance",
+        "relative rise",
+        "mmpareto",
+        "pareto",
+        above=False,
+    ),
     Link("MMPareto generalises better than uniform", "accuracy", "mmpareto", "uniform"),
-    Link("flatter than with the gain alone", "sharpness", "mmpareto", GAIN, above=False),
-    Link("better than the gain alone", "accuracy", "mmpareto", GAIN),
+    Link("and flatter than with the gain alone", "sharpness", "mmpareto", GAIN, above=False),
+    Link("and better than the gain alone", "accuracy", "mmpareto", GAIN),
 ]
 
 

@@ -16,7 +16,8 @@ PANELS = {  # what is on the horizontal axis: the measures
     "ratio": RATIOS,
     "weight of the multimodal gradient": ("alpha",),
     "steps (%)": ("favoured",),
-    "difference of the rise of the training loss": ("sharpness", "relative rise"),
+    "difference of the rise of the training loss, filter-normalised": ("sharpness",),
+    "the same where all weights move by a tenth of their length": ("relative rise",),
     "difference of test accuracy (points)": ("accuracy",),
 }
 

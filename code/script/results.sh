@@ -4,12 +4,19 @@
 cd "$(dirname "$0")/.." || exit 1
 . script/env.sh
 set -eu
-draw() { "$PYTHON" draw.py "$1" "../results/$2" --output "../pics/$3_$1"; } # FIGURE RECORDS SET
+draw() { # FIGURE RECORDS ... PREFIX
+    figure=$1 && shift
+    records=
+    while [ $# -gt 1 ]; do records="$records ../results/$1" && shift; done
+    "$PYTHON" draw.py "$figure" $records --output "$1"
+}
 
 "$PYTHON" -m analysis.pages
-draw comparison avmnist avmnist
-draw curves avmnist avmnist
-draw plane avmnist avmnist
-draw overview demo/demo-mmpareto-seed0 demo
-draw cosine cgmnist/cgmnist-mmpareto-seed0 cgmnist
+draw comparison avmnist ../pics/avmnist_comparison
+draw curves avmnist ../pics/avmnist_curves
+draw plane avmnist ../pics/avmnist_plane
+draw overview demo/demo-mmpareto-seed0 ../pics/demo_overview
+draw cosine cgmnist/cgmnist-mmpareto-seed0 ../pics/cgmnist_cosine
+draw cosine grid/grid-mmpareto-seed0 ../pics/grid_cosine
+draw argument avmnist cgmnist grid ../pics/argument
 "$PYTHON" multitask.py --from ../results/multimnist --figure ../pics/multimnist_plane
