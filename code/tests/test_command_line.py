@@ -142,12 +142,18 @@ def test_a_run_older_than_the_schedule_is_read_with_the_one_it_had(stored, now):
     assert (read["schedule"], read["lr_decay_step"], read["lr_decay_ratio"]) == now
 
 
-def test_a_run_older_than_a_flag_that_changed_its_method_is_read_as_the_run_it_was():
-    stored = jsonable(vars(parse([*ON_DEMO, "--method", "agm"])))
-    assert stored.pop("agm_head") is True
+@pytest.mark.parametrize(
+    "method, flag, now, before",
+    [("agm", "agm_head", True, False), ("cagrad", "cagrad_rescale", "code", "paper")],
+)
+def test_a_run_older_than_a_flag_that_changed_its_method_is_read_as_the_run_it_was(
+    method, flag, now, before
+):
+    stored = jsonable(vars(parse([*ON_DEMO, "--method", method])))
+    assert stored.pop(flag) == now
     read = completed(Path("runs/x"), {"options": stored, "environment": {}})
-    assert read["agm_head"] is False
-    assert "agm_head" not in completed(
+    assert read[flag] == before
+    assert flag not in completed(
         Path("runs/x"), {"options": jsonable(vars(parse(ON_DEMO))), "environment": {}}
     )
 

@@ -42,7 +42,8 @@ def readers_of_run(content: dict) -> dict[str, str]:
 
 
 REMOVED = {"missing": "drop", "mbt_layer": None}  # a flag that is gone: what its absence means
-BEFORE = {"agm_head": False}  # a flag whose default is not what older runs did: what they did
+# a flag whose default is not what older runs did: what they did
+BEFORE = {"agm_head": False, "cagrad_rescale": "paper"}
 
 
 def completed(path: Path, content: dict) -> dict:
