@@ -25,6 +25,7 @@ def test_measures_everything(tmp_path):
         assert values[f"loader.{arm}"] > 0
     assert values["epoch.ours"] > 0 and 0 <= values["waiting.ours"] < 1
     assert 0 < values["sweep.in_sweep"] < values["sweep.alone"]
+    values = measured(tmp_path, *SMALL, "--only", "integrate", "--rounds", "30")  # some 10 ms each
     small = [values[f"integrate.400 tensors of 50, {kind}"] for kind in ("agreeing", "in conflict")]
     assert small[1] < 1.5 * small[0]  # one path; the bound is for a busy machine
 

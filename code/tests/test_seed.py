@@ -44,8 +44,8 @@ class Reader(spectrogram.Modality):
 class Encoder(cnn.Encoder):
     """Draws when it is built and in every forward pass, that of the evaluation too."""
 
-    def __init__(self, shape):
-        super().__init__(shape)
+    def __init__(self, shape, **flags):
+        super().__init__(shape, **flags)
         nn.init.normal_(self.stages[0][0].weight, std=0.1 + 0.01 * abs(sum(drawn())))
 
     def pool(self, x, batch):
