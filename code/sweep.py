@@ -205,7 +205,8 @@ def trained(runs: list[Run], options) -> Iterator[tuple[Run, str]]:
         yield from worked_off(client, runs, options.probe, options.checkpoints == "keep")
 
 
-def main(argv=None) -> None:
+def main(argv=None) -> list[Run]:
+    """Carries all runs out, and returns them."""
     options, flags = read_options(argv)
     runs = plan(options, flags)
     options.ckpt_path.mkdir(parents=True, exist_ok=True)
@@ -237,6 +238,7 @@ def main(argv=None) -> None:
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {options.ckpt_path}/")
     if failed:
         sys.exit(1)
+    return runs
 
 
 if __name__ == "__main__":

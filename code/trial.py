@@ -59,10 +59,9 @@ class Stage:
             given = arm.format(alone=self.folder / "alone-{modality}-seed{seed}")
             argv += ["--arm", f"{given} --learning_rate {rate:g}{held_out}"]
         argv += ["--checkpoints", "keep" if any(map(is_alone, rates)) else "delete"]
-        sweep.main(argv)
         found: dict[str, dict[float, list[Run]]] = {arm: {} for arm in rates}
-        planned = sweep.plan(*sweep.read_options(argv))
-        for (_, (arm, rate)), run in zip(itertools.product(self.seeds, lines), planned):
+        swept = sweep.main(argv)  # seed by seed
+        for (_, (arm, rate)), run in zip(itertools.product(self.seeds, lines), swept):
             found[arm].setdefault(rate, []).append(read_run(run.folder))
         return found
 
@@ -80,12 +79,13 @@ class Stage:
             if rates == {arm: sorted(of_arm) for arm, of_arm in found.items()}:
                 return found
 
-    def link(self, alone: dict[str, list[Run]]) -> None:
+    def link(self, found: dict[str, dict[float, list[Run]]], rates: dict[str, float]) -> None:
         """Names for the runs of single modalities, by which others begin with their encoders."""
-        for run in itertools.chain.from_iterable(alone.values()):
-            name = self.folder / f"alone-{run.modalities[0]}-seed{run.seed}"
-            name.unlink(missing_ok=True)
-            name.symlink_to(run.folder.name)
+        for arm in filter(is_alone, found):
+            for run in found[arm][rates[arm]]:
+                name = self.folder / f"alone-{run.modalities[0]}-seed{run.seed}"
+                name.unlink(missing_ok=True)
+                name.symlink_to(run.folder.name)
 
 
 def best_rate(runs: dict[float, list[Run]]) -> float:
@@ -105,21 +105,18 @@ def looks_at_held_out(arm: str) -> bool:
 def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tuple[list, list]:
     """The runs of both stages. Single modalities come first: others may begin with them."""
     tuning, test = (Stage(name, trial, options, flags) for name in ("tuning", "test"))
-    tuned: dict[str, dict[float, list[Run]]] = {}
-    tested: dict[str, dict[float, list[Run]]] = {}
-    for is_first in (True, False):
-        if arms := [arm for arm in trial.arms if is_alone(arm) == is_first]:
-            found = tuning.tune(arms)
-            best = {arm: best_rate(of_arm) for arm, of_arm in found.items()}
-            if is_first:
-                tuning.link({arm: found[arm][rate] for arm, rate in best.items()})
-            tuned |= found
-    for is_first in (True, False):
-        if arms := [arm for arm in trial.arms if is_alone(arm) == is_first]:
-            found = test.run({arm: [best_rate(tuned[arm])] for arm in arms})
-            if is_first:
-                test.link({arm: runs for arm, of_arm in found.items() for runs in of_arm.values()})
-            tested |= found
+    alone = [arm for arm in trial.arms if is_alone(arm)]
+    waves = [arms for arms in (alone, [a for a in trial.arms if a not in alone]) if arms]
+    tuned, tested, rates = {}, {}, {}
+    for arms in waves:
+        found = tuning.tune(arms)
+        rates |= {arm: best_rate(of_arm) for arm, of_arm in found.items()}
+        tuning.link(found, rates)
+        tuned |= found
+    for arms in waves:
+        found = test.run({arm: [rates[arm]] for arm in arms})
+        test.link(found, rates)
+        tested |= found
     return flat(tuned), flat(tested)
 
 

@@ -31,7 +31,7 @@ from torch.nn.functional import cross_entropy
 from analysis import landscape, trained
 from analysis.names import name_of
 from analysis.runs import ARGUMENT, Run, base_of, read_run, trains_heads
-from analysis.statistics import interval
+from analysis.statistics import interval, paired
 from analysis.tables import Table, all_runs, of_seeds, source_of
 from mmpareto import least_norm_weights
 from models.multimodal import MULTIMODAL
@@ -190,19 +190,9 @@ LINKS = [
     Link("Pareto's minimum is sharper", "sharpness", "pareto", "uniform"),
     Link("Pareto's is sharper at a relative distance", "relative rise", "pareto", "uniform"),
     Link("Pareto generalises worse", "accuracy", "pareto", "uniform", above=False),
+    Link("MMPareto's minimum is flatter than Pareto's", "sharpness", "mmpareto", "pareto", False),
     Link(
-        "MMPareto's minimum is flatter than Pareto's",
-        "sharpness",
-        "mmpareto",
-        "pareto",
-        above=False,
-    ),
-    Link(
-        "MMPareto's is flatter at a relative distance",
-        "relative rise",
-        "mmpareto",
-        "pareto",
-        above=False,
+        "MMPareto's is flatter at a relative distance", "relative rise", "mmpareto", "pareto", False
     ),
     Link("MMPareto generalises better than uniform", "accuracy", "mmpareto", "uniform"),
     Link("and flatter than with the gain alone", "sharpness", "mmpareto", GAIN, above=False),
@@ -256,11 +246,9 @@ def findings(groups: dict[str, list[Run]]) -> Iterator[Finding]:
         else:
             branches = {m: f"argument/{link.measure}/{m}" for m in modalities}
         for branch, measure in branches.items():
-            values = of_seeds(groups.get(link.arm, []), measure)
-            if link.minus:
-                base = of_seeds(groups.get(link.minus, []), measure)
-                values = {seed: values[seed] - base[seed] for seed in values if seed in base}
-            yield Finding(link, branch, list(values.values()))
+            of_arm, base = (of_seeds(groups.get(a, []), measure) for a in (link.arm, link.minus))
+            values = paired(of_arm, base) if link.minus else list(of_arm.values())
+            yield Finding(link, branch, values)
 
 
 def table(groups: dict[str, list[Run]], title: str = "") -> Table:

@@ -26,8 +26,6 @@ ROOT = registry.CODE.parent
 TABLE = re.compile(
     r"(<!-- (report|multitask|argument)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
-
-
 METHODS = re.compile(r"(<!-- methods -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -63,11 +61,15 @@ def filled(text: str) -> str:
         begin, command, flags, _, end = found.groups()
         made = {"report": of_runs, "multitask": of_tasks, "argument": of_links}[command]
         table, below = made(shlex.split(flags))
-        _, rows = markdown([table], below).split("\n\n", 1)  # the page has a title of its own
-        return f"{begin}\n{rows}\n\n{end}"
+        return f"{begin}\n{untitled(table, below)}\n\n{end}"
 
     text = TABLE.sub(table_for, text)
     return METHODS.sub(lambda found: f"{found[1]}\n{methods_in_full()}\n\n{found[3]}", text)
+
+
+def untitled(table: Table, below: str) -> str:
+    """In Markdown; the page has a title of its own."""
+    return markdown([table], below).split("\n\n", 1)[1].strip()
 
 
 def methods_in_full() -> str:
@@ -82,8 +84,7 @@ def methods_in_full() -> str:
         actions = dict.fromkeys(parser.actions.values())  # once, whatever its spellings
         flags = [[f"`--{a.dest}`", f"{a.default}", a.help] for a in actions]
         if flags:
-            table = Table("", ["flag", "default", "what it is"], flags)
-            parts.append(markdown([table], "").split("\n\n", 1)[1].strip())
+            parts.append(untitled(Table("", ["flag", "default", "what it is"], flags), ""))
     return "\n\n".join(parts)
 
 

@@ -21,9 +21,14 @@ def interval(differences: list[float]) -> tuple[float, float]:
     return mean(differences) - reach, mean(differences) + reach
 
 
+def paired(values: dict[int, float], reference: dict[int, float]) -> list[float]:
+    """Differences over the seeds that both have. values, reference: {seed: measure}."""
+    return [values[seed] - reference[seed] for seed in values if seed in reference]
+
+
 def difference(values: dict[int, float], reference: dict[int, float]) -> str:
     """Paired difference over the seeds both have, as text. values, reference: {seed: accuracy}."""
-    pairs = [values[seed] - reference[seed] for seed in values if seed in reference]
+    pairs = paired(values, reference)
     if not pairs:
         return "no common seed"
     if len(pairs) < 2:

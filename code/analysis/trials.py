@@ -11,7 +11,7 @@ from statistics import mean
 from analysis import records
 from analysis.names import name_of
 from analysis.runs import ACCURACY, Run, arm_of, base_of, group, select, setting_of
-from analysis.statistics import holm, interval, p_value
+from analysis.statistics import holm, interval, p_value, paired
 from analysis.tables import (
     REFERENCE,
     Table,
@@ -71,10 +71,8 @@ def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
 def differences(arms: dict[str, list[Run]], reference: str) -> dict[str, list[float]]:
     """{arm: its accuracies minus those of the reference in the same setting, paired by seed}."""
     accuracy = {arm: of_seeds(runs, ACCURACY) for arm, runs in arms.items()}
-    pairs = {}
-    for arm, other in compared_with(arms, reference).items():
-        values, base = accuracy[arm], accuracy[other]
-        pairs[arm] = [values[seed] - base[seed] for seed in values if seed in base]
+    others = compared_with(arms, reference)
+    pairs = {arm: paired(accuracy[arm], accuracy[other]) for arm, other in others.items()}
     return {arm: of_arm for arm, of_arm in pairs.items() if len(of_arm) > 1}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods import joint
+from models.fusion import scale_gradients
 
 
 class Modulation(joint.Method):
@@ -35,9 +36,7 @@ class Modulation(joint.Method):
         raise NotImplementedError
 
     def modulate(self, encoder: nn.Module, factor: Tensor) -> None:
-        gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
-        if gradients:  # none where it is frozen
-            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
+        scale_gradients(encoder.parameters(), factor)
 
     def _is_modulated(self) -> bool:
         return self._start <= self._epoch < self._end

@@ -128,8 +128,7 @@ def inverse_where_positive(values: Tensor) -> Tensor:
 class TorchJD(PerLoss):
     """n times the weights that a weighting of the library TorchJD gives.
 
-    Raises ValueError with the command that installs what is missing, and for weights that are not
-    finite though the gradients are.
+    Raises ValueError with the command that installs what is missing.
     """
 
     needs = {"waits_for_device"}
@@ -146,5 +145,10 @@ class TorchJD(PerLoss):
             raise ValueError(f"needs TorchJD, pip install '{self.package}' ({missing})") from None
 
     def factors(self, gram, group, losses):
-        longest = gram.diagonal().amax()  # its square: the loss scale is in all inner products
-        return len(gram) * self._weigh(gram / torch.where(longest > 0, longest, 1))
+        return len(gram) * self._weigh(unscaled(gram))
+
+
+def unscaled(gram: Tensor) -> Tensor:
+    """Inner products of the gradients after the longest has length 1: the loss scale is in all."""
+    longest = gram.diagonal().amax()  # its square
+    return gram / torch.where(longest > 0, longest, 1)

@@ -16,7 +16,7 @@ import inspect
 
 import torch
 
-from methods._per_loss import PerLoss
+from methods._per_loss import PerLoss, unscaled
 
 
 class Method(PerLoss):
@@ -45,11 +45,11 @@ class Method(PerLoss):
             if group in self.memory:
                 weighting(apart)  # after which it has room for what it remembers
                 weighting.load_state_dict(self.memory[group])
-        weigh, longest = self._weightings[group], gram.diagonal().amax()
+        weigh = self._weightings[group]
         seed = torch.randint(2**31, (), generator=self._generator).item()
         with torch.random.fork_rng(devices=[]):  # some draw an order
             torch.manual_seed(seed)
-            weights = weigh((gram / torch.where(longest > 0, longest, 1)).cpu()).to(gram)
+            weights = weigh(unscaled(gram).cpu()).to(gram)
             adds_up_to = with_defaults(self._build)(apart).sum()
         self.memory[group] = weigh.state_dict()
         return len(gram) * weights if torch.isclose(adds_up_to, apart[0, 0]) else weights

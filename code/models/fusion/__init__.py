@@ -7,6 +7,7 @@ single modality there is no fusion.
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from utils.registry import Contract
@@ -53,9 +54,8 @@ class InnerFusion(AnyFusion):
 
 def scale_gradients(parameters: Iterable[nn.Parameter], factor: Tensor) -> None:
     """By a factor (0-d), in place; without those that have none."""
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.mul_(factor)
+    if gradients := [p.grad for p in parameters if p.grad is not None]:
+        torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
 
 
 def only_other(flag: str, modality: str, modalities: Iterable[str]) -> str:
