@@ -30,7 +30,7 @@ from training.flags import answer_unknown
 from training.options import build_parser, parse
 from training.workers import Run, connect, worked_off
 from utils import registry
-from utils.command import Parser, count, pairs, whole
+from utils.command import Parser, count, pairs, run_names, whole
 from utils.errors import BadInput, advise, run_command
 from utils.machine import usable_cpus
 from utils.run_folder import name_of_run
@@ -43,7 +43,7 @@ ended = threading.Event()  # the bar is no longer needed
 def values_of(given: str | None, action: argparse.Action) -> list[str | None]:
     """The values of a flag; a comma stands between several, where it is not part of one, such as
     audio=cnn,visual=resnet18."""
-    if given is None or "=" in given or action.type is whole:
+    if given is None or "=" in given or action.type in (whole, run_names):
         return [given]
     return given.split(",")
 

@@ -42,9 +42,10 @@ class Stage:
     def __init__(self, name: str, trial: Trial, options: argparse.Namespace, flags: list[str]):
         self.folder, self.trial, self.is_tuning = options.ckpt_path / name, trial, name == "tuning"
         self.seeds = trial.tuning_seeds if self.is_tuning else trial.seeds
-        self.argv = ["--dataset", options.dataset, "--ckpt_path", str(self.folder), *flags]
+        self.argv = ["--dataset", options.dataset, "--ckpt_path", str(self.folder)]
         self.argv += ["--jobs", f"{options.jobs}", "--seeds", ",".join(map(str, self.seeds))]
-        self.argv += ["--probe", "linear", *shlex.split(trial.flags)]
+        self.argv += ["--probe", "none" if self.is_tuning else "linear"]
+        self.argv += [*shlex.split(trial.flags), *flags]  # the last of equal flags counts
         if options.data_root:
             self.argv += ["--data_root", str(options.data_root)]
 

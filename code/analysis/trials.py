@@ -57,15 +57,19 @@ def arms_of_rates(runs: list[Run]) -> dict[str, dict[float, list[Run]]]:
 
 
 def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
-    """The arm that adds losses up, in the usual setting, which was best on the held-out samples."""
+    """The arm that adds losses of all modalities up, in the usual setting, which was best on the
+    held-out samples."""
     chosen, _ = select(tuned, [RATE])
     base = base_of(all_runs(arms))
     scores = {
         arm: mean(run.validation for run in runs)
         for arm, runs in chosen.items()
-        if arm in arms and runs[0].options["method"] in SUMS and not setting_of(arms[arm][0], base)
+        if arm in arms
+        and runs[0].options["method"] in SUMS
+        and len(runs[0].modalities) > 1
+        and not setting_of(arms[arm][0], base)
     }
-    return max(scores, key=scores.get)
+    return max(scores, key=scores.get, default=REFERENCE)
 
 
 def differences(arms: dict[str, list[Run]], reference: str) -> dict[str, list[float]]:

@@ -9,24 +9,31 @@ from utils import run_folder
 from utils.errors import BadInput
 
 
-def runs_by_modality(flag: str, text: str, modalities: list[str], seed: int) -> dict[str, Path]:
-    """{modality: run folder} of `audio=runs/A,visual=runs/B`, or of one pattern for all modalities
-    such as `runs/avmnist-joint-modalities-{modality}-seed{seed}`.
+def name_runs(flag: str, text: str, modalities: list[str], seed: int) -> str:
+    """`audio=runs/A,visual=runs/B` of such a text, or of one pattern for all modalities such as
+    `runs/avmnist-joint-modalities-{modality}-seed{seed}`.
 
     Raises BadInput for what is neither, and for a modality that this run does not have.
     """
     if "=" not in text:
         text = ",".join(f"{m}={text.replace('{modality}', m)}" for m in modalities)
-    parts = [part.partition("=") for part in text.replace("{seed}", f"{seed}").split(",")]
-    runs = {modality: Path(folder) for modality, _, folder in parts if folder}
-    if len(runs) < len(parts):
+    text = text.replace("{seed}", f"{seed}")
+    parts = [part.partition("=") for part in text.split(",")]
+    named = {modality for modality, _, folder in parts if folder}
+    if len(named) < len(parts):
         raise BadInput(
             f"{flag} {text}: name a run for each modality, once, such as "
             "audio=runs/A,visual=runs/B; train them with --method joint --modalities audio"
         )
-    if unknown := sorted(runs.keys() - set(modalities)):
+    if unknown := sorted(named - set(modalities)):
         raise BadInput(f"{flag} {unknown[0]}=...: not a modality of this run")
-    return runs
+    return text
+
+
+def runs_of(text: str) -> dict[str, Path]:
+    """{modality: run folder} of what `name_runs` gave."""
+    parts = [part.partition("=") for part in text.split(",") if part]
+    return {modality: Path(folder) for modality, _, folder in parts}
 
 
 def encoder_of(
@@ -52,14 +59,14 @@ def encoder_of(
     return model.encoders[modality]
 
 
-def start_encoders(model: MultimodalModel, text: str, seed: int, classes: list[str]) -> None:
-    """Gives encoders the weights of runs of one modality each, as `--init_encoders` names them.
+def start_encoders(model: MultimodalModel, text: str, classes: list[str]) -> None:
+    """Gives encoders the weights of the runs that `--init_encoders` names, see `runs_of`.
 
     Source: Wei & Hu 2024, Table 1, "unimodal pre-trained & fine-tune". Raises BadInput where such
     an encoder is none of this run's.
     """
     flag = "--init_encoders"
-    for modality, folder in runs_by_modality(flag, text, list(model.encoders), seed).items():
+    for modality, folder in runs_of(text).items():
         source, encoder = encoder_of(flag, modality, folder, classes), model.encoders[modality]
         ours, theirs = (
             {name: tuple(value.shape) for name, value in part.state_dict().items()}

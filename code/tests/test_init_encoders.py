@@ -10,7 +10,7 @@ from commands import flags_for, run
 
 import report
 from analysis.trained import load_run
-from models.of_runs import runs_by_modality
+from models.of_runs import name_runs, runs_of
 from utils.errors import BadInput
 from utils.run_folder import load, read_jsonl
 
@@ -109,12 +109,7 @@ def test_another_architecture_is_refused_and_another_size_of_pictures_is_not(oth
 
 def test_a_pattern_names_a_run_for_every_modality():
     pattern = "runs/{modality}-seed{seed}"
-    assert runs_by_modality("--x", pattern, ["a", "b"], 3) == {
-        "a": Path("runs/a-seed3"),
-        "b": Path("runs/b-seed3"),
-    }
-    listed = "b=runs/y-seed{seed},a=runs/x"
-    assert runs_by_modality("--x", listed, ["a", "b"], 3) == {
-        "b": Path("runs/y-seed3"),
-        "a": Path("runs/x"),
-    }
+    named = name_runs("--x", pattern, ["a", "b"], 3)
+    assert runs_of(named) == {"a": Path("runs/a-seed3"), "b": Path("runs/b-seed3")}
+    listed = name_runs("--x", "b=runs/y-seed{seed},a=runs/x", ["a", "b"], 3)
+    assert runs_of(listed) == {"b": Path("runs/y-seed3"), "a": Path("runs/x")}

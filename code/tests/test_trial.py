@@ -138,7 +138,7 @@ def test_a_difference_that_can_be_told_is_found_four_times_in_five(n):
 def test_a_trial_goes_on_after_a_kill_and_its_records_give_its_table(demo_root, tmp_path):
     """All of it, with the encoders of single modalities; ended twice in the midst of it."""
     arms = ["joint --modalities audio", "joint --modalities visual", "uniform", "g_blending"]
-    arms += ["joint --init_encoders {alone}"]
+    arms += ["joint --init_encoders {alone}", "umt --umt_teachers {alone} --umt_weight 10"]
     runs, kept = tmp_path / "runs", tmp_path / "kept"
     command = [sys.executable, "trial.py", "--dataset", "demo", "--data_root", str(demo_root)]
     command += ["--ckpt_path", str(runs), "--rates", "0.01,0.02", "--tuning_seeds", "1"]
@@ -163,6 +163,7 @@ def test_a_trial_goes_on_after_a_kill_and_its_records_give_its_table(demo_root, 
     rows = [re.split("  +", line) for line in again.stdout.splitlines()]
     tested = {row[0]: row for row in rows if len(row) > 3 and row[0] != "method"}
     names = {"audio alone", "visual alone", "uniform", "joint --init_encoders RUNS"}
+    names |= {"umt --umt_weight 10"}
     assert tested.keys() == names | {"g_blending --val_fraction 0.2"}
     assert {row[2] for row in tested.values()} == {"2"}
     # the last two begin with the best encoders of their own seeds

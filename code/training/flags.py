@@ -10,7 +10,17 @@ from pathlib import Path
 from dataset._samples import fault_of
 from models.multimodal import encoder_classes
 from utils import distributed, registry
-from utils.command import Parser, count, each, natural, non_negative, positive, share, whole
+from utils.command import (
+    Parser,
+    count,
+    each,
+    natural,
+    non_negative,
+    positive,
+    run_names,
+    share,
+    whole,
+)
 from utils.errors import BadInput
 from utils.machine import usable_cpus
 
@@ -133,7 +143,7 @@ def shared_flags(parser: FlagParser) -> None:
     add("--fusion", default="concat", metavar="NAME", help=files("models/fusion"))
     add(
         "--init_encoders",
-        type=whole,
+        type=run_names,
         metavar="M=RUN,M=RUN",
         help="begin with the encoders of these runs of one modality each, or of those that a "
         "pattern names, such as runs/avmnist-joint-modalities-{modality}-seed{seed}",

@@ -15,7 +15,7 @@ from dataset.modalities import check_names
 from methods import NEEDS, Method
 from models.fusion import LateFusion
 from models.multimodal import MultimodalModel
-from models.of_runs import start_encoders
+from models.of_runs import name_runs, start_encoders
 from training import precision
 from training.flags import (
     FlagParser,
@@ -26,6 +26,7 @@ from training.flags import (
     shared_flags,
 )
 from utils import distributed, registry
+from utils.command import run_names
 from utils.errors import BadInput
 from utils.run_folder import name_of_run
 
@@ -181,6 +182,10 @@ def parse(
             f"--val_fraction {options.val_fraction}, --val_speakers {options.val_speakers}: both "
             "hold out samples; give one"
         )
+    for flag, action in parser.actions.items():
+        if action.type is run_names and (text := vars(options)[flag]):
+            named = name_runs(f"--{flag}", text, options.modalities, options.random_seed)
+            setattr(options, flag, named)
     check_optimisation(options)
     method = registry.load_class("methods", options.method, "--method")
     check_needs(method, options)
@@ -217,7 +222,7 @@ def build_model(options: argparse.Namespace, dataset, readers: dict) -> Multimod
     flags, classes = vars(options), dataset.classes
     model = MultimodalModel(shapes, len(classes), options.encoder, options.fusion, flags)
     if options.init_encoders and not options.resume:
-        start_encoders(model, options.init_encoders, options.random_seed, classes)
+        start_encoders(model, options.init_encoders, classes)
     return model
 
 

@@ -32,7 +32,9 @@ OF_GRADIENTS = (
     "mgda_ub",
 )
 OF_MODALITIES = ("dgl", "ogm", "ogm_ge", "agm", "pmr", "g_blending")
-FINE_TUNED = "joint --init_encoders {alone}"  # {alone}: the runs of each modality
+# {alone}: the runs of each modality
+FINE_TUNED = "joint --init_encoders {alone}"
+TAUGHT = ("umt --umt_teachers {alone}", "umt --umt_teachers {alone} --umt_weight 10")
 
 
 def with_adamw(arms: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,17 @@
 """UCI Multiple Features, six views of a digit. 100 samples for training, --train_size 100 of its
 preparation: with more of them joint alone left nothing to be told apart."""
 
-from trials import CONTROLS, CORE, FINE_TUNED, OF_GRADIENTS, OF_MODALITIES, SUMS, Trial, with_adamw
+from trials import (
+    CONTROLS,
+    CORE,
+    FINE_TUNED,
+    OF_GRADIENTS,
+    OF_MODALITIES,
+    SUMS,
+    TAUGHT,
+    Trial,
+    with_adamw,
+)
 
 TRIAL = Trial(
     flags="--schedule cosine --epochs 60 --batch_size 20 --no-tensorboard",
@@ -15,6 +25,7 @@ TRIAL = Trial(
         *CONTROLS,
         *OF_GRADIENTS,
         *OF_MODALITIES,
+        *TAUGHT,
         *with_adamw(CORE),
     ),
 )

@@ -1,6 +1,16 @@
 """UTD-MHAD: a subject of the training split is held out, the test subjects are never seen."""
 
-from trials import CONTROLS, CORE, FINE_TUNED, OF_GRADIENTS, OF_MODALITIES, SUMS, Trial, with_adamw
+from trials import (
+    CONTROLS,
+    CORE,
+    FINE_TUNED,
+    OF_GRADIENTS,
+    OF_MODALITIES,
+    SUMS,
+    TAUGHT,
+    Trial,
+    with_adamw,
+)
 
 TRIAL = Trial(
     flags="--schedule cosine --no-tensorboard",
@@ -15,6 +25,7 @@ TRIAL = Trial(
         *CONTROLS,
         *OF_GRADIENTS,
         *OF_MODALITIES,
+        *TAUGHT,
         *with_adamw(CORE),
     ),
 )

@@ -87,3 +87,8 @@ def pairs(words: list[str]) -> list[tuple[str, str | None]]:
 def whole(text: str) -> str:
     """The type of a flag whose value may hold commas: a sweep does not split it."""
     return text
+
+
+def run_names(text: str) -> str:
+    """The type of a flag that names a run for each modality, see `models.of_runs`."""
+    return text

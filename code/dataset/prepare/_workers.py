@@ -92,9 +92,10 @@ def work_off(work: Callable, jobs: Iterable[tuple], processes: int) -> Iterator[
 
     Files are complete or not there, so no process need end its work where this one is interrupted.
     """
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # all children ignore it: it is for us
+    # a Ctrl-C is for us, not for the children, who inherit what this thread, any thread, blocks
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     forkserver.ensure_running()
-    signal.signal(signal.SIGINT, before)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
     workers = [Worker(work) for _ in range(processes)]
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in workers:
