@@ -166,10 +166,10 @@ def main(argv: list[str] | None = None) -> None:
         tuned, tested = carry_out(settings_of(options), options, flags)
         if options.records:
             trials.write(options.records, tuned, tested)
-    table, below = trials.table(tuned, tested), trials.caption(tuned, tested)
-    print(f"{align([table.head, *table.rows])}\n\n{below}")
+    tables, below = trials.tables(tuned, tested), trials.caption(tuned, tested)
+    print("\n\n".join([*(align([table.head, *table.rows]) for table in tables), below]))
     if not options.source:
-        write_text(options.ckpt_path / "trial.md", markdown([table], below) + "\n")
+        write_text(options.ckpt_path / "trial.md", markdown(tables, below) + "\n")
 
 
 if __name__ == "__main__":

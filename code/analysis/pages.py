@@ -1,9 +1,9 @@
 """The tables in this repository's pages, made anew from records: python -m analysis.pages
 
 A table stands in README.md, docs/ and results/ between `<!-- report.py FLAGS -->`, with the flags
-of that command, `<!-- multitask.py --from DIR -->` or `<!-- argument.py DIR -->`, and
-`<!-- end -->`. Beside each runs.csv stands a summary.csv. Between `<!-- methods -->` and
-`<!-- end -->` stands what the files of methods/ say of themselves.
+of that command, `<!-- multitask.py --from DIR -->`, `<!-- trial.py --from DIR -->` or
+`<!-- argument.py DIR -->`, and `<!-- end -->`. Beside each runs.csv of a set stands a summary.csv.
+Between `<!-- methods -->` and `<!-- end -->` stands what the files of methods/ say of themselves.
 """
 
 import re
@@ -11,7 +11,7 @@ import shlex
 from inspect import getdoc
 from pathlib import Path
 
-from analysis import argument, records, reports, tasks
+from analysis import argument, records, reports, tasks, trials
 from analysis.names import name_of
 from analysis.runs import group
 from analysis.tables import Table
@@ -24,7 +24,7 @@ from utils.errors import run_command
 
 ROOT = registry.CODE.parent
 TABLE = re.compile(
-    r"(<!-- (report|multitask|argument)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
+    r"(<!-- (report|multitask|argument|trial)\.py (.*?) -->\n)(.*?)(<!-- end -->)", re.DOTALL
 )
 METHODS = re.compile(r"(<!-- methods -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -43,25 +43,28 @@ def filled(text: str) -> str:
     parser = Parser("report.py")
     reports.add_options(parser)
 
-    def of_runs(flags: list[str]) -> tuple[Table, str]:
+    def of_runs(flags: list[str]) -> str:
         options = parser.parse_args(flags)
         options.runs = [ROOT / path for path in options.runs]
         _, groups, tables, below = reports.report_of(options)
-        return named(chosen(groups, tables, options.columns)), below
+        return untitled(named(chosen(groups, tables, options.columns)), below)
 
-    def of_tasks(flags: list[str]) -> tuple[Table, str]:
+    def of_tasks(flags: list[str]) -> str:
         runs = tasks.read(ROOT / flags[-1])
-        return named(tasks.table(tasks.rows_of(runs))), tasks.caption(runs)
+        return untitled(named(tasks.table(tasks.rows_of(runs))), tasks.caption(runs))
 
-    def of_links(flags: list[str]) -> tuple[Table, str]:
+    def of_trial(flags: list[str]) -> str:
+        both = trials.read(ROOT / flags[-1])
+        return markdown([named(table) for table in trials.tables(*both)], trials.caption(*both))
+
+    def of_links(flags: list[str]) -> str:
         groups = group(records.read([ROOT / flags[-1]]))
-        return argument.table(groups), argument.caption(groups)
+        return untitled(argument.table(groups), argument.caption(groups))
 
     def table_for(found: re.Match) -> str:
         begin, command, flags, _, end = found.groups()
-        made = {"report": of_runs, "multitask": of_tasks, "argument": of_links}[command]
-        table, below = made(shlex.split(flags))
-        return f"{begin}\n{untitled(table, below)}\n\n{end}"
+        makers = {"report": of_runs, "multitask": of_tasks, "argument": of_links, "trial": of_trial}
+        return f"{begin}\n{makers[command](shlex.split(flags))}\n\n{end}"
 
     text = TABLE.sub(table_for, text)
     return METHODS.sub(lambda found: f"{found[1]}\n{methods_in_full()}\n\n{found[3]}", text)
@@ -89,11 +92,13 @@ def methods_in_full() -> str:
 
 
 def summaries() -> dict[Path, str]:
-    """{summary.csv: its content} for every runs.csv of results/."""
-    files = sorted(ROOT.glob("results/**/runs.csv"))
-    return {
-        file.with_name("summary.csv"): summary(group(records.read([file.parent]))) for file in files
-    }
+    """{summary.csv: its content} for every set of results/."""
+    made = {}
+    for file in sorted(ROOT.glob("results/*/runs.csv")):
+        runs, is_trial = records.read([file.parent]), (file.parent / trials.TUNING).is_dir()
+        groups = trials.arms_of(runs) if is_trial else group(runs)
+        made[file.with_name("summary.csv")] = summary(groups)
+    return made
 
 
 def main() -> None:

@@ -96,27 +96,31 @@ def verdicts(pairs: dict[str, list[float]]) -> dict[str, str]:
     return said
 
 
-def table(tuned: list[Run], tested: list[Run]) -> Table:
-    """A row per arm."""
+def tables(tuned: list[Run], tested: list[Run]) -> list[Table]:
+    """A row per arm: what it comes to, and what its modalities do."""
     arms = arms_of(tested)
     best = best_sum(tuned, arms)
     compared = {
         other: verdicts(differences(arms, other)) for other in dict.fromkeys([REFERENCE, best])
     }
     modalities = max((run.modalities for run in tested), key=len)
-    measures = [ACCURACY, f"macro_f1/{MULTIMODAL}", *(f"accuracy/{m}" for m in modalities)]
-    measures += [f"accuracy/{m} probe" for m in modalities]
-    head = ["method", "rate", "n", *map(heading, measures)]
+    whole = [ACCURACY, f"macro_f1/{MULTIMODAL}"]
+    parts = [f"accuracy/{m}{kind}" for kind in ("", " probe") for m in modalities]
+    head = ["method", "rate", "n", *map(heading, whole)]
     head += [f"minus {name_of(other)}" for other in compared] + ["time"]
     joint = mean(run.measures["minutes"] for run in arms.get("joint", tested))
-    rows = []
+    rows, of_modalities = [], []
     for arm, runs in arms.items():
         cells = [f"{runs[0].options[RATE]:g}", f"{len(runs)}"]
-        cells += [cell(runs, measure) for measure in measures]
+        cells += [cell(runs, measure) for measure in whole]
         cells += ["" if arm == other else said.get(arm, "-") for other, said in compared.items()]
         minutes = mean(run.measures["minutes"] for run in runs)
         rows.append([arm, *cells, f"{minutes / joint:.2f}"])
-    return Table("Trial", head, rows)
+        of_modalities.append([arm, *(cell(runs, measure) for measure in parts)])
+    return [
+        Table("Each arm at its own rate", head, rows),
+        Table("Modalities, accuracy", ["method", *map(heading, parts)], of_modalities),
+    ]
 
 
 def caption(tuned: list[Run], tested: list[Run]) -> str:

@@ -1,9 +1,9 @@
 """Accuracy on held-out samples against the learning rate, a line per arm: how a trial chooses it.
 
 Means and standard deviations over seeds after the last epoch; large signs: the chosen rates. Of
-runs that held samples out, such as results/NAME/tuning (trial.py)."""
+runs that held samples out, such as results/NAME/tuning (trial.py), of all arms or those named."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,12 +14,24 @@ from figures._style import legend_beside, look_of
 from utils.errors import BadInput
 
 
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--arm",
+        action="append",
+        metavar="ARM",
+        help='only this one, quoted, such as "mmpareto --gamma 2.0"; again for each (default: all)',
+    )
+
+
 def draw(runs: list[Run], options: Namespace) -> plt.Figure:
     if lacking := [run for run in runs if run.validation is None]:
         raise BadInput(f"rates: {lacking[0].folder} held no samples out")
     figure, axis = plt.subplots(figsize=(9, 5))
-    for arm, by_rate in arms_of_rates(runs).items():
-        name, style = look_of(arm)
+    arms = arms_of_rates(runs)
+    for arm in options.arm or arms:
+        if arm not in arms:
+            raise BadInput(f"--arm {arm}: no such arm; choose from {', '.join(arms)}")
+        by_rate, (name, style) = arms[arm], look_of(arm)
         rates = sorted(by_rate)
         values = [[100 * run.validation for run in by_rate[rate]] for rate in rates]
         means = np.array([np.mean(of_rate) for of_rate in values])

@@ -99,7 +99,15 @@ def test_differences_are_paired_corrected_and_told(made):
         for m, value in validation.items()
         for rate in (0.02, 0.04)
     ]
-    made_table = trials.table(tuned, tested)
+    made_table, of_modalities = trials.tables(tuned, tested)
+    assert [row[0] for row in of_modalities.rows] == list(accuracy)
+    assert of_modalities.head == [
+        "method",
+        "audio head",
+        "visual head",
+        "audio probe",
+        "visual probe",
+    ]
     rows = {row[0]: dict(zip(made_table.head, row)) for row in made_table.rows}
     assert "minus One joint loss" in made_table.head  # best on held-out samples, of the sums
     said = {arm: row["minus Uniform"] for arm, row in rows.items()}
