@@ -2,6 +2,7 @@
 
 python multitask.py                                downloads MNIST, trains, prints, draws
 python multitask.py --noise 0,0.3,0.6 --source DIR_WITH_THE_MNIST_FILES     three tasks
+python multitask.py --rates 0.0025,0.005,0.01 --seeds 0,1,2,3,4  each method at its own best rate
 python multitask.py --from ../results/multimnist                 what was recorded, nothing trained
 
 A picture holds a digit for every task side by side, more or less drowned in noise; the trunk is
@@ -9,6 +10,10 @@ shared, each task has a linear head. As in the paper: two digits, and salt and p
 half of the right one's pixels. Each task is also trained alone, for comparison. The methods
 are those of methods/ that need losses only; the trunk is their one group, the tasks' losses its
 objectives, by the same `integrate` as everywhere. A run that is stored is not trained again.
+
+With --rates the protocol is that of trial.py: rates are chosen with seeds of their own on pictures
+of digits that are held out, further ones are tried where the best is at an end, and the runs that
+are reported have all digits for training.
 
 Source: Wei & Hu 2024, Sec. 4.6, Table 5 and Appendix C; network, sizes and rate are not published,
 so these are ours. Two digits in a picture: Sabour et al. 2017.
@@ -20,12 +25,17 @@ import argparse
 import itertools
 import json
 import math
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR
 from tqdm import tqdm
 
 from analysis import tasks
@@ -38,10 +48,12 @@ from models.metrics import answers
 from models.reach import groups_of
 from training.messages import align
 from training.options import DATA
+from training.rates import best_rate, tune
 from utils import registry
 from utils.atomic import write_text
 from utils.command import Parser, count, listed, positive
 from utils.errors import BadInput, run_command
+from utils.machine import usable_cpus
 from utils.run_folder import environment, name_of_run
 from utils.seed import seed_everything
 
@@ -52,14 +64,15 @@ METHODS = (  # those of Table 5; the controls
 )
 FAMILIES = (PerLoss, uniform.Method, rlw.Method, mgda_ub.Method)  # they look at losses only
 CLASSES, WIDTH = 10, 128
-OLDER = {"noise_kind": "gaussian"}  # what runs were that say no kind
+OLDER = {"noise_kind": "gaussian", "schedule": "constant"}  # of runs that do not say
+HELD_OUT = 6  # one digit in so many of MNIST's training split, while rates are chosen
 SETTINGS = (
     "noise_kind",
     "noise",
     "encoder",
     "epochs",
     "batch_size",
-    "learning_rate",
+    "schedule",
     "train_size",
     "test_size",
 )
@@ -161,14 +174,16 @@ def build_method(arm: str):
         raise BadInput(f"--methods {arm}: {error}") from None
 
 
-def train_run(options, method, tasks: list[int], seed: int, data: dict) -> dict:
+def train_run(options, method, tasks: list[int], rate: float, seed: int, data: dict) -> dict:
     """{accuracy: {task: share}, conflict: share of steps} of a training on some of the tasks."""
     seed_everything(seed)
     names = [task_names(options.noise)[t] for t in tasks]
     model = SharedTrunk(options.encoder, len(options.noise), names).to(options.device)
     model = model.to(memory_format=torch.channels_last)  # 0.76 of the time of a step, on a CPU
     method.start_epoch(0, model, {}, seed)
-    optimizer = torch.optim.SGD(model.parameters(), lr=options.learning_rate, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    decays = options.schedule == "cosine"
+    scheduler = CosineAnnealingLR(optimizer, options.epochs) if decays else ConstantLR(optimizer, 1)
     pictures, targets = data["train"]
     order = torch.Generator().manual_seed(seed)
     cosines = []
@@ -185,6 +200,7 @@ def train_run(options, method, tasks: list[int], seed: int, data: dict) -> dict:
             optimizer.step()
             if "cosine/trunk" in diagnostics:
                 cosines.append(diagnostics["cosine/trunk"])
+        scheduler.step()
     model.eval()
     pictures, targets = data["test"]
     hits = []
@@ -197,26 +213,122 @@ def train_run(options, method, tasks: list[int], seed: int, data: dict) -> dict:
     return {"accuracy": dict(zip(names, accuracy)), "conflict": conflict}
 
 
-def train_all(options, data: dict) -> list[TaskRun]:
-    """The tasks alone, then the methods, with every seed; from file where stored."""
-    all_tasks = list(range(len(options.noise)))
-    plan = [(ALONE, "uniform", [task]) for task in all_tasks]
-    plan += [(arm, arm, all_tasks) for arm in options.methods]
-    settings, runs = {name: vars(options)[name] for name in SETTINGS}, []
-    for seed, (arm, method, numbers) in tqdm(list(itertools.product(options.seeds, plan)), "runs"):
-        file = options.output / f"{name_of_run(arm, *map(str, numbers), seed=seed)}.json"
-        if file.is_file():
-            result = json.loads(file.read_text())
-            if OLDER | result["settings"] != settings:
-                raise BadInput(f"{file}: has other settings; choose another --output or delete it")
-        else:
-            result = train_run(options, build_method(method), numbers, seed, data)
-            result |= {"settings": settings, "environment": environment()}
-            write_text(file, json.dumps(result, indent=1) + "\n")
+def load(options: argparse.Namespace, is_tuning: bool) -> dict[str, tuple[Tensor, Tensor]]:
+    """{split: (pictures, classes)}, the same for every run. While rates are chosen both are of
+    training digits, and no digit is in both."""
+    digits = {}
+    for split in ("train", "test"):
+        pictures, labels = mnist(split, options.source, DATA / "avmnist" / "downloads")
+        digits[split] = torch.tensor(pictures), torch.tensor(labels).long()
+    if is_tuning:
+        count = len(digits["train"][0])
+        halves = zip(*(x.tensor_split([count - count // HELD_OUT]) for x in digits["train"]))
+        digits = dict(zip(digits, halves))
+    noise = options.noise_kind, options.noise
+    return {
+        "train": make_pictures(*digits["train"], *noise, options.train_size, seed=1000),
+        "test": make_pictures(*digits["test"], *noise, options.test_size, seed=1001),
+    }
+
+
+Arm = tuple[str, tuple[int, ...]]  # a method with its flags, or ALONE, and the tasks
+
+
+class Stage:
+    """Runs with the same seeds, and where they are stored."""
+
+    def __init__(self, options: argparse.Namespace, seeds: list[int], is_tuning: bool):
+        self.options, self.seeds, self.is_tuning = options, seeds, is_tuning
+        self.folder = options.output / tasks.TUNING if is_tuning else options.output
+
+    @cached_property
+    def data(self) -> dict[str, tuple[Tensor, Tensor]]:
+        return load(self.options, self.is_tuning)
+
+    def settings(self, rate: float) -> dict:
+        return {name: vars(self.options)[name] for name in SETTINGS} | {tasks.RATE: rate}
+
+    def file(self, arm: str, numbers: tuple[int, ...], rate: float, seed: int) -> Path:
+        more = ["--rate", f"{rate:g}"] * self.is_tuning
+        return self.folder / f"{name_of_run(arm, *map(str, numbers), *more, seed=seed)}.json"
+
+    def train(self, arm: str, numbers: tuple[int, ...], rate: float, seed: int) -> None:
+        """Stores a run that is not there."""
+        method = build_method("uniform" if arm == ALONE else arm)
+        result = train_run(self.options, method, list(numbers), rate, seed, self.data)
+        result |= {"settings": self.settings(rate), "environment": environment()}
+        path = self.file(arm, numbers, rate, seed)
+        write_text(path, json.dumps(result, indent=1) + "\n")
+
+    def read(self, arm: str, numbers: tuple[int, ...], rate: float, seed: int) -> TaskRun:
+        file, settings = self.file(arm, numbers, rate, seed), self.settings(rate)
+        result = json.loads(file.read_text())
+        if OLDER | result["settings"] != settings:
+            raise BadInput(f"{file}: has other settings; choose another --output or delete it")
         accuracy = {task: 100 * share for task, share in result["accuracy"].items()}
         conflict = None if result["conflict"] is None else 100 * result["conflict"]
-        runs.append(TaskRun(file, arm, seed, settings, result["environment"], accuracy, conflict))
-    return runs
+        del settings[tasks.RATE]
+        return TaskRun(file, arm, seed, rate, settings, result["environment"], accuracy, conflict)
+
+    def run(self, rates: dict[Arm, list[float]]) -> dict[Arm, dict[float, list[TaskRun]]]:
+        """{arm: {rate: its runs}} of the arms and rates that are asked for."""
+        asked = [
+            (*arm, rate, seed)
+            for seed in self.seeds
+            for arm, of_arm in rates.items()
+            for rate in of_arm
+        ]
+        for run in asked:
+            if self.file(*run).is_file():
+                self.read(*run)  # refuses what is of other settings
+        missing = [run for run in asked if not self.file(*run).is_file()]
+        bar = {"total": len(missing), "desc": "tuning" if self.is_tuning else "runs"}
+        for _ in tqdm(worked_off(self, missing), **bar):
+            pass
+        found = {arm: {rate: [] for rate in of_arm} for arm, of_arm in rates.items()}
+        for *arm, rate, seed in asked:
+            found[tuple(arm)][rate].append(self.read(*arm, rate, seed))
+        return found
+
+
+def begin_worker(stage: Stage, threads: int) -> None:
+    """What a process of `worked_off` does first."""
+    global _stage
+    _stage = stage
+    torch.set_num_threads(threads)
+
+
+def train_there(run: tuple) -> None:
+    _stage.train(*run)
+
+
+def worked_off(stage: Stage, runs: list[tuple]) -> Iterator[None]:
+    """Trains them, several at the same time with --jobs."""
+    jobs = min(stage.options.jobs, len(runs))
+    if jobs < 2:
+        for run in runs:
+            yield stage.train(*run)
+        return
+    settings = dict(initializer=begin_worker, initargs=(stage, max(1, usable_cpus() // jobs)))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), **settings) as pool:
+        yield from pool.map(train_there, runs)
+
+
+def carry_out(options: argparse.Namespace) -> tuple[list[TaskRun], list[TaskRun]]:
+    """(runs by which rates were chosen, runs that are reported)."""
+    everything = tuple(range(len(options.noise)))
+    arms: list[Arm] = [(ALONE, (task,)) for task in everything]
+    arms += [(arm, everything) for arm in options.methods]
+    rates, tuned = {arm: [options.learning_rate] for arm in arms}, {}
+    if options.rates:
+        tuned = tune(Stage(options, options.tuning_seeds, True).run, arms, options.rates)
+        rates = {arm: [best_rate(of_arm)] for arm, of_arm in tuned.items()}
+    tested = Stage(options, options.seeds, False).run(rates)
+    return flat(tuned), flat(tested)
+
+
+def flat(found: dict[Arm, dict[float, list[TaskRun]]]) -> list[TaskRun]:
+    return [run for of_arm in found.values() for runs in of_arm.values() for run in runs]
 
 
 def draw(rows: dict[str, list[TaskRun]]) -> plt.Figure:
@@ -255,6 +367,14 @@ def read_options(argv) -> argparse.Namespace:
     )
     add("--seeds", type=listed(int), default="0,1,2,3,4", metavar="N,N")
     add(
+        "--rates",
+        type=listed(positive),
+        metavar="A,B",
+        help="each method at its own best of these learning rates (default: one rate for all)",
+    )
+    add("--tuning_seeds", type=listed(int), default="100,101,102", metavar="N,N")
+    add("--jobs", type=count, default=1, metavar="N", help="runs at the same time")
+    add(
         "--noise_kind",
         choices=list(NOISE),
         default="salt_and_pepper",
@@ -271,7 +391,13 @@ def read_options(argv) -> argparse.Namespace:
     add("--encoder", default="cnn", metavar="NAME", help="the trunk: a file of models/encoders")
     add("--epochs", type=count, default=5)
     add("--batch_size", type=count, default=64)
-    add("--learning_rate", type=positive, default=0.005)
+    add("--learning_rate", type=positive, default=0.005, help="of all, without --rates")
+    add(
+        "--schedule",
+        choices=("constant", "cosine"),
+        default="constant",
+        help="of the rate, over the epochs",
+    )
     add("--train_size", type=count, default=10000, help="pictures for training")
     add("--test_size", type=count, default=5000, help="pictures for the test")
     add("--source", type=Path, metavar="DIR", help="where the MNIST files are (default: download)")
@@ -301,29 +427,16 @@ def read_options(argv) -> argparse.Namespace:
     return options
 
 
-def load(options: argparse.Namespace) -> dict[str, tuple[Tensor, Tensor]]:
-    """{split: (pictures, classes)}, the same for every run."""
-    data = {}
-    for split, samples, seed in (
-        ("train", options.train_size, 1000),
-        ("test", options.test_size, 1001),
-    ):
-        digits, labels = mnist(split, options.source, DATA / "avmnist" / "downloads")
-        digits, labels = torch.tensor(digits), torch.tensor(labels).long()
-        noise = options.noise_kind, options.noise
-        data[split] = make_pictures(digits, labels, *noise, samples, seed)
-    return data
-
-
 def main(argv=None) -> None:
     options = read_options(argv)
     if options.recorded:
         runs = tasks.read(options.recorded)
     else:
-        options.output.mkdir(parents=True, exist_ok=True)
-        runs = train_all(options, load(options))
-    if options.records:
-        tasks.write(options.records, runs)
+        tuned, runs = carry_out(options)
+        if options.records:
+            tasks.write(options.records, runs)
+            if tuned:
+                tasks.write(options.records / tasks.TUNING, tuned)
     rows = tasks.rows_of(runs)
     _, head, lines = tasks.table(rows)
     print(align([head, *lines]))

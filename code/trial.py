@@ -20,20 +20,18 @@ import itertools
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from statistics import mean
 
 import sweep
 from analysis import trials
 from analysis.runs import Run, read_run
 from analysis.typeset import markdown
 from training.messages import align
+from training.rates import best_rate, tune
 from trials import Trial
 from utils import registry
 from utils.atomic import write_text
 from utils.command import Parser, count, listed, positive
 from utils.errors import BadInput, run_command
-
-FACTOR, FURTHER = 2, 4  # between rates; how many more are tried at either end
 
 
 class Stage:
@@ -66,20 +64,6 @@ class Stage:
             found[arm].setdefault(rate, []).append(read_run(run.folder))
         return found
 
-    def tune(self, arms: list[str]) -> dict[str, dict[float, list[Run]]]:
-        """The same, of all rates that were tried, until the best of each arm stands inside."""
-        rates = {arm: sorted(self.trial.rates) for arm in arms}
-        limit = len(self.trial.rates) + FURTHER
-        while True:
-            found = self.run(rates)
-            best = {arm: best_rate(of_arm) for arm, of_arm in found.items()}
-            for arm, tried in rates.items():
-                ends = {tried[0]: tried[0] / FACTOR, tried[-1]: tried[-1] * FACTOR}
-                if best[arm] in ends and len(tried) < limit:
-                    rates[arm] = sorted([*tried, ends[best[arm]]])
-            if rates == {arm: sorted(of_arm) for arm, of_arm in found.items()}:
-                return found
-
     def link(self, found: dict[str, dict[float, list[Run]]], rates: dict[str, float]) -> None:
         """Names for the runs of single modalities, by which others begin with their encoders."""
         for arm in filter(is_alone, found):
@@ -87,11 +71,6 @@ class Stage:
                 name = self.folder / f"alone-{run.modalities[0]}-seed{run.seed}"
                 name.unlink(missing_ok=True)
                 name.symlink_to(run.folder.name)
-
-
-def best_rate(runs: dict[float, list[Run]]) -> float:
-    """Of equals the smaller."""
-    return max(sorted(runs), key=lambda rate: mean(run.validation for run in runs[rate]))
 
 
 def is_alone(arm: str) -> bool:
@@ -110,7 +89,7 @@ def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tu
     waves = [arms for arms in (alone, [a for a in trial.arms if a not in alone]) if arms]
     tuned, tested, rates = {}, {}, {}
     for arms in waves:
-        found = tuning.tune(arms)
+        found = tune(tuning.run, arms, trial.rates)
         rates |= {arm: best_rate(of_arm) for arm, of_arm in found.items()}
         tuning.link(found, rates)
         tuned |= found

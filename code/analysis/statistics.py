@@ -6,6 +6,7 @@ from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 LEVEL = 0.95  # of the confidence interval
+MARGIN = 1.0  # points of accuracy that do not matter
 
 
 def mean_std(values: list[float], digits: int = 2) -> str:
@@ -52,6 +53,30 @@ def holm(p_values: dict[str, float]) -> dict[str, float]:
         so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[name]))
         adjusted[name] = so_far
     return adjusted
+
+
+def verdicts(pairs: dict[str, list[float]]) -> dict[str, str]:
+    """{arm: its mean difference with interval, and what that says}, with Holm's correction over the
+    arms. pairs: {arm: paired differences in points}."""
+    adjusted, said = holm({arm: p_value(values) for arm, values in pairs.items()}), {}
+    for arm, values in pairs.items():
+        low, high = interval(values)
+        words = []
+        if adjusted[arm] < 1 - LEVEL:
+            words.append("above" if low > 0 else "below")
+        if -MARGIN < low and high < MARGIN:
+            words.append(f"within {MARGIN:g} point")
+        text = ", ".join(words) or "not decided"
+        said[arm] = f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}] {text}"
+    return said
+
+
+def explained(arms: int) -> str:
+    """What `verdicts` says of so many arms."""
+    return (
+        f"paired by seed, Student's {LEVEL:.0%} interval; above, below: p < {1 - LEVEL:.2f} after "
+        f"Holm's correction over {arms} arms; within {MARGIN:g} point: the whole interval is"
+    )
 
 
 def detectable(differences: list[float], n: int | None = None, power: float = 0.8) -> float:

@@ -11,7 +11,7 @@ from statistics import mean
 from analysis import records
 from analysis.names import name_of
 from analysis.runs import ACCURACY, Run, arm_of, base_of, group, select, setting_of
-from analysis.statistics import holm, interval, p_value, paired
+from analysis.statistics import explained, paired, verdicts
 from analysis.tables import (
     REFERENCE,
     Table,
@@ -27,7 +27,6 @@ from models.multimodal import MULTIMODAL
 TUNING = "tuning"  # the folder of their records
 RATE = "learning_rate"
 SUMS = ("joint", "uniform", "dgl")  # methods that add losses up, with weights that are given
-LEVEL, MARGIN = 0.05, 1.0  # of a test; points of accuracy that do not matter
 
 
 def write(folder: Path, tuned: list[Run], tested: list[Run]) -> None:
@@ -80,22 +79,6 @@ def differences(arms: dict[str, list[Run]], reference: str) -> dict[str, list[fl
     return {arm: of_arm for arm, of_arm in pairs.items() if len(of_arm) > 1}
 
 
-def verdicts(pairs: dict[str, list[float]]) -> dict[str, str]:
-    """{arm: its difference with interval, and what it says}, with Holm's correction over arms."""
-    adjusted = holm({arm: p_value(values) for arm, values in pairs.items()})
-    said = {}
-    for arm, values in pairs.items():
-        low, high = interval(values)
-        words = []
-        if adjusted[arm] < LEVEL:
-            words.append("above" if low > 0 else "below")
-        if -MARGIN < low and high < MARGIN:
-            words.append(f"within {MARGIN:g} point")
-        text = ", ".join(words) or "not decided"
-        said[arm] = f"{mean(values):+.2f} [{low:+.2f}, {high:+.2f}] {text}"
-    return said
-
-
 def tables(tuned: list[Run], tested: list[Run]) -> list[Table]:
     """A row per arm: what it comes to, and what its modalities do."""
     arms = arms_of(tested)
@@ -130,8 +113,7 @@ def caption(tuned: list[Run], tested: list[Run]) -> str:
         f"{run.data_name}, {run.options['fusion']}, test split after the last of "
         f"{run.options['epochs']} epochs, mean ± standard deviation over n seeds. rate: of the "
         "highest mean accuracy on held-out samples of the training split, with "
-        f"{seeds} other seeds. Differences: paired by seed, Student's 95% interval; above, below: "
-        f"p < {LEVEL} after Holm's correction over {arms - 1} arms; within {MARGIN:g} point: the "
-        "whole interval is. References: uniform, and of all that add losses up the best on the "
-        f"held-out samples. time: of a run, in those of one joint loss. {source_of(tested)}."
+        f"{seeds} other seeds. Differences: {explained(arms - 1)}. References: uniform, and of all "
+        "that add losses of all modalities up the best on the held-out samples. time: of a run, in "
+        f"those of one joint loss. {source_of(tested)}."
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from steps import take_step
 from torch.nn.functional import cross_entropy
 
 import multitask
+from analysis import tasks
 from mmpareto import integrate
 from utils import registry
 from utils.errors import BadInput
@@ -152,6 +154,36 @@ def test_what_is_recorded_gives_the_same_lines_and_an_edit_is_refused(compare, t
         file.write_text(edited)
         with pytest.raises(BadInput, match=fault):
             compare("--from", str(kept))
+
+
+def test_each_method_has_its_best_rate_chosen_on_digits_that_no_training_run_saw(
+    compare, tmp_path, monkeypatch
+):
+    """As trial.py; runs at the same time give the same lines."""
+    argv = [*QUICK, "--methods", "uniform,mmpareto", "--seeds", "1,2", "--tuning_seeds", "100"]
+    argv += ["--rates", "0.001,0.002", "--schedule", "cosine"]
+    made, make_pictures = [], multitask.make_pictures
+
+    def remember(digits, *others, **more):
+        made.append(digits)
+        return make_pictures(digits, *others, **more)
+
+    monkeypatch.setattr(multitask, "make_pictures", remember)
+    head, *lines = compare(*argv, "--records", str(tmp_path / "kept"))
+    sizes = [len(digits) for digits in made]
+    assert sizes == [167, 33, 200, 200]  # tuning: of the training digits; then both splits
+    tuned = tasks.read(tmp_path / "kept" / "tuning")
+    for arm, row in {"uniform": "uniform", "mmpareto": "mmpareto"}.items():
+        by_rate = {run.rate: run.validation for run in tuned if run.arm == arm}
+        best = max(sorted(by_rate), key=by_rate.get)
+        cells = next(re.split("  +", line) for line in lines if line.startswith(row))
+        assert cells[1] == f"{best:g}"
+        assert min(by_rate) < best < max(by_rate) or len(by_rate) == 2 + 4
+    assert "rate" in head.split() and compare("--from", str(tmp_path / "kept")) == [head, *lines]
+    other = ["--records", str(tmp_path / "others"), "--output", str(tmp_path / "other")]
+    assert compare(*argv, *other) == [head, *lines]
+    for path in ("tasks.csv", "tuning/tasks.csv"):
+        assert (tmp_path / "kept" / path).read_text() == (tmp_path / "others" / path).read_text()
 
 
 def test_all_methods_of_losses_train_and_flags_and_tasks_are_told_apart(compare, tmp_path):

@@ -1,6 +1,5 @@
 """trial.py: rates chosen on held-out samples, fresh seeds, corrected differences."""
 
-import argparse
 import os
 import re
 import signal
@@ -12,12 +11,11 @@ import pytest
 from commands import shell, start
 from scipy.stats import nct, t, ttest_rel
 
-import trial
 from analysis import trials
 from analysis.records import Recorded
 from analysis.runs import ACCURACY, read_run
 from analysis.statistics import detectable, holm, p_value
-from trials import Trial
+from training.rates import FURTHER, best_rate, tune
 
 BEST = {"joint": 0.01, "uniform": 0.02, "mmpareto": 0.16}  # rates
 
@@ -41,40 +39,38 @@ def made(trained):
 
 
 @pytest.fixture
-def stage(made, tmp_path, monkeypatch):
-    """One that has all runs at once: validation falls with the distance from the best rate."""
+def run(made):
+    """All runs at once: validation falls with the distance from the best rate."""
 
-    def run(self, rates):
+    def of(rates):
         return {
             arm: {
-                rate: [made(arm, rate, s, val=90 - abs(rate - BEST[arm])) for s in self.seeds]
+                rate: [made(arm, rate, s, val=90 - abs(rate - BEST[arm])) for s in (100, 101)]
                 for rate in of_arm
             }
             for arm, of_arm in rates.items()
         }
 
-    monkeypatch.setattr(trial.Stage, "run", run)
-    settings = Trial("", "", (0.01, 0.02, 0.04), tuple(BEST), (100, 101), (0, 1))
-    options = argparse.Namespace(ckpt_path=tmp_path, dataset="demo", jobs=1, data_root=None)
-    return trial.Stage("tuning", settings, options, [])
+    return of
 
 
-def test_rates_are_added_until_the_best_stands_inside(stage):
-    found = stage.tune(list(BEST))
+def test_rates_are_added_until_the_best_stands_inside(run):
+    found = tune(run, list(BEST), (0.01, 0.02, 0.04))
     assert sorted(found["joint"]) == [0.005, 0.01, 0.02, 0.04]
     assert sorted(found["uniform"]) == [0.01, 0.02, 0.04]
     assert sorted(found["mmpareto"]) == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32]
-    assert {arm: trial.best_rate(runs) for arm, runs in found.items()} == BEST
+    assert {arm: best_rate(runs) for arm, runs in found.items()} == BEST
 
 
-def test_there_is_an_end_to_further_rates(stage, monkeypatch):
+def test_there_is_an_end_to_further_rates(run, monkeypatch):
     monkeypatch.setitem(BEST, "joint", 1e9)
-    assert max(stage.tune(["joint"])["joint"]) == 0.04 * 2**trial.FURTHER
+    found = tune(run, ["joint"], (0.01, 0.02, 0.04))
+    assert max(found["joint"]) == 0.04 * 2**FURTHER
 
 
 def test_of_equal_rates_the_smaller_is_taken(made):
     runs = {rate: [made("joint", rate, 0, val=70.0)] for rate in (0.04, 0.01, 0.02)}
-    assert trial.best_rate(runs) == 0.01
+    assert best_rate(runs) == 0.01
 
 
 def test_differences_are_paired_corrected_and_told(made):

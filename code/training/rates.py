@@ -1,0 +1,51 @@
+"""The learning rate of every arm: all try the same ones, and further ones where the best of them is
+at an end."""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from statistics import mean
+from typing import Protocol, TypeVar
+
+FACTOR, FURTHER = 2, 4  # between rates; how many more are tried at either end
+
+
+class Tuned(Protocol):
+    """A run that held samples out."""
+
+    @property
+    def validation(self) -> float | None: ...
+
+
+Arm = TypeVar("Arm", bound=Hashable)
+Found = dict[Arm, dict[float, list[Tuned]]]  # {arm: {rate: its runs}}
+
+
+def tune(
+    run: Callable[[dict[Arm, list[float]]], Found], arms: Iterable[Arm], first: Iterable[float]
+) -> Found:
+    """All runs of all rates that were tried.
+
+    run: carries out the rates that are asked for of each arm, those again that it has done.
+    """
+    rates = {arm: sorted(first) for arm in arms}
+    limit = {arm: len(tried) + FURTHER for arm, tried in rates.items()}
+    while True:
+        found = run(rates)
+        wider = {
+            arm: widened(tried, best_rate(found[arm])) if len(tried) < limit[arm] else tried
+            for arm, tried in rates.items()
+        }
+        if wider == rates:
+            return found
+        rates = wider
+
+
+def widened(tried: list[float], best: float) -> list[float]:
+    """Sorted rates, with one more where the best is at an end."""
+    if best == tried[0]:
+        return [best / FACTOR, *tried]
+    return [*tried, best * FACTOR] if best == tried[-1] else tried
+
+
+def best_rate(runs: Mapping[float, list[Tuned]]) -> float:
+    """The one with the highest mean accuracy on held-out samples; of equals the smaller."""
+    return max(sorted(runs), key=lambda rate: mean(run.validation for run in runs[rate]))
