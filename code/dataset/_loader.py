@@ -198,18 +198,32 @@ def check_classes(dataset, samples: list[Sample]) -> None:
         )
 
 
+def split_again(training: list[Sample], test: list[Sample], seed: int) -> tuple[list, list]:
+    """(training, test): other samples of both, drawn at random, as many of every class."""
+    to_draw = Counter(sample.target for sample in test)
+    return drawn_from(training + test, to_draw, generator(seed, 1))
+
+
 def split_validation(samples: list[Sample], fraction: float, seed: int) -> tuple[list, list]:
     """(training, validation): `fraction` of the samples of every class, drawn at random, is for
     validation. Both in the order of `samples`."""
     sizes = Counter(sample.target for sample in samples)
     to_draw = {target: round(size * fraction) for target, size in sizes.items()}
-    drawn = set()
-    for index in torch.randperm(len(samples), generator=generator(seed)).tolist():
-        if to_draw[samples[index].target] > 0:
+    return drawn_from(samples, to_draw, generator(seed))
+
+
+def drawn_from(
+    samples: list[Sample], counts: dict[int, int], random: torch.Generator
+) -> tuple[list, list]:
+    """(the others, `counts` samples of every class, drawn at random). Both in the order of
+    `samples`."""
+    to_draw, drawn = dict(counts), set()
+    for index in torch.randperm(len(samples), generator=random).tolist():
+        if to_draw.get(samples[index].target, 0) > 0:
             to_draw[samples[index].target] -= 1
             drawn.add(index)
-    training = [s for i, s in enumerate(samples) if i not in drawn]
-    return training, [s for i, s in enumerate(samples) if i in drawn]
+    others = [s for i, s in enumerate(samples) if i not in drawn]
+    return others, [s for i, s in enumerate(samples) if i in drawn]
 
 
 def split_speakers(dataset, samples: list[Sample], names: str) -> tuple[list, list]:
@@ -275,6 +289,8 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
     dataset.check_complete(present)
     training = complete_samples(dataset, "train", present)
     test = complete_samples(dataset, "test", present)
+    if flags["random_split"]:
+        training, test = split_again(training, test, flags["random_seed"])
     ids = sorted(sample.id for sample in training + test)
     for modality, reader in plain.items():
         if flags["cache"] == "on" and reader.packed_as:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from argparse import Namespace
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -15,9 +16,10 @@ from commands import flags_for, run, shell, start, wait_for
 
 import evaluate
 import train
+from analysis.trained import load_run
 from dataset import avmnist
 from dataset import demo as demo_set
-from dataset._loader import split_speakers
+from dataset._loader import split_again, split_speakers
 from dataset._samples import Sample
 from dataset.prepare import demo
 from models import metrics
@@ -252,6 +254,30 @@ def test_speakers_that_cannot_be_held_out_are_named(argv, message, flags, tmp_pa
     with pytest.raises(BadInput, match=message):
         run(flags, "x", *(speakers if word == "ALL" else word for word in argv))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_random_split_is_one_of_its_seed_with_as_many_samples_of_every_class(demo_root):
+    dataset = demo_set.Dataset(demo_root)
+    before = dataset.samples("train"), dataset.samples("test")
+
+    def of(seed):
+        training, test = split_again(*before, seed)
+        for samples, those in zip((training, test), before):
+            assert Counter(s.target for s in samples) == Counter(s.target for s in those)
+        assert {s.id for s in training} | {s.id for s in test} == {s.id for s in sum(before, [])}
+        return [s.id for s in test]
+
+    assert of(3) == of(3) and len({tuple(of(seed)) for seed in range(5)}) == 5
+    assert of(3) != [s.id for s in before[1]]
+
+
+def test_runs_with_another_seed_have_another_random_split(flags, tmp_path):
+    def tested(name):
+        return [s.id for s in load_run(tmp_path / name, "last", "cpu")[2]["test"].dataset.samples]
+
+    for name, seed in (("a", "0"), ("b", "1"), ("c", "0")):
+        run(flags, name, "--random_split", "--random_seed", seed, "--epochs", "1")
+    assert tested("a") == tested("c") != tested("b") and len(tested("a")) == len(tested("b"))
 
 
 def test_a_set_without_speakers_says_so():

@@ -107,6 +107,12 @@ def shared_flags(parser: FlagParser) -> None:
         help="which of the data set's modalities; one alone = unimodal baseline (default: all)",
     )
     add(
+        "--random_split",
+        action="store_true",
+        help="draw training and test samples anew, as many of every class, with --random_seed: for "
+        "sets that are split at random",
+    )
+    add(
         "--val_fraction",
         type=share,
         default=0,

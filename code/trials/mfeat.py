@@ -1,5 +1,6 @@
-"""UCI Multiple Features, six views of a digit. 100 samples for training, --train_size 100 of its
-preparation: with more of them joint alone left nothing to be told apart."""
+"""UCI Multiple Features, six views of a digit. A tenth of the training split is trained on, another
+one for every seed, since with more samples one joint loss left nothing to be told apart; the other
+nine tenths choose the rates."""
 
 from trials import (
     CONTROLS,
@@ -14,8 +15,8 @@ from trials import (
 )
 
 TRIAL = Trial(
-    flags="--schedule cosine --epochs 60 --batch_size 20 --no-tensorboard",
-    validation="--val_fraction 0.2",
+    flags="--val_fraction 0.9 --schedule cosine --epochs 60 --batch_size 20 --no-tensorboard",
+    validation="",  # the same in both stages
     rates=(0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16),
     arms=(
         *(f"joint --modalities {view}" for view in ("fac", "fou", "kar", "mor", "pix", "zer")),
