@@ -9,11 +9,13 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from dataset._cache import open_cache
@@ -23,6 +25,9 @@ from dataset.modalities import Modality, item_of
 from utils import distributed, registry
 from utils.errors import BadInput
 from utils.seed import generator, restored, seed_host, seeded
+
+KEPT_BYTES = 64 * 2**20  # of a split that comes in the same order in every epoch
+TESTED_BYTES = 8 * 2**20  # of a batch that nothing is learnt from; more if --batch_size is more
 
 
 class BatchSampler(Sampler):
@@ -122,11 +127,20 @@ def first_batch(data: SampleDataset, count: int, device: str) -> tuple[dict[str,
     return to_device(collate([data[0, index] for index in range(count)]), data.readers, device)
 
 
+def copied(batch: tuple[dict, Tensor]) -> tuple[dict, Tensor]:
+    """What a model may write on."""
+    return tree_map(Tensor.clone, batch)
+
+
 class Batches(DataLoader):
     """Loads the batches of `sampler`: ({modality: input of the encoder}, target (B,)) on `device`.
 
+    What is read in the same order in every epoch is the same then: it is kept if it is small.
+
     data: a SampleDataset, or one with the same items and `readers`.
     """
+
+    _kept: list[tuple[dict, Tensor]] | None = None  # as `collate` gives them
 
     def __init__(self, data: Dataset, sampler: BatchSampler, device: str, num_workers: int = 0):
         super().__init__(
@@ -144,8 +158,20 @@ class Batches(DataLoader):
         self.device = device
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for batch in super().__iter__():
+        for batch in self._loaded() if self._kept is None else map(copied, self._kept):
             yield to_device(batch, self.dataset.readers, self.device)
+
+    def _loaded(self) -> Iterator[tuple[dict, Tensor]]:
+        kept, bytes_left = [], 0 if self.batch_sampler.shuffle else KEPT_BYTES
+        for batch in super().__iter__():
+            bytes_left -= sum(part.nbytes for part in tree_leaves(batch))
+            if bytes_left >= 0:
+                kept.append(copied(batch))
+            else:
+                kept.clear()
+            yield batch
+        if bytes_left >= 0:
+            self._kept = kept
 
 
 def build_readers(
@@ -303,8 +329,10 @@ def build_loaders(dataset, flags: Mapping[str, Any]) -> dict[str, Batches]:
             reader.check_together(ids)
 
     def batches(samples: list[Sample], readers: dict[str, Modality], shuffle=False) -> Batches:
-        seed = flags["random_seed"]
-        sampler = BatchSampler(len(samples), flags["batch_size"], seed, shuffle)
+        seed, size = flags["random_seed"], flags["batch_size"]
+        if not shuffle:  # small samples are tested many at a time
+            size = max(size, TESTED_BYTES // sum(4 * prod(r.shape) for r in readers.values()))
+        sampler = BatchSampler(len(samples), size, seed, shuffle)
         data = SampleDataset(samples, readers, seed)
         return Batches(data, sampler, flags["device"], flags["num_workers"])
 
