@@ -21,10 +21,10 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import sweep
 from analysis import trials
 from analysis.runs import Run, read_run
 from analysis.typeset import markdown
+from training import grid
 from training.messages import align
 from training.rates import best_rate, tune
 from trials import Trial
@@ -35,34 +35,41 @@ from utils.errors import BadInput, run_command
 
 
 class Stage:
-    """A folder of runs with the same seeds, which sweep.py fills."""
+    """A folder of runs with the same seeds: a sweep."""
 
     def __init__(self, name: str, trial: Trial, options: argparse.Namespace, flags: list[str]):
         self.folder, self.trial, self.is_tuning = options.ckpt_path / name, trial, name == "tuning"
         self.seeds = trial.tuning_seeds if self.is_tuning else trial.seeds
-        self.argv = ["--dataset", options.dataset, "--ckpt_path", str(self.folder)]
-        self.argv += ["--jobs", f"{options.jobs}", "--seeds", ",".join(map(str, self.seeds))]
-        self.argv += ["--probe", "none" if self.is_tuning else "linear"]
-        self.argv += [*shlex.split(trial.flags), *flags]  # the last of equal flags counts
-        if options.data_root:
-            self.argv += ["--data_root", str(options.data_root)]
+        self.flags = [*shlex.split(trial.flags), *flags]  # the last of equal flags counts
+        self.options = argparse.Namespace(
+            dataset=options.dataset,
+            data_root=options.data_root,
+            ckpt_path=self.folder,
+            methods="",
+            each_modality=False,
+            seeds=",".join(map(str, self.seeds)),
+            jobs=options.jobs,
+            scheduler=None,
+            probe=[] if self.is_tuning else ["linear"],
+        )
 
     def run(self, rates: dict[str, list[float]]) -> dict[str, dict[float, list[Run]]]:
         """{arm: {rate: its runs}} of the arms and rates that are asked for."""
         lines = [(arm, rate) for arm, of_arm in rates.items() for rate in of_arm]
-        argv = list(self.argv)
-        for arm, rate in lines:
-            held_out = (
-                f" {self.trial.validation}" if self.is_tuning or looks_at_held_out(arm) else ""
-            )
-            given = arm.format(alone=self.folder / "alone-{modality}-seed{seed}")
-            argv += ["--arm", f"{given} --learning_rate {rate:g}{held_out}"]
-        argv += ["--checkpoints", "keep" if any(map(is_alone, rates)) else "delete"]
+        self.options.arm = [self._command_line(*line) for line in lines]
+        self.options.checkpoints = "keep" if any(map(is_alone, rates)) else "delete"
         found: dict[str, dict[float, list[Run]]] = {arm: {} for arm in rates}
-        swept = sweep.main(argv)  # seed by seed
+        swept = grid.carry_out(self.options, self.flags)  # seed by seed
         for (_, (arm, rate)), run in zip(itertools.product(self.seeds, lines), swept):
             found[arm].setdefault(rate, []).append(read_run(run.folder))
         return found
+
+    def _command_line(self, arm: str, rate: float) -> str:
+        alone = self.folder / "alone-{modality}-seed{seed}"
+        words = [arm.format(alone=alone), f"--learning_rate {rate:g}"]
+        if self.is_tuning or looks_at_held_out(arm):
+            words.append(self.trial.validation)
+        return " ".join(words)
 
     def link(self, found: dict[str, dict[float, list[Run]]], rates: dict[str, float]) -> None:
         """Names for the runs of single modalities, by which others begin with their encoders."""

@@ -16,7 +16,7 @@ from commands import CODE, flags_for, run
 import draw
 import sweep
 import train
-from training import messages, options
+from training import grid, messages, options
 from training.flags import TOUCHES
 from training.options import build_parser, parse
 from training.stored import completed, flags_of, jsonable
@@ -172,10 +172,10 @@ def test_a_run_on_ones_own_data_is_called_after_its_folder(own_data, tmp_path, m
     assert parse([*flags, "--data_root", str(own_data)]).run_name == "own-mmpareto-seed0"
     monkeypatch.chdir(own_data)
     assert parse([*flags, "--data_root", "."]).run_name == "own-mmpareto-seed0"
-    grid, rest = sweep.read_options(
+    options_of_grid, rest = sweep.read_options(
         [*flags[:4], "--methods", "joint", "--data_root", str(own_data)]
     )
-    assert [r.folder.name for r in sweep.plan(grid, rest)] == ["own-joint-seed0"]
+    assert [r.folder.name for r in grid.plan(options_of_grid, rest)] == ["own-joint-seed0"]
 
 
 def test_a_run_says_what_to_run_next_and_that_runs(demo_root, tmp_path, capsys, monkeypatch):

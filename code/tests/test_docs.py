@@ -16,7 +16,7 @@ from steps import build_model, forward, load_method, start, take_step
 
 import sweep
 from models.fusion import LateFusion
-from training import options
+from training import grid, options
 from utils import registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +181,7 @@ def test_commands_that_do_what_the_paper_does_are_understood(command):
     script = name if name.endswith(".sh") else None
     assert (registry.CODE / name).is_file()
     if name == "sweep.py":
-        assert sweep.plan(*sweep.read_options(words))
+        assert grid.plan(*sweep.read_options(words))
     elif name == "draw.py":
         figure, runs = words
         assert figure in registry.names("figures") and runs in ("RUN", "RUNS")

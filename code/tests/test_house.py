@@ -45,8 +45,6 @@ def test_arrows_run_down_and_no_command_is_imported(room):
         rooms = imported(file) & (FLOORS.keys() | COMMANDS)
         if file == Path("training/workers.py"):  # a run is what train.py does, a probe evaluate.py
             rooms -= {"train", "evaluate"}
-        if file == Path("trial.py"):  # which is several sweeps
-            rooms -= {"sweep"}
         assert rooms <= below, f"{file} imports from {', '.join(rooms - below)}"
 
 

@@ -13,6 +13,7 @@ import evaluate
 import report
 import sweep
 from training import options
+from training.grid import plan
 from utils.run_folder import opened, read_jsonl, sealed
 
 EPOCHS = 30
@@ -109,7 +110,7 @@ def test_a_plan_builds_once_what_its_runs_have_in_common(
     """Parsers, for which the folder of data is looked through, and methods: UMT's reads runs."""
     parsers, methods = counted(options, "parser_of"), counted(options, "build_method")
     flags = [*flags_for(demo_root, tmp_path), "--methods", "uniform,mmpareto", *grid]
-    planned = sweep.plan(*sweep.read_options(flags))
+    planned = plan(*sweep.read_options(flags))
     assert len({str(run.options) for run in planned}) == len(planned) == runs
     assert (parsers.total(), methods.total()) == built
 
@@ -138,7 +139,7 @@ def test_hundreds_of_runs_are_listed_and_reported_with_every_file_read_once(
 def test_a_run_that_has_not_changed_is_not_read_again(originals, tmp_path, counted):
     runs = tmp_path / "runs"
     flags = copies(originals, runs, [0.01, 0.02], seeds=2)
-    planned = sweep.plan(*sweep.read_options(flags))
+    planned = plan(*sweep.read_options(flags))
     read = counted(Path, "read_bytes")
     for _ in range(3):  # as the bar asks every second
         assert [run.epochs() for run in planned] == [EPOCHS] * 8

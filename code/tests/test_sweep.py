@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 import evaluate
 import sweep
 import train
-from training import workers
+from training import grid, workers
 from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
@@ -28,7 +28,7 @@ def planned(*flags, **changes):
     """{name: command line} of the runs that flags of train.py and options of the sweep lead to."""
     options = dict(methods=None, arm=[], each_modality=False, seeds="0")
     options |= dict(dataset="demo", data_root=None, ckpt_path=Path("runs"))
-    runs = sweep.plan(argparse.Namespace(**options | changes), list(flags))
+    runs = grid.plan(argparse.Namespace(**options | changes), list(flags))
     return {run.folder.name: run.argv for run in runs}
 
 
@@ -122,7 +122,7 @@ def in_this_process(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(sweep, "connect", connect)
+    monkeypatch.setattr(grid, "connect", connect)
     for command in (train, evaluate):
         monkeypatch.setattr(command, "main", counted(command.__name__, command.main))
     return called
@@ -137,7 +137,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
     assert [command[0] for command in called] == ["train", "train"]
     sweep.main(flags)
     assert "2 runs, 2 of them done already" in capsys.readouterr().out
-    for run in sweep.plan(*sweep.read_options(flags)):  # done by another sweep in the meantime
+    for run in grid.plan(*sweep.read_options(flags)):  # done by another sweep in the meantime
         assert workers.carry_out(run.argv, run.folder, [], True) == ""
     assert len(called) == 2
     sweep.main([*flags, "--probe", "linear"])
@@ -173,7 +173,7 @@ def test_whatever_ends_a_run_ends_no_worker(error, said, demo_root, tmp_path, mo
 
     monkeypatch.setattr(train, "main", fail)
     flags = [*flags_for(demo_root, tmp_path), "--methods", "joint"]
-    (run,) = sweep.plan(*sweep.read_options(flags))
+    (run,) = grid.plan(*sweep.read_options(flags))
     problem = workers.carry_out(run.argv, run.folder, [], True)
     assert problem.startswith(said) and problem.endswith(f"({run.log})")
     log = run.log.read_text().splitlines()
@@ -189,9 +189,9 @@ def test_without_a_terminal_a_line_says_how_far_it_is(tmp_path, monkeypatch, cap
             yield run, "stopped" * (run.options.learning_rate == 0.2)
 
     clock = [0.0]
-    monkeypatch.setattr(sweep, "worked_off", train_quickly)
-    monkeypatch.setattr(sweep, "connect", lambda jobs, scheduler: nullcontext(mock.MagicMock()))
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(grid, "worked_off", train_quickly)
+    monkeypatch.setattr(grid, "connect", lambda jobs, scheduler: nullcontext(mock.MagicMock()))
+    monkeypatch.setattr(grid.time, "monotonic", lambda: clock[0])
     flags = ["--dataset", "demo", "--ckpt_path", str(tmp_path), "--methods", "joint"]
     with pytest.raises(SystemExit):
         sweep.main([*flags, "--learning_rate", "0.1,0.2,0.3,0.4", "--epochs", "2"])
@@ -202,11 +202,11 @@ def test_without_a_terminal_a_line_says_how_far_it_is(tmp_path, monkeypatch, cap
         f"{done} of 4 runs done" for done in (1, 1, 2, 3)
     ]
     assert lines[5] == "3 of 4 runs done, 1 failed"
-    assert sweep.duration(4799) == "1 h 20 min" and sweep.duration(1) == "1 min"
+    assert grid.duration(4799) == "1 h 20 min" and grid.duration(1) == "1 min"
 
 
 def test_the_time_left_is_that_of_the_epochs_left(tmp_path, monkeypatch, capsys):
-    runs = [sweep.Run([], argparse.Namespace(epochs=4), tmp_path / str(i)) for i in range(5)]
+    runs = [grid.Run([], argparse.Namespace(epochs=4), tmp_path / str(i)) for i in range(5)]
     for run in runs:
         run.folder.mkdir()
 
@@ -215,9 +215,9 @@ def test_the_time_left_is_that_of_the_epochs_left(tmp_path, monkeypatch, capsys)
         (run.folder / "metrics.jsonl").write_text("".join(lines))
 
     clock = [0.0]
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(grid.time, "monotonic", lambda: clock[0])
     train(runs[0], 4)  # was done before
-    lines = sweep.Lines(runs, runs[1:])
+    lines = grid.Lines(runs, runs[1:])
     clock[0] = 3600
     for number, epochs in ((1, 4), (2, 2)):
         train(runs[number], epochs)
