@@ -56,8 +56,8 @@ def arms_of_rates(runs: list[Run]) -> dict[str, dict[float, list[Run]]]:
 
 
 def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
-    """The arm that adds losses of all modalities up, in the usual setting, which was best on the
-    held-out samples."""
+    """The arm that adds losses of all modalities up, whatever their weights, in the usual setting,
+    which was best on the held-out samples."""
     chosen, _ = select(tuned, [RATE])
     base = base_of(all_runs(arms))
     scores = {
@@ -66,15 +66,18 @@ def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
         if arm in arms
         and runs[0].options["method"] in SUMS
         and len(runs[0].modalities) > 1
-        and not setting_of(arms[arm][0], base)
+        and all(flag.startswith("--unimodal_weight ") for flag in setting_of(arms[arm][0], base))
     }
     return max(scores, key=scores.get, default=REFERENCE)
 
 
 def differences(arms: dict[str, list[Run]], reference: str) -> dict[str, list[float]]:
-    """{arm: its accuracies minus those of the reference in the same setting, paired by seed}."""
+    """{arm: its accuracies minus those of the reference, paired by seed}: of the reference in the
+    same setting if there is one, which itself is compared with the plain one."""
     accuracy = {arm: of_seeds(runs, ACCURACY) for arm, runs in arms.items()}
     others = compared_with(arms, reference)
+    if reference in arms:
+        others = {arm: others.get(arm, reference) for arm in arms if arm != reference}
     pairs = {arm: paired(accuracy[arm], accuracy[other]) for arm, other in others.items()}
     return {arm: of_arm for arm, of_arm in pairs.items() if len(of_arm) > 1}
 

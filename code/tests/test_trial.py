@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 import time
+from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
@@ -119,6 +120,34 @@ def test_differences_are_paired_corrected_and_told(made):
     assert said["uniform"] == "" and rows["joint"]["minus One joint loss"] == ""
     assert rows["mmpareto"]["time"] == "2.00" and rows["mmpareto"]["rate"] == "0.02"
     assert "Holm's correction over 3 arms" in trials.caption(tuned, tested)
+
+
+def test_weights_of_a_sum_and_other_settings_are_compared_with_the_reference(made):
+    """The sum with the best weight may be the reference; another optimizer has one of its own."""
+
+    def arm(method, seed, value, **options):
+        run = made(method, 0.02, seed, val=value, **{ACCURACY: value - seed})
+        return replace(run, options=run.options | options)
+
+    runs = [
+        arm(method, seed, value, **options)
+        for method, value, options in (
+            ("uniform", 80, {}),
+            ("mmpareto", 81, {}),
+            ("uniform", 83, {"unimodal_weight": 2.0}),
+            ("uniform", 86, {"optimizer": "adam"}),
+            ("mmpareto", 90, {"optimizer": "adam"}),
+        )
+        for seed in (0, 1, 2)
+    ]
+    arms = trials.arms_of(runs)
+    found = {arm: mean(values) for arm, values in trials.differences(arms, "uniform").items()}
+    adam = " --optimizer adam"
+    expected = {"mmpareto": 1, "uniform --unimodal_weight 2.0": 3}
+    assert found == expected | {f"uniform{adam}": 6, f"mmpareto{adam}": 4}
+    tuned = [*runs, *(arm("joint", seed, 10) for seed in (0, 1, 2))]
+    tuned += [replace(run, options=run.options | {"learning_rate": 0.5}) for run in tuned]
+    assert trials.best_sum(tuned, arms) == "uniform --unimodal_weight 2.0"
 
 
 def test_holms_correction():
