@@ -214,6 +214,15 @@ def test_leftovers_of_the_dead_are_removed_and_not_what_the_living_write(tmp_pat
     assert sorted(p.name for p in tmp_path.iterdir()) == [".c.tmp", "d", "e"]
 
 
+@pytest.fixture
+def interruptible():
+    """Also where the tests were started behind an `&`, as shells ignore SIGINT then."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
     "work, error, message",
