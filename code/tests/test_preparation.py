@@ -3,6 +3,7 @@
 import http.server
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,22 @@ def test_leftovers_of_the_dead_are_removed_and_not_what_the_living_write(tmp_pat
         assert folder.is_dir() and file.is_file()
         assert not (tmp_path / "d").exists() and not (tmp_path / "e").exists()  # not yet complete
     assert sorted(p.name for p in tmp_path.iterdir()) == [".c.tmp", "d", "e"]
+
+
+def test_a_folder_is_removed_whatever_is_raised_in_the_midst_of_it(tmp_path, monkeypatch):
+    rmtree, raised = shutil.rmtree, []
+
+    def once(path, **how):
+        if path.exists() and not raised:
+            raised.append(path)
+            raise RuntimeError("DataLoader worker is killed")
+        rmtree(path, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", once)
+    with pytest.raises(RuntimeError, match="is killed"), new_folder(tmp_path / "x") as folder:
+        (folder / "y").write_text("")
+        raise BadInput("of a worker")
+    assert raised and not list(tmp_path.iterdir())
 
 
 @pytest.fixture

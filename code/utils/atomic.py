@@ -62,7 +62,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         os.rename(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+        finally:  # torch raises anywhere, here too, when another process that reads data dies
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
