@@ -186,17 +186,18 @@ def test_a_trial_goes_on_after_a_kill_and_its_records_give_its_table(demo_root, 
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    before = {path: path.stat().st_mtime_ns for path in runs.glob("*/demo-*/probe_linear.json")}
+    done = runs.glob("tuning/demo-*/metrics.jsonl")
+    before = {path: path.stat().st_mtime_ns for path in done}
     assert len(before) > 3 and not kept.exists()
     finished = shell(*command)
     assert finished.returncode == 0, finished.stderr
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
     again = shell(sys.executable, "trial.py", "--from", str(kept))
     assert again.stdout.strip() and finished.stdout.endswith(again.stdout)
-    rows = [re.split("  +", line) for line in again.stdout.splitlines()]
-    tested = {row[0]: row for row in rows if len(row) > 3 and row[0] != "method"}
+    head, *rows = (re.split("  +", line) for line in again.stdout.split("\n\n")[0].splitlines())
+    tested = {row[0]: row for row in rows}
     names = {"audio alone", "visual alone", "uniform", "joint --init_encoders RUNS"}
-    names |= {"umt --umt_weight 10"}
+    names |= {"umt --umt_weight 10.0"}
     assert tested.keys() == names | {"g_blending --val_fraction 0.2"}
     assert {row[2] for row in tested.values()} == {"2"}
     # the last two begin with the best encoders of their own seeds
