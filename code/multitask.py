@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 from analysis import tasks
 from analysis.tasks import ALONE, TaskRun, accuracies
+from analysis.trials import RATE, TUNING
 from dataset.prepare.avmnist import mnist
 from figures._style import legend_beside, look_of, plt, save
 from methods import ForwardPass, mgda_ub, rlw, uniform
@@ -48,7 +49,7 @@ from models.metrics import answers
 from models.reach import groups_of
 from training.messages import align
 from training.options import DATA
-from training.rates import best_rate, tune
+from training.rates import best_rate, flat, tune
 from utils import registry
 from utils.atomic import write_text
 from utils.command import Parser, count, listed, positive
@@ -239,14 +240,14 @@ class Stage:
 
     def __init__(self, options: argparse.Namespace, seeds: list[int], is_tuning: bool):
         self.options, self.seeds, self.is_tuning = options, seeds, is_tuning
-        self.folder = options.output / tasks.TUNING if is_tuning else options.output
+        self.folder = options.output / TUNING if is_tuning else options.output
 
     @cached_property
     def data(self) -> dict[str, tuple[Tensor, Tensor]]:
         return load(self.options, self.is_tuning)
 
     def settings(self, rate: float) -> dict:
-        return {name: vars(self.options)[name] for name in SETTINGS} | {tasks.RATE: rate}
+        return {name: vars(self.options)[name] for name in SETTINGS} | {RATE: rate}
 
     def file(self, arm: str, numbers: tuple[int, ...], rate: float, seed: int) -> Path:
         more = ["--rate", f"{rate:g}"] * self.is_tuning
@@ -267,7 +268,7 @@ class Stage:
             raise BadInput(f"{file}: has other settings; choose another --output or delete it")
         accuracy = {task: 100 * share for task, share in result["accuracy"].items()}
         conflict = None if result["conflict"] is None else 100 * result["conflict"]
-        del settings[tasks.RATE]
+        del settings[RATE]
         return TaskRun(file, arm, seed, rate, settings, result["environment"], accuracy, conflict)
 
     def run(self, rates: dict[Arm, list[float]]) -> dict[Arm, dict[float, list[TaskRun]]]:
@@ -325,10 +326,6 @@ def carry_out(options: argparse.Namespace) -> tuple[list[TaskRun], list[TaskRun]
         rates = {arm: [best_rate(of_arm)] for arm, of_arm in tuned.items()}
     tested = Stage(options, options.seeds, False).run(rates)
     return flat(tuned), flat(tested)
-
-
-def flat(found: dict[Arm, dict[float, list[TaskRun]]]) -> list[TaskRun]:
-    return [run for of_arm in found.values() for runs in of_arm.values() for run in runs]
 
 
 def draw(rows: dict[str, list[TaskRun]]) -> plt.Figure:
@@ -436,7 +433,7 @@ def main(argv=None) -> None:
         if options.records:
             tasks.write(options.records, runs)
             if tuned:
-                tasks.write(options.records / tasks.TUNING, tuned)
+                tasks.write(options.records / TUNING, tuned)
     rows = tasks.rows_of(runs)
     _, head, lines = tasks.table(rows)
     print(align([head, *lines]))

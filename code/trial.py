@@ -26,7 +26,7 @@ from analysis.runs import Run, read_run
 from analysis.typeset import markdown
 from training import grid
 from training.messages import align
-from training.rates import best_rate, tune
+from training.rates import best_rate, flat, tune
 from trials import Trial
 from utils import registry
 from utils.atomic import write_text
@@ -105,10 +105,6 @@ def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tu
         test.link(found, rates)
         tested |= found
     return flat(tuned), flat(tested)
-
-
-def flat(found: dict[str, dict[float, list[Run]]]) -> list[Run]:
-    return [run for of_arm in found.values() for runs in of_arm.values() for run in runs]
 
 
 def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -17,13 +17,13 @@ from analysis import records
 from analysis.records import FLAG, SOURCE
 from analysis.statistics import explained, mean_std, paired, verdicts
 from analysis.tables import Table, number_of, reported
+from analysis.trials import RATE
 from utils.errors import BadInput
 
 FILE = "tasks.csv"
 ALONE = "alone"  # the arm of runs with one of the tasks
 ACCURACY, CONFLICT = "accuracy/", "conflict"  # columns
 REFERENCE = "uniform"
-TUNING, RATE = "tuning", "learning_rate"
 PAPERS = {"noise_kind": "salt_and_pepper", "noise": [0.0, 0.5]}  # the settings of its Table 5
 
 

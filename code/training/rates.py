@@ -39,6 +39,11 @@ def tune(
         rates = wider
 
 
+def flat(found: Found) -> list[Tuned]:
+    """All runs, arm by arm, rate by rate."""
+    return [run for of_arm in found.values() for runs in of_arm.values() for run in runs]
+
+
 def widened(tried: list[float], best: float) -> list[float]:
     """Sorted rates, with one more where the best is at an end."""
     if best == tried[0]:

@@ -41,6 +41,18 @@ def with_adamw(arms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{arm} --optimizer adamw" for arm in arms)
 
 
+OF_ALL = (  # modalities; each alone comes before them
+    *CORE,
+    FINE_TUNED,
+    *SUMS,
+    *CONTROLS,
+    *OF_GRADIENTS,
+    *OF_MODALITIES,
+    *TAUGHT,
+    *with_adamw(CORE),
+)
+
+
 @dataclass(frozen=True)
 class Trial:
     """flags: train.py's, of every run. validation: what is held out while rates are chosen. rates:
@@ -48,7 +60,7 @@ class Trial:
 
     flags: str
     validation: str
-    rates: tuple[float, ...]
     arms: tuple[str, ...]
+    rates: tuple[float, ...] = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
     tuning_seeds: tuple[int, ...] = (100, 101, 102)
     seeds: tuple[int, ...] = tuple(range(20))
