@@ -13,6 +13,7 @@ python report.py runs/DATASET-*
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from analysis import probes
@@ -58,7 +59,8 @@ def read_options(argv) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv=None) -> None:
-    carry_out(*read_options(argv))
+    if any(carry_out(*read_options(argv)).values()):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ python trial.py --from ../results/utd_mhad          the table again, from what w
 1. Each arm tries the same learning rates with the same few seeds, on the training split without the
    speakers that are held out; where its best rate stands at an end, further ones. The rate with the
    highest mean accuracy on the held-out speakers, after the last epoch, is chosen.
+   One at which a run diverges is not, even if that shows in the second stage only.
 2. Each arm is trained with twenty other seeds, on the whole training split, at its rate, and tested
    after the last epoch.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +28,8 @@ from analysis.runs import Run, read_run
 from analysis.typeset import markdown
 from training import grid
 from training.messages import align
-from training.rates import best_rate, flat, tune
+from training.rates import best_rate, check_some_left, flat, tune
+from training.workers import DIVERGED
 from trials import Trial
 from utils import registry
 from utils.atomic import write_text
@@ -40,6 +43,7 @@ class Stage:
     def __init__(self, name: str, trial: Trial, options: argparse.Namespace, flags: list[str]):
         self.folder, self.trial, self.is_tuning = options.ckpt_path / name, trial, name == "tuning"
         self.seeds = trial.tuning_seeds if self.is_tuning else trial.seeds
+        self.diverged: set[tuple[str, float]] = set()  # arms and rates
         self.flags = [*shlex.split(trial.flags), *flags]  # the last of equal flags counts
         self.options = argparse.Namespace(
             dataset=options.dataset,
@@ -54,14 +58,23 @@ class Stage:
         )
 
     def run(self, rates: dict[str, list[float]]) -> dict[str, dict[float, list[Run]]]:
-        """{arm: {rate: its runs}} of the arms and rates that are asked for."""
-        lines = [(arm, rate) for arm, of_arm in rates.items() for rate in of_arm]
+        """{arm: {rate: its runs}} of the arms and rates that are asked for, without rates at which
+        a run diverges. Ends with status 1 where one fails for another reason."""
+        asked = [(arm, rate) for arm, of_arm in rates.items() for rate in of_arm]
+        lines = [line for line in asked if line not in self.diverged]
+        found: dict[str, dict[float, list[Run]]] = {arm: {} for arm in rates}
+        if not lines:
+            return found
         self.options.arm = [self._command_line(*line) for line in lines]
         self.options.checkpoints = "keep" if any(map(is_alone, rates)) else "delete"
-        found: dict[str, dict[float, list[Run]]] = {arm: {} for arm in rates}
-        swept = grid.carry_out(self.options, self.flags)  # seed by seed
-        for (_, (arm, rate)), run in zip(itertools.product(self.seeds, lines), swept):
-            found[arm].setdefault(rate, []).append(read_run(run.folder))
+        problems = grid.carry_out(self.options, self.flags)  # of its runs, seed by seed
+        if not all(problem.startswith(DIVERGED) for problem in problems.values() if problem):
+            sys.exit(1)
+        swept = list(zip(itertools.product(self.seeds, lines), problems.items()))
+        self.diverged |= {line for (_, line), (_, problem) in swept if problem}
+        for (_, (arm, rate)), (run, _) in swept:
+            if (arm, rate) not in self.diverged:
+                found[arm].setdefault(rate, []).append(read_run(run.folder))
         return found
 
     def _command_line(self, arm: str, rate: float) -> str:
@@ -102,6 +115,13 @@ def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tu
         tuned |= found
     for arms in waves:
         found = test.run({arm: [rates[arm]] for arm in arms})
+        while diverged := [arm for arm in arms if not found[arm]]:
+            for arm in diverged:
+                tried = list(tuned[arm])
+                del tuned[arm][rates[arm]]
+                check_some_left(arm, tuned[arm], tried)
+                rates[arm] = best_rate(tuned[arm])
+            found |= test.run({arm: [rates[arm]] for arm in diverged})
         test.link(found, rates)
         tested |= found
     return flat(tuned), flat(tested)

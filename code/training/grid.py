@@ -157,9 +157,8 @@ def trained(runs: list[Run], options) -> Iterator[tuple[Run, str]]:
         yield from worked_off(client, runs, options.probe, options.checkpoints == "keep")
 
 
-def carry_out(options: argparse.Namespace, flags: list[str]) -> list[Run]:
-    """Plans the runs, trains what is not done, and returns them all. Ends with status 1 where one
-    has failed.
+def carry_out(options: argparse.Namespace, flags: list[str]) -> dict[Run, str]:
+    """Plans the runs, trains what is not done, and returns them all, each with "" or why it failed.
 
     options: arm, methods, each_modality, seeds, dataset, data_root, ckpt_path, jobs, scheduler,
     probe, checkpoints, as sweep.py reads them. flags: those that are train.py's.
@@ -178,20 +177,18 @@ def carry_out(options: argparse.Namespace, flags: list[str]) -> list[Run]:
     if sys.stderr.isatty():
         bar.start()
     lines = Lines(runs, waiting)
-    failed = {}
+    problems = dict.fromkeys(runs, "")
     try:
         for run, problem in trained(waiting, options):
-            if problem:
-                failed[run.folder.name] = problem
+            problems[run] = problem
             if not (sys.stdout.isatty() and sys.stderr.isatty()):
                 lines.add(run, problem)
     finally:
         ended.set()
         if bar.is_alive():
             bar.join()
+    failed = {run.folder.name: problem for run, problem in problems.items() if problem}
     for name, problem in failed.items():
         print(f"FAILED  {name}: {problem}", file=sys.stderr)
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are done: {options.ckpt_path}/")
-    if failed:
-        sys.exit(1)
-    return runs
+    return problems

@@ -1,9 +1,11 @@
 """The learning rate of every arm: all try the same ones, and further ones where the best of them is
-at an end."""
+at an end. A rate at which a run diverges is not chosen."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from statistics import mean
 from typing import Protocol, TypeVar
+
+from utils.errors import BadInput
 
 FACTOR, FURTHER = 2, 4  # between rates; how many more are tried at either end
 
@@ -24,19 +26,31 @@ def tune(
 ) -> Found:
     """All runs of all rates that were tried.
 
-    run: carries out the rates that are asked for of each arm, those again that it has done.
+    run: carries out the rates that are asked for of each arm, those again that it has done, and
+    leaves out those at which a run diverges. Raises BadInput for an arm of which none is left.
     """
     rates = {arm: sorted(first) for arm in arms}
     limit = {arm: len(tried) + FURTHER for arm, tried in rates.items()}
     while True:
         found = run(rates)
         wider = {
-            arm: widened(tried, best_rate(found[arm])) if len(tried) < limit[arm] else tried
+            arm: widened(tried, best_rate(found[arm]) if found[arm] else tried[0])
+            if len(tried) < limit[arm]
+            else tried
             for arm, tried in rates.items()
         }
         if wider == rates:
+            for arm, tried in rates.items():
+                check_some_left(arm, found[arm], tried)
             return found
         rates = wider
+
+
+def check_some_left(arm: Hashable, found: Mapping, tried: list[float]) -> None:
+    """Raises BadInput where every rate that was tried has diverged."""
+    if not found:
+        rates = ", ".join(f"{rate:g}" for rate in tried)
+        raise BadInput(f"{arm}: diverges at each of the rates {rates}; name smaller --rates")
 
 
 def flat(found: Found) -> list[Tuned]:

@@ -34,8 +34,8 @@ STORY = {
 }
 
 
-class NonFinite(BadInput):
-    """A loss or gradient became inf or nan."""
+class Diverged(BadInput):
+    """A loss or gradient became inf or nan, in a model that had been trained."""
 
 
 class Recorder:
@@ -93,7 +93,8 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what is pending. Raises NonFinite naming epoch, step and the first bad value."""
+        """Writes what is pending. Raises Diverged naming epoch, step and the first bad value;
+        BadInput where it was the first step."""
         if not self.pending:
             return
         numbers = iter(torch.cat([stacked for *_, stacked in self.pending]).tolist())
@@ -111,11 +112,11 @@ class Recorder:
                 if bad is None and not math.isfinite(value):
                     bad = f"{name} is {value} at epoch {epoch}, step {step}: the run stops here"
                     holds = "last.pt holds the epoch before" if epoch else "no epoch was completed"
-                    cause = DIVERGED if step else UNTRAINED
+                    error, cause = (Diverged, DIVERGED) if step else (BadInput, UNTRAINED)
         self.pending = []
         append(self.folder / "steps.jsonl", "".join(lines))
         if bad:
-            raise NonFinite(
+            raise error(
                 f"{bad}; {holds}. The inputs are not at fault, each is checked when it is read: "
                 f"{cause}"
             )

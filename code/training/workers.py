@@ -27,6 +27,7 @@ from distributed import Client, Future, LocalCluster, wait
 from distributed.scheduler import KilledWorker
 
 from training.options import parse
+from training.record import Diverged
 from training.resume import refuse_other_options
 from utils.atomic import release_claim
 from utils.errors import BadInput
@@ -47,6 +48,7 @@ SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.comm.timeouts.connect": "10s",
 }
+DIVERGED = "diverged: "  # how the problem of such a run begins; that of others: "error: "
 alone = Lock()  # of the run that this process trains: generators of random numbers are shared
 
 
@@ -116,6 +118,7 @@ def attempt(run: Run, probes: list[str]) -> str:
     import evaluate  # commands: what a run is, and what a probe is
     import train
 
+    kind = "error: "
     try:
         if run.is_done(probes):
             return ""
@@ -124,7 +127,7 @@ def attempt(run: Run, probes: list[str]) -> str:
         if probes:
             evaluate.main([str(run.folder), "--probe", ",".join(probes)])
     except BadInput as error:
-        problem = str(error)
+        problem, kind = str(error), DIVERGED if isinstance(error, Diverged) else kind
     except (Exception, SystemExit) as error:  # the next run is none the worse for it
         traceback.print_exc()
         problem = shortage(error) or f"{type(error).__name__}: {error}"
@@ -132,8 +135,8 @@ def attempt(run: Run, probes: list[str]) -> str:
         return ""
     finally:
         release_claim()
-    print(f"error: {problem.strip()}")
-    return f"error: {problem.strip().splitlines()[-1]}"
+    print(f"{kind}{problem.strip()}")
+    return f"{kind}{problem.strip().splitlines()[-1]}"
 
 
 def worked_off(
