@@ -19,6 +19,7 @@ import evaluate
 import sweep
 import train
 from training import grid, workers
+from training.record import Diverged
 from utils import registry
 from utils.errors import BadInput
 from utils.run_folder import read_jsonl
@@ -94,7 +95,7 @@ def test_a_failure_is_named_and_ends_nothing_else(demo_root, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "1 of 2 runs are done" in printed.out
     (line,) = [line for line in printed.err.splitlines() if line.startswith("FAILED")]
-    assert line.startswith("FAILED  demo-joint-learning_rate-1e30-seed0: error: ")
+    assert line.startswith("FAILED  demo-joint-learning_rate-1e30-seed0: diverged: ")
     log = tmp_path / ".demo-joint-learning_rate-1e30-seed0.log"
     assert str(log) in line and "the run stops here" in log.read_text()
     good = tmp_path / "demo-joint-learning_rate-0.01-seed0"
@@ -163,6 +164,7 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
         (BadInput("--gamma 0: no"), "error: --gamma 0: no"),
         (SystemExit(3), "error: SystemExit: 3"),  # which would end a worker
         (KeyError("x"), "error: KeyError: 'x'"),
+        (Diverged("loss is nan"), "diverged: loss is nan"),
         (OSError(28, "No space left on device"), "error: No space left on device; free some spac"),
     ],
 )

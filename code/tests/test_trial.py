@@ -7,16 +7,21 @@ import sys
 import time
 from dataclasses import replace
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import pytest
 from commands import shell, start
 from scipy.stats import nct, t, ttest_rel
 
+import trial
 from analysis import trials
 from analysis.records import Recorded
 from analysis.runs import ACCURACY, read_run
 from analysis.statistics import detectable, holm, p_value
 from training.rates import FURTHER, best_rate, tune
+from training.workers import DIVERGED, Run
+from trials import Trial
+from utils.errors import BadInput
 
 BEST = {"joint": 0.01, "uniform": 0.02, "mmpareto": 0.16}  # rates
 
@@ -72,6 +77,69 @@ def test_there_is_an_end_to_further_rates(run, monkeypatch):
 def test_of_equal_rates_the_smaller_is_taken(made):
     runs = {rate: [made("joint", rate, 0, val=70.0)] for rate in (0.04, 0.01, 0.02)}
     assert best_rate(runs) == 0.01
+
+
+def test_a_rate_that_diverges_is_not_chosen_and_smaller_ones_are_tried(run):
+    def run_where(limit):
+        def of(rates):
+            fit = {arm: [rate for rate in tried if rate < limit] for arm, tried in rates.items()}
+            return run(fit)
+
+        return of
+
+    found = tune(run_where(0.03), ["mmpareto"], (0.01, 0.02, 0.04))
+    assert best_rate(found["mmpareto"]) == 0.02
+    found = tune(run_where(0.01), ["mmpareto"], (0.01, 0.02, 0.04))
+    assert list(found["mmpareto"]) == [0.0025, 0.005]
+    with pytest.raises(BadInput, match="mmpareto: diverges at each of the rates 0.000625, "):
+        tune(run_where(0), ["mmpareto"], (0.01, 0.02, 0.04))
+
+
+def carry_out(tmp_path, monkeypatch, ends):
+    """{arm: its rates in the test}, and what was trained; ends: (stage, arm, rate, seed) -> how a
+    run ends."""
+
+    def train(options, flags):
+        stage, ended = options.ckpt_path.name, {}
+        for seed in options.seeds.split(","):
+            for arm in options.arm:
+                name, _, rate, *_ = arm.split()
+                run = Run([], options, (stage, name, float(rate), int(seed)))
+                ended[run] = ends(*run.folder)
+                trained.append(run.folder)
+        return ended
+
+    def read(folder):
+        assert not ends(*folder)
+        return SimpleNamespace(of=folder, validation=0.9 - abs(folder[2] - 0.04))
+
+    trained = []
+    monkeypatch.setattr(trial.grid, "carry_out", train)
+    monkeypatch.setattr(trial, "read_run", read)
+    options, flags = trial.read_options(["--dataset", "demo", "--ckpt_path", str(tmp_path)])
+    rates = (0.01, 0.02, 0.04)  # and then 0.08, as the best stands at an end
+    settings = Trial("", "--val_speakers s1", ("joint", "uniform"), rates, (100, 101), (0, 1, 2))
+    _, tested = trial.carry_out(settings, options, flags)
+    return [run.of[1:] for run in tested], trained
+
+
+def test_a_rate_that_diverges_in_the_test_gives_way_to_the_next_best(tmp_path, monkeypatch):
+    def ends(stage, arm, rate, seed):
+        in_tuning = stage == "tuning" and rate in (0.01, 0.08) and seed == 101
+        in_test = stage == "test" and arm == "uniform" and rate == 0.04 and seed == 2
+        return f"{DIVERGED}at epoch 3" * (in_tuning or in_test)
+
+    tested, trained = carry_out(tmp_path, monkeypatch, ends)
+    arms = ("joint", 0.04), ("uniform", 0.02)
+    assert tested == [(*arm, seed) for arm in arms for seed in (0, 1, 2)]
+    again = ("tuning", "uniform", 0.02, 101), ("tuning", "uniform", 0.01, 101)
+    assert [trained.count(run) for run in again] == [2, 1]  # what diverges is not asked for again
+
+
+def test_a_run_that_fails_otherwise_ends_the_trial(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit) as ended:
+        carry_out(tmp_path, monkeypatch, lambda stage, *_: "error: no space" * (stage == "test"))
+    assert ended.value.code == 1
 
 
 def test_differences_are_paired_corrected_and_told(made):
