@@ -10,6 +10,7 @@ python trial.py --from ../results/utd_mhad          the table again, from what w
    One at which a run diverges is not, even if that shows in the second stage only.
 2. Each arm is trained with twenty other seeds, on the whole training split, at its rate, and tested
    after the last epoch.
+3. So is uniform at the rates of the other arms, as two arms may differ by their rates alone.
 
 What is done is skipped: the same command goes on after an interruption or a kill.
 """
@@ -102,8 +103,19 @@ def looks_at_held_out(arm: str) -> bool:
     return "validation" in registry.load_class("methods", arm.split()[0], "--arm").needs
 
 
-def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tuple[list, list]:
-    """The runs of both stages. Single modalities come first: others may begin with them."""
+def at_rates_of_others(tested: dict[str, dict[float, list[Run]]]) -> dict[str, list[float]]:
+    """{arm: rates} by which each arm can be compared with its reference at its own rate."""
+    arms = trials.arms_of(flat(tested))
+    given = dict(zip(arms, tested, strict=True))  # {its name in tables: as it was given}
+    wanted: dict[str, list[float]] = {}
+    for other, rate in sorted(set(trials.references_at_rates(arms).values())):
+        if rate not in tested[given[other]]:
+            wanted.setdefault(given[other], []).append(rate)
+    return wanted
+
+
+def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> trials.Runs:
+    """The runs of all stages. Single modalities come first: others may begin with them."""
     tuning, test = (Stage(name, trial, options, flags) for name in ("tuning", "test"))
     alone = [arm for arm in trial.arms if is_alone(arm)]
     waves = [arms for arms in (alone, [a for a in trial.arms if a not in alone]) if arms]
@@ -124,7 +136,8 @@ def carry_out(trial: Trial, options: argparse.Namespace, flags: list[str]) -> tu
             found |= test.run({arm: [rates[arm]] for arm in diverged})
         test.link(found, rates)
         tested |= found
-    return flat(tuned), flat(tested)
+    wanted = at_rates_of_others(tested)
+    return trials.Runs(flat(tuned), flat(tested), flat(test.run(wanted)) if wanted else [])
 
 
 def read_options(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -163,12 +176,12 @@ def settings_of(options: argparse.Namespace) -> Trial:
 def main(argv: list[str] | None = None) -> None:
     options, flags = read_options(argv)
     if options.source:
-        tuned, tested = trials.read(options.source)
+        runs = trials.read(options.source)
     else:
-        tuned, tested = carry_out(settings_of(options), options, flags)
+        runs = carry_out(settings_of(options), options, flags)
         if options.records:
-            trials.write(options.records, tuned, tested)
-    tables, below = trials.tables(tuned, tested), trials.caption(tuned, tested)
+            trials.write(options.records, runs)
+    tables, below = trials.tables(runs), trials.caption(runs)
     print("\n\n".join([*(align([table.head, *table.rows]) for table in tables), below]))
     if not options.source:
         write_text(options.ckpt_path / "trial.md", markdown(tables, below) + "\n")

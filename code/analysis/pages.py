@@ -54,8 +54,8 @@ def filled(text: str) -> str:
         return untitled(named(tasks.table(tasks.rows_of(runs))), tasks.caption(runs))
 
     def of_trial(flags: list[str]) -> str:
-        both = trials.read(ROOT / flags[-1])
-        return markdown([named(table) for table in trials.tables(*both)], trials.caption(*both))
+        runs = trials.read(ROOT / flags[-1])
+        return markdown([named(table) for table in trials.tables(runs)], trials.caption(runs))
 
     def of_links(flags: list[str]) -> str:
         groups = group(records.read([ROOT / flags[-1]]))

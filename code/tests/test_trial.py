@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import replace
 from statistics import mean, stdev
-from types import SimpleNamespace
 
 import pytest
 from commands import shell, start
@@ -95,50 +94,71 @@ def test_a_rate_that_diverges_is_not_chosen_and_smaller_ones_are_tried(run):
         tune(run_where(0), ["mmpareto"], (0.01, 0.02, 0.04))
 
 
-def carry_out(tmp_path, monkeypatch, ends):
-    """{arm: its rates in the test}, and what was trained; ends: (stage, arm, rate, seed) -> how a
-    run ends."""
-
-    def train(options, flags):
-        stage, ended = options.ckpt_path.name, {}
-        for seed in options.seeds.split(","):
-            for arm in options.arm:
-                name, _, rate, *_ = arm.split()
-                run = Run([], options, (stage, name, float(rate), int(seed)))
-                ended[run] = ends(*run.folder)
-                trained.append(run.folder)
-        return ended
+@pytest.fixture
+def carry_out(tmp_path, monkeypatch, made):
+    """What a trial comes to where a run (stage, arm, rate, seed) ends as `ends` says, and what it
+    has trained, each as asked for."""
+    trained = []
 
     def read(folder):
-        assert not ends(*folder)
-        return SimpleNamespace(of=folder, validation=0.9 - abs(folder[2] - 0.04))
+        return made(*folder[1:], val=90 - abs(folder[2] - 0.04), **{ACCURACY: 1e4 * folder[2]})
 
-    trained = []
-    monkeypatch.setattr(trial.grid, "carry_out", train)
+    def of(ends):
+        def train(options, flags):
+            stage, ended = options.ckpt_path.name, {}
+            for seed in options.seeds.split(","):
+                for arm in options.arm:
+                    name, _, rate, *_ = arm.split()
+                    run = Run([], options, (stage, name, float(rate), int(seed)))
+                    ended[run] = ends(*run.folder)
+                    trained.append(run.folder)
+            return ended
+
+        monkeypatch.setattr(trial.grid, "carry_out", train)
+        options, flags = trial.read_options(["--dataset", "demo", "--ckpt_path", str(tmp_path)])
+        return trial.carry_out(settings, options, flags), trained
+
     monkeypatch.setattr(trial, "read_run", read)
-    options, flags = trial.read_options(["--dataset", "demo", "--ckpt_path", str(tmp_path)])
     rates = (0.01, 0.02, 0.04)  # and then 0.08, as the best stands at an end
     settings = Trial("", "--val_speakers s1", ("joint", "uniform"), rates, (100, 101), (0, 1, 2))
-    _, tested = trial.carry_out(settings, options, flags)
-    return [run.of[1:] for run in tested], trained
+    return of
 
 
-def test_a_rate_that_diverges_in_the_test_gives_way_to_the_next_best(tmp_path, monkeypatch):
+def listed(runs):
+    return [(r.options["method"], r.options["learning_rate"], r.seed) for r in runs]
+
+
+def test_a_rate_that_diverges_in_the_test_gives_way_to_the_next_best(carry_out):
     def ends(stage, arm, rate, seed):
         in_tuning = stage == "tuning" and rate in (0.01, 0.08) and seed == 101
         in_test = stage == "test" and arm == "uniform" and rate == 0.04 and seed == 2
         return f"{DIVERGED}at epoch 3" * (in_tuning or in_test)
 
-    tested, trained = carry_out(tmp_path, monkeypatch, ends)
+    runs, trained = carry_out(ends)
     arms = ("joint", 0.04), ("uniform", 0.02)
-    assert tested == [(*arm, seed) for arm in arms for seed in (0, 1, 2)]
+    assert listed(runs.tested) == [(*arm, seed) for arm in arms for seed in (0, 1, 2)]
+    assert runs.other_rates == [] and trials.at_same_rate(runs) == {"joint": "that diverges"}
     again = ("tuning", "uniform", 0.02, 101), ("tuning", "uniform", 0.01, 101)
     assert [trained.count(run) for run in again] == [2, 1]  # what diverges is not asked for again
 
 
-def test_a_run_that_fails_otherwise_ends_the_trial(tmp_path, monkeypatch):
+def test_the_reference_is_trained_at_the_rates_of_the_others_too(carry_out):
+    """Where uniform's best rate is 0.02 and joint's 0.04."""
+
+    def ends(stage, arm, rate, seed):
+        return f"{DIVERGED}at epoch 3" * ((stage, arm, rate) == ("tuning", "uniform", 0.04))
+
+    runs, _ = carry_out(ends)
+    assert listed(runs.other_rates) == [("uniform", 0.04, seed) for seed in (0, 1, 2)]
+    assert trials.at_same_rate(runs)["joint"].startswith("+0.00 [")
+    (joint, uniform) = trials.tables(runs)[0].rows
+    assert joint[-4].startswith("+200.00 [") and joint[-2].startswith("+0.00 [")
+    assert uniform[-4] == uniform[-2] == ""
+
+
+def test_a_run_that_fails_otherwise_ends_the_trial(carry_out):
     with pytest.raises(SystemExit) as ended:
-        carry_out(tmp_path, monkeypatch, lambda stage, *_: "error: no space" * (stage == "test"))
+        carry_out(lambda stage, *_: "error: no space" * (stage == "test"))
     assert ended.value.code == 1
 
 
@@ -164,7 +184,8 @@ def test_differences_are_paired_corrected_and_told(made):
         for m, value in validation.items()
         for rate in (0.02, 0.04)
     ]
-    made_table, of_modalities = trials.tables(tuned, tested)
+    runs = trials.Runs(tuned, tested, [])
+    made_table, of_modalities = trials.tables(runs)
     assert [row[0] for row in of_modalities.rows] == list(accuracy)
     assert of_modalities.head == [
         "method",
@@ -187,7 +208,7 @@ def test_differences_are_paired_corrected_and_told(made):
         assert said[arm] == f"{expected:+.2f} [{low:+.2f}, {high:+.2f}] {words}"
     assert said["uniform"] == "" and rows["joint"]["minus One joint loss"] == ""
     assert rows["mmpareto"]["time"] == "2.00" and rows["mmpareto"]["rate"] == "0.02"
-    assert "Holm's correction over 3 arms" in trials.caption(tuned, tested)
+    assert "Holm's correction over 3 arms" in trials.caption(runs)
 
 
 def test_weights_of_a_sum_and_other_settings_are_compared_with_the_reference(made):
