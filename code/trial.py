@@ -72,7 +72,10 @@ class Stage:
         if not all(problem.startswith(DIVERGED) for problem in problems.values() if problem):
             sys.exit(1)
         swept = list(zip(itertools.product(self.seeds, lines), problems.items()))
-        self.diverged |= {line for (_, line), (_, problem) in swept if problem}
+        diverged = dict.fromkeys(line for (_, line), (_, problem) in swept if problem)
+        for arm, rate in diverged:
+            print(f"diverges, so its rate is not chosen: {arm} --learning_rate {rate:g}")
+        self.diverged |= diverged.keys()
         for (_, (arm, rate)), (run, _) in swept:
             if (arm, rate) not in self.diverged:
                 found[arm].setdefault(rate, []).append(read_run(run.folder))

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from analysis.runs import Run, by_data
 from analysis.statistics import detectable
@@ -32,7 +33,8 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
         axis.plot(SEEDS, middle, color=colour, label=label)
         axis.fill_between(SEEDS, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.set(xlabel="seeds", ylabel="difference that is found (points)", yscale="log")
-    axis.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.legend()
     return figure
