@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from analysis import records
 from analysis.names import name_of
-from analysis.runs import ACCURACY, Run, arm_of, base_of, group, select, setting_of
+from analysis.runs import ACCURACY, Run, arm_of, base_of, group, setting_of
 from analysis.statistics import explained, paired, verdicts
 from analysis.tables import (
     REFERENCE,
@@ -72,15 +72,14 @@ def arms_of_rates(runs: list[Run], among: list[Run] = ()) -> dict[str, dict[floa
 def best_sum(tuned: list[Run], arms: dict[str, list[Run]]) -> str:
     """The arm that adds losses of all modalities up, whatever their weights, in the usual setting,
     which was best on the held-out samples."""
-    chosen, _ = select(tuned, [RATE])
-    base = base_of(all_runs(arms))
+    base, by_rate = base_of(all_runs(arms)), arms_of_rates(tuned)
     scores = {
-        arm: mean(run.validation for run in runs)
-        for arm, runs in chosen.items()
-        if arm in arms
-        and runs[0].options["method"] in SUMS
-        and len(runs[0].modalities) > 1
-        and all(flag.startswith("--unimodal_weight ") for flag in setting_of(arms[arm][0], base))
+        arm: max(mean(run.validation for run in of_rate) for of_rate in by_rate[arm].values())
+        for arm, (run, *_) in arms.items()
+        if arm in by_rate
+        and run.options["method"] in SUMS
+        and len(run.modalities) > 1
+        and all(flag.startswith("--unimodal_weight ") for flag in setting_of(run, base))
     }
     return max(scores, key=scores.get, default=REFERENCE)
 
