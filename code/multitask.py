@@ -13,7 +13,7 @@ objectives, by the same `integrate` as everywhere. A run that is stored is not t
 
 With --rates the protocol is that of trial.py: rates are chosen with seeds of their own on pictures
 of digits that are held out, further ones are tried where the best is at an end, and the runs that
-are reported have all digits for training.
+are reported have all digits for training. A run that diverges knows no digit, and none is reported.
 
 Source: Wei & Hu 2024, Sec. 4.6, Table 5 and Appendix C; network, sizes and rate are not published,
 so these are ours. Two digits in a picture: Sabour et al. 2017.
@@ -50,6 +50,7 @@ from models.reach import groups_of
 from training.messages import align
 from training.options import DATA
 from training.rates import best_rate, flat, tune
+from training.record import Diverged
 from utils import registry
 from utils.atomic import write_text
 from utils.command import Parser, count, listed, positive
@@ -176,7 +177,10 @@ def build_method(arm: str):
 
 
 def train_run(options, method, tasks: list[int], rate: float, seed: int, data: dict) -> dict:
-    """{accuracy: {task: share}, conflict: share of steps} of a training on some of the tasks."""
+    """{accuracy: {task: share}, conflict: share of steps} of a training on some of the tasks.
+
+    Raises Diverged where its weights are no longer finite.
+    """
     seed_everything(seed)
     names = [task_names(options.noise)[t] for t in tasks]
     model = SharedTrunk(options.encoder, len(options.noise), names).to(options.device)
@@ -202,6 +206,8 @@ def train_run(options, method, tasks: list[int], rate: float, seed: int, data: d
             if "cosine/trunk" in diagnostics:
                 cosines.append(diagnostics["cosine/trunk"])
         scheduler.step()
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise Diverged(f"diverges at rate {rate:g}; name smaller ones")
     model.eval()
     pictures, targets = data["test"]
     hits = []
@@ -256,7 +262,13 @@ class Stage:
     def train(self, arm: str, numbers: tuple[int, ...], rate: float, seed: int) -> None:
         """Stores a run that is not there."""
         method = build_method("uniform" if arm == ALONE else arm)
-        result = train_run(self.options, method, list(numbers), rate, seed, self.data)
+        try:
+            result = train_run(self.options, method, list(numbers), rate, seed, self.data)
+        except Diverged as error:
+            if not self.is_tuning:
+                raise BadInput(f"{arm}, seed {seed}: {error}") from None
+            names = task_names(self.options.noise)
+            result = {"accuracy": {names[n]: 0.0 for n in numbers}, "conflict": None}
         result |= {"settings": self.settings(rate), "environment": environment()}
         path = self.file(arm, numbers, rate, seed)
         write_text(path, json.dumps(result, indent=1) + "\n")

@@ -43,6 +43,18 @@ def compare(tmp_path, capsys):
     return of
 
 
+def test_a_rate_that_diverges_is_not_chosen_and_none_is_reported(compare, tmp_path):
+    protocol = ["--methods", "uniform", "--seeds", "0", "--tuning_seeds", "100"]
+    compare(*QUICK, *protocol, "--rates", "0.01,1e30,1e31,1e32")
+    (stored,) = tmp_path.glob("tuning/uniform-*rate-1e+30-*.json")
+    assert set(json.loads(stored.read_text())["accuracy"].values()) == {0.0}
+    reported = [json.loads(file.read_text()) for file in tmp_path.glob("*.json")]
+    assert len(reported) == 3
+    assert max(run["settings"]["learning_rate"] for run in reported) <= 0.01
+    with pytest.raises(BadInput, match=r"alone, seed 1: diverges at rate 1e\+30; name smaller"):
+        compare(*QUICK, "--methods", "uniform", "--seeds", "1", "--learning_rate", "1e30")
+
+
 def test_pictures_hold_a_digit_for_each_task_under_its_noise():
     digits, labels = (torch.tensor(x) for x in multitask.mnist("train", None, None))
     noise = [0.0, 0.5, 2.0]
