@@ -110,7 +110,8 @@ def integrate(
     _check(gamma, rescale)
     grams = _inner_products(gradients)  # (T, n, n)
     gram = grams.sum(0)
-    factors = rule(gram) + 0 * gram.sum()  # nan if anything is not finite
+    identity = torch.ones_like(gram[0]).diag()  # for solvers, which may raise at what is not finite
+    factors = rule(torch.where(gram.isfinite().all(), gram, identity)) + 0 * gram.sum()  # then nan
     # lambda, of every tensor or of all together; of zeros, for "none", it is 1
     shared = {"tensor": grams, "encoder": gram[None], "none": 0 * gram[None]}[rescale]
     squared, most = shared @ factors @ factors, shared.diagonal(0, 1, 2).sqrt() @ factors.abs()

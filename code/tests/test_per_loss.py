@@ -76,6 +76,19 @@ def test_zero_and_opposed_gradients_stay_finite(name):
     assert (step(build_method(name), zero, zero) == 0).all()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", PER_LOSS)
+def test_what_is_not_finite_is_for_no_solver_and_makes_the_step_so(name, bad):
+    """Solvers raise at it, and the run would end without a word on where it diverged."""
+    for n in (2, 3):
+        given = vectors(n)
+        given[1][0] = bad
+        model = Given(audio={f"loss {i}": row for i, row in enumerate(given)})
+        diagnostics = take_step(build_method(name), model, model.forward_pass([0] * n))
+        assert not model.encoders["audio"].grad.isfinite().all()
+        assert not diagnostics["norm/audio/loss 1"].isfinite()
+
+
 @pytest.mark.parametrize("name", PER_LOSS)
 def test_together_is_one_decision_for_all_encoders(name):
     audio, audio_alone, visual, visual_alone = vectors(4, 5)
