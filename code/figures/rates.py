@@ -12,6 +12,7 @@ import numpy as np
 from analysis.runs import Run
 from analysis.trials import RATE, arms_of_rates
 from figures._style import legend_beside, look_of
+from training.rates import best_rate
 from utils.errors import BadInput
 
 SHOWN = 40  # points of accuracy
@@ -45,7 +46,7 @@ def draw(runs: list[Run], options: Namespace) -> plt.Figure:
             spread = np.array([np.std(of_rate, ddof=1) for of_rate in values])
             shade = {"color": style["color"], "alpha": 0.12, "linewidth": 0}
             axis.fill_between(rates, means - spread, means + spread, **shade)
-        best, highest = means.argmax(), max(highest, means.max())
+        best, highest = rates.index(best_rate(by_rate)), max(highest, means.max())
         axis.scatter(rates[best], means[best], s=110, **style)
     axis.set(xscale="log", xlabel=RATE.replace("_", " "), ylabel="accuracy on held-out samples (%)")
     axis.set_ylim(bottom=max(0, highest - SHOWN), top=min(100, highest + SHOWN / 8))

@@ -19,8 +19,10 @@ draw overview demo/demo-mmpareto-seed0 ../pics/demo_overview
 draw cosine cgmnist/cgmnist-mmpareto-seed0 ../pics/cgmnist_cosine
 draw cosine grid/grid-mmpareto-seed0 ../pics/grid_cosine
 draw argument avmnist cgmnist grid ../pics/argument
-draw power avmnist utd_mhad ../pics/power
-"$PYTHON" draw.py rates ../results/utd_mhad/tuning --arm joint --arm uniform --arm "uniform --encoder_grad_scale 1.5" \
-    --arm "uniform --encoder_grad_scale 3.0" --arm pareto --arm mmpareto --arm "uniform --optimizer adamw" \
-    --arm "mmpareto --optimizer adamw" --output ../pics/utd_mhad_rates
+draw power avmnist utd_mhad mfeat ../pics/power
+for set in utd_mhad mfeat; do
+    "$PYTHON" draw.py rates "../results/$set/tuning" --arm joint --arm uniform --arm "uniform --encoder_grad_scale 1.5" \
+        --arm "uniform --encoder_grad_scale 3.0" --arm pareto --arm mmpareto --arm "uniform --optimizer adamw" \
+        --arm "mmpareto --optimizer adamw" --output "../pics/${set}_rates"
+done
 "$PYTHON" multitask.py --from ../results/multimnist --figure ../pics/multimnist_plane
