@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,11 +104,13 @@ def check_one_source(runs: list[Run]) -> None:
 # Writing
 
 
-def write_records(folder: Path, runs: list[Run], with_steps: list[str]) -> None:
+def write_records(
+    folder: Path, runs: list[Run], with_steps: Collection[str] = (), with_epochs: bool = True
+) -> None:
     """Writes runs.csv and epochs.csv, and steps.csv of the runs that `with_steps` names.
 
-    runs: from run folders. Raises BadInput where they do not belong together, before anything is
-    written.
+    runs: from run folders. with_epochs: else no epochs.csv, which is large where runs are many.
+    Raises BadInput where runs do not belong together, before anything is written.
     """
     ordered = [run for of_arm in group(runs).values() for run in of_arm]
     check_one_source(ordered)
@@ -120,9 +123,9 @@ def write_records(folder: Path, runs: list[Run], with_steps: list[str]) -> None:
         {"run": run.folder.name, "epoch": record["epoch"]}
         | {key: f"{value:.6g}" for key, value in record.items() if key.startswith(CURVES)}
         for run in ordered
+        if with_epochs
         for record in run.epochs
     ]
-    write_lines(folder / "epochs.csv", epochs)
     steps = [
         {"run": run.folder.name}
         | {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in step.items()}
@@ -130,10 +133,11 @@ def write_records(folder: Path, runs: list[Run], with_steps: list[str]) -> None:
         if run.folder.name in with_steps
         for step in run.steps
     ]
-    if steps:
-        write_lines(folder / "steps.csv", steps)
-    else:
-        (folder / "steps.csv").unlink(missing_ok=True)
+    for name, lines in (("epochs.csv", epochs), ("steps.csv", steps)):
+        if lines:
+            write_lines(folder / name, lines)
+        else:  # of other runs
+            (folder / name).unlink(missing_ok=True)
 
 
 def write_lines(path: Path, lines: list[dict]) -> None:

@@ -40,11 +40,10 @@ class Runs(NamedTuple):
 
 
 def write(folder: Path, runs: Runs) -> None:
-    records.write_records(folder, runs.tested, [])
-    for name, of_folder in ((TUNING, runs.tuned), (OTHER_RATES, runs.other_rates)):
-        if of_folder:
-            records.write_records(folder / name, of_folder, [])
-            (folder / name / "epochs.csv").unlink()  # large, and nothing is drawn from it
+    of_stages = ("", runs.tested), (TUNING, runs.tuned), (OTHER_RATES, runs.other_rates)
+    for name, of_stage in of_stages:
+        if of_stage:
+            records.write_records(folder / name, of_stage, with_epochs=False)
 
 
 def read(folder: Path) -> Runs:
@@ -59,11 +58,13 @@ def arms_of(runs: list[Run]) -> dict[str, list[Run]]:
     return group([replace(run, selected=(RATE,)) for run in runs])
 
 
-def arms_of_rates(runs: list[Run], among: list[Run] = ()) -> dict[str, dict[float, list[Run]]]:
+def arms_of_rates(
+    runs: list[Run], among: list[Run] | None = None
+) -> dict[str, dict[float, list[Run]]]:
     """{arm: {rate: its runs}}. among: the runs by which arms are named, by default these."""
-    renamed, others = ([replace(r, selected=(RATE,)) for r in given] for given in (runs, among))
-    base, arms = base_of(others or renamed), {}
-    for run in renamed:
+    base = base_of([replace(run, selected=(RATE,)) for run in among or runs])
+    arms: dict[str, dict[float, list[Run]]] = {}
+    for run in (replace(run, selected=(RATE,)) for run in runs):
         by_rate = arms.setdefault(arm_of(run, base), {})
         by_rate.setdefault(run.options[RATE], []).append(run)
     return arms

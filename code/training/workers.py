@@ -126,8 +126,10 @@ def attempt(run: Run, probes: list[str]) -> str:
             train.main([*run.argv, *(["--resume"] if run.is_begun() else [])])
         if probes:
             evaluate.main([str(run.folder), "--probe", ",".join(probes)])
+    except Diverged as error:
+        problem, kind = str(error), DIVERGED
     except BadInput as error:
-        problem, kind = str(error), DIVERGED if isinstance(error, Diverged) else kind
+        problem = str(error)
     except (Exception, SystemExit) as error:  # the next run is none the worse for it
         traceback.print_exc()
         problem = shortage(error) or f"{type(error).__name__}: {error}"
