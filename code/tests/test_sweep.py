@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
 from commands import flags_for, shell, start, wait_until
 from distributed import Client, LocalCluster
 
@@ -156,6 +157,34 @@ def test_what_is_done_is_not_done_again_and_what_is_lacking_is(
     workers.Run([], None, folder).log.touch()  # as if killed at its very end
     sweep.main([*flags, "--checkpoints", "delete"])
     assert len(called) == 5 and not [*tmp_path.glob(".*.log"), *folder.glob("*.pt")]
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+@pytest.mark.parametrize("probe", ["none", "linear"])
+def test_a_run_killed_between_its_record_and_its_checkpoint_repeats_the_epoch(
+    epoch, probe, demo_root, tmp_path, in_this_process
+):
+    """All epochs are recorded then, and last.pt is of the one before, or there is none."""
+    flags = [*flags_for(demo_root, tmp_path), "--methods", "joint"]
+    before = []
+    for epochs in range(1, epoch + 2):
+        sweep.main([*flags, "--epochs", str(epochs)])
+        before.append(torch.load(tmp_path / "demo-joint-seed0" / "last.pt"))
+    folder = tmp_path / "demo-joint-seed0"
+    records = (folder / "metrics.jsonl").read_bytes()
+    (folder / "last.pt").unlink()
+    if epoch:
+        torch.save(before[0], folder / "last.pt")
+    (folder / ".last.pt.1.tmp").touch()
+    workers.Run([], None, folder).log.touch()
+    in_this_process.clear()
+    sweep.main([*flags, "--epochs", str(epoch + 1), "--probe", probe])
+    assert in_this_process[0][0] == "train" and in_this_process[0][-1] == "--resume"
+    after = torch.load(folder / "last.pt")
+    assert after["progress"] == before[-1]["progress"]
+    for name, tensor in after["model"].items():
+        assert torch.equal(tensor, before[-1]["model"][name])
+    assert (folder / "metrics.jsonl").read_bytes() == records and not [*folder.glob(".*.tmp")]
 
 
 @pytest.mark.parametrize(

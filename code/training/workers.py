@@ -32,7 +32,7 @@ from training.resume import refuse_other_options
 from utils.atomic import release_claim
 from utils.errors import BadInput
 from utils.machine import shortage
-from utils.run_folder import read_jsonl, read_result
+from utils.run_folder import load, read_jsonl, read_result
 
 LOOPBACK = "127.0.0.1"
 SECONDS_TO_ANSWER = 10
@@ -85,6 +85,14 @@ class Run:
         probed = all(read_result(self.folder / f"probe_{name}.json") for name in probes)
         return self.is_begun() and self.epochs() == self.options.epochs and probed
 
+    def is_behind(self) -> bool:
+        """Whether last.pt lacks an epoch that is recorded: of a run that was killed in between.
+        None at all is there in the first epoch only; later it was there, and has been deleted."""
+        last = self.folder / "last.pt"
+        if not last.is_file():
+            return self.epochs() == 1
+        return load(last)["progress"]["epoch"] < self.epochs()
+
 
 def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> str:
     """In a worker: trains, and probes, what is not done; "" or why it failed.
@@ -103,9 +111,10 @@ def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> s
     with alone, open(run.log.with_suffix(".lock"), "w") as lock:
         # a worker that its sweep has lost may still train this run: wait for it
         fcntl.flock(lock, fcntl.LOCK_EX)
+        was_ended = run.log.exists()
         with open(run.log, "a", encoding="utf-8") as log:
             with redirect_stdout(log), redirect_stderr(log):
-                problem = attempt(run, probes)
+                problem = attempt(run, probes, was_ended)
         if not problem:
             run.log.unlink()
             for name in ("last.pt", "best.pt"):
@@ -114,15 +123,17 @@ def carry_out(argv: list[str], folder: Path, probes: list[str], keep: bool) -> s
     return problem and f"{problem} ({run.log})"
 
 
-def attempt(run: Run, probes: list[str]) -> str:
+def attempt(run: Run, probes: list[str], was_ended: bool) -> str:
+    """was_ended: before it was done, when it was attempted before."""
     import evaluate  # commands: what a run is, and what a probe is
     import train
 
     kind = "error: "
     try:
-        if run.is_done(probes):
+        is_behind = was_ended and run.is_begun() and run.is_behind()
+        if run.is_done(probes) and not is_behind:
             return ""
-        if not run.is_begun() or run.epochs() < run.options.epochs:
+        if is_behind or not run.is_begun() or run.epochs() < run.options.epochs:
             train.main([*run.argv, *(["--resume"] if run.is_begun() else [])])
         if probes:
             evaluate.main([str(run.folder), "--probe", ",".join(probes)])
