@@ -8,6 +8,7 @@ from models.multimodal import MultimodalModel
 from training import resume
 from training.options import build_model, check_there, choose_device
 from utils import registry, run_folder
+from utils.errors import BadInput
 from utils.seed import seed_everything
 
 
@@ -28,7 +29,10 @@ def options_for(stored: dict, device: str) -> argparse.Namespace:
 def load_run(
     folder: Path, checkpoint: str, device: str, data_root: Path | None = None
 ) -> tuple[argparse.Namespace, object, dict[str, Batches], MultimodalModel]:
-    """(options, data set, loaders, model) of a run folder, with the weights of `checkpoint`.pt."""
+    """(options, data set, loaders, model) of a run folder, with the weights of `checkpoint`.pt.
+
+    Raises BadInput where they cannot be used, or last.pt is of an earlier epoch than the records.
+    """
     stored = resume.read_options(folder)
     options = options_for(stored, device)
     options.data_root = data_root or Path(options.data_root)
@@ -40,4 +44,13 @@ def load_run(
     seed_everything(options.random_seed)  # for encoders that draw when they are evaluated, too
     model = build_model(options, dataset, loaders["test"].dataset.readers)
     run_folder.fill(model, state["model"], folder / f"{checkpoint}.pt")
+    done, recorded = (
+        state["progress"]["epoch"],
+        len(run_folder.read_jsonl(folder / "metrics.jsonl")),
+    )
+    if checkpoint == "last" and done < recorded:
+        raise BadInput(
+            f"{folder / 'last.pt'}: of {done} epochs, {recorded} are recorded, so the run was "
+            "ended before it had written it; finish it with --resume"
+        )
     return options, dataset, loaders, model.to(options.device)

@@ -225,6 +225,16 @@ def test_checkpoints_of_another_run_or_that_do_not_fit_are_refused(copy, runs):
     assert_refused(folder, message, lambda: evaluate.main([str(folder)]))
 
 
+def test_a_checkpoint_of_an_earlier_epoch_than_the_records_is_not_taken_for_the_last(copy):
+    """As a run leaves it that is killed between the two."""
+    folder, flags = copy("stopped")
+    state = torch.load(folder / "last.pt", weights_only=True)
+    state["progress"]["epoch"] -= 1
+    (folder / "last.pt").write_bytes(saved(state))
+    message = "last.pt: of 1 epochs, 2 are recorded, .* finish it with --resume"
+    assert_refused(folder, message, lambda: evaluate.main([str(folder)]))
+
+
 def test_older_run_folders_without_checksums_and_marks_are_still_read(copy, runs):
     folder, flags = copy("stopped")
     for name in ("options.json", "metrics.jsonl", "steps.jsonl", "times.jsonl"):
